@@ -1,0 +1,48 @@
+"""mixq: sensitivity-driven mixed-precision quantization for PyTorch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixq.artifact import load as load
+    from mixq.artifact import save as save
+    from mixq.calibration import Calibration as Calibration
+    from mixq.errors import MixqError as MixqError
+    from mixq.formats import Format as Format
+    from mixq.plan import Plan as Plan
+    from mixq.search.run import SearchResult as SearchResult
+    from mixq.search.run import search as search
+
+__version__ = "0.1.0"
+__all__ = [
+    "Calibration",
+    "Format",
+    "MixqError",
+    "Plan",
+    "SearchResult",
+    "load",
+    "save",
+    "search",
+]
+
+_HOMES = {
+    "Calibration": "mixq.calibration",
+    "Format": "mixq.formats",
+    "MixqError": "mixq.errors",
+    "Plan": "mixq.plan",
+    "SearchResult": "mixq.search.run",
+    "load": "mixq.artifact",
+    "save": "mixq.artifact",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use, so that `mixq --help` answers without importing torch.
+    import importlib
+
+    if name == "search":
+        return importlib.import_module("mixq.search")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

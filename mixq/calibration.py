@@ -1,0 +1,278 @@
+"""Calibration: the inputs that mixq runs a model on, and how they are handed to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from mixq.errors import CalibrationError, UsageError
+
+Batch: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+"""One positional argument of forward, all positional ones, or all keyword arguments by name."""
+
+WHOLE_BATCHES = 4
+"""From this many batches on, held-out data are whole batches: cutting one saves nothing."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration:
+    """Inputs of a model, in batches; the first dimension of every tensor counts samples.
+
+    Two calibrations are equal if their contents are. The tensors are not copied; whoever passes
+    them must not write to them afterwards.
+
+    Attributes:
+        batches: at least one batch, each with at least one sample.
+
+    Raises:
+        CalibrationError: if there is no batch, or one is not made of dense tensors that share
+            their first dimension, or holds NaN or infinity.
+    """
+
+    batches: tuple[Batch, ...]
+
+    def __post_init__(self) -> None:
+        if not self.batches:
+            raise CalibrationError(
+                "calibration has 0 batches, but it needs at least one; pass a tensor of inputs"
+            )
+        for index, batch in enumerate(self.batches):
+            _check(index, batch)
+
+    @classmethod
+    def of(cls, data: object) -> Self:
+        """The calibration that `data` stands for.
+
+        A tensor, a tuple of tensors (positional arguments) and a mapping of tensors (keyword
+        arguments) are one batch; any other iterable, such as a list or a DataLoader, is a
+        sequence of batches, in which a list of tensors stands for a tuple.
+
+        Raises:
+            CalibrationError: if `data` are none of these, or break a rule of the class.
+        """
+        if isinstance(data, cls):
+            return data
+        if isinstance(data, Tensor | Mapping):
+            return cls((_batch(data),))
+        if isinstance(data, tuple) and any(isinstance(item, Tensor) for item in data):
+            return cls((_batch(data),))
+        if isinstance(data, Iterable) and not isinstance(data, str | bytes):
+            return cls(tuple(_batch(item) for item in data))
+        raise CalibrationError(
+            f"calibration is a {type(data).__name__}, but it must be a tensor, a tuple or dict "
+            "of tensors, or a list of such batches"
+        )
+
+    @property
+    def samples(self) -> int:
+        """Number of samples of all batches."""
+        return sum(map(sample_count, self.batches))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """`sha256:` and the digest of every name, shape, dtype and byte, batch by batch."""
+        digest = hashlib.sha256()
+        for batch in self.batches:
+            items = named_tensors(batch)
+            kind = type(batch).__name__ if not isinstance(batch, Tensor) else "Tensor"
+            header = [[name, list(item.shape), str(item.dtype)] for name, item in items]
+            digest.update(json.dumps([kind, header]).encode())
+            for _, item in items:
+                flat = item.detach().cpu().contiguous().reshape(-1)
+                digest.update(flat.view(torch.uint8).numpy().data)
+        return f"sha256:{digest.hexdigest()}"
+
+    def take(self, count: int) -> Calibration:
+        """The first `count` samples in their batches, the last one cut; all if there are fewer.
+
+        Raises:
+            UsageError: if `count` is not positive.
+        """
+        if count < 1:
+            raise UsageError(f"asked for {count} calibration samples; ask for at least 1")
+        return self if count >= self.samples else self._range(0, count)
+
+    def split(self, heldout_fraction: float = 0.25) -> tuple[Calibration, Calibration | None]:
+        """The first samples and the held-out last ones; no sample is in both.
+
+        From four batches on the held-out part is whole batches, below that it is cut to the
+        sample. Each part keeps at least one. A single sample cannot be split: None is held out.
+
+        Raises:
+            UsageError: if `heldout_fraction` does not lie between 0 and 1.
+        """
+        if not 0 < heldout_fraction < 1:
+            raise UsageError(
+                f"heldout_fraction is {heldout_fraction}, but it must lie between 0 and 1"
+            )
+        if len(self.batches) >= WHOLE_BATCHES:
+            cut = len(self.batches) - _share(len(self.batches), heldout_fraction)
+            return Calibration(self.batches[:cut]), Calibration(self.batches[cut:])
+        total = self.samples
+        if total == 1:
+            return self, None
+        cut = total - _share(total, heldout_fraction)
+        return self._range(0, cut), self._range(cut, total)
+
+    def _range(self, start: int, stop: int) -> Calibration:
+        """Samples start..stop - 1, in the batches that hold them."""
+        kept: list[Batch] = []
+        offset = 0
+        for batch in self.batches:
+            count = sample_count(batch)
+            low, high = max(start - offset, 0), min(stop - offset, count)
+            if low < high:
+                kept.append(_cut(batch, low, high))
+            offset += count
+        return Calibration(tuple(kept))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Calibration):
+            return NotImplemented
+        return self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        return (
+            f"Calibration({self.samples} samples in {len(self.batches)} batches of "
+            f"{describe(self.batches[0])})"
+        )
+
+
+def named_tensors(batch: Batch) -> list[tuple[str, Tensor]]:
+    """The tensors of a batch with their keyword, or their position as `0`, `1`, ..."""
+    if isinstance(batch, Tensor):
+        return [("0", batch)]
+    if isinstance(batch, tuple):
+        return [(str(index), item) for index, item in enumerate(batch)]
+    return list(batch.items())
+
+
+def sample_count(batch: Batch) -> int:
+    """Samples of a batch: the first dimension of its tensors."""
+    return named_tensors(batch)[0][1].shape[0]
+
+
+def repeat_sample(calibration: Calibration, count: int) -> Batch:
+    """A batch of `count` samples, all the first one: what a workload of that size looks like.
+
+    Raises:
+        UsageError: if `count` is not positive.
+    """
+    if count < 1:
+        raise UsageError(f"the batch size is {count}, but a workload has at least one sample")
+
+    def repeated(item: Tensor) -> Tensor:
+        return item.repeat_interleave(count, dim=0)
+
+    first = calibration.take(1).batches[0]
+    if isinstance(first, Tensor):
+        return repeated(first)
+    if isinstance(first, tuple):
+        return tuple(map(repeated, first))
+    return {name: repeated(item) for name, item in first.items()}
+
+
+def describe(batch: Batch) -> str:
+    """Dtypes and shapes of a batch in words: `float32 (8, 64)`, `input_ids int64 (8, 64)`."""
+    names = isinstance(batch, dict)
+    return ", ".join(
+        f"{name + ' ' if names else ''}{str(item.dtype).removeprefix('torch.')} "
+        f"{tuple(item.shape)}"
+        for name, item in named_tensors(batch)
+    )
+
+
+def call(model: nn.Module, batch: Batch) -> object:
+    """The output of `model` for `batch`; gradients and mode are left to the caller.
+
+    Raises:
+        CalibrationError: if the model does not take the batch; chained to the error of torch.
+    """
+    try:
+        if isinstance(batch, dict):
+            return model(**batch)
+        return model(*batch) if isinstance(batch, tuple) else model(batch)
+    except (TypeError, RuntimeError, ValueError, IndexError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise CalibrationError(
+            f"model {type(model).__name__} does not take the calibration batch "
+            f"[{describe(batch)}]: {reason}; pass inputs that its forward accepts"
+        ) from error
+
+
+def _batch(item: object) -> Batch:
+    """A batch from what a user passes; tensors lose their graph, lists become tuples."""
+    if isinstance(item, Tensor):
+        return item.detach()
+    if isinstance(item, Mapping):
+        return {key: _tensor(f"input {key!r}", value) for key, value in item.items()}
+    if isinstance(item, tuple | list):
+        return tuple(_tensor(f"input {index}", value) for index, value in enumerate(item))
+    return _tensor("batch", item)
+
+
+def _tensor(what: str, value: object) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach()
+    raise CalibrationError(
+        f"calibration {what} is a {type(value).__name__}, but it must be a tensor; convert it "
+        "with torch.as_tensor or leave it out"
+    )
+
+
+def _check(index: int, batch: Batch) -> None:
+    """Refuse a batch that breaks a rule of Calibration."""
+    where = f"calibration batch {index}"
+    if isinstance(batch, dict) and not all(isinstance(key, str) for key in batch):
+        raise CalibrationError(
+            f"{where} has the keys {list(batch)}, but keys must be names of forward's arguments"
+        )
+    items = named_tensors(batch)
+    if not items:
+        raise CalibrationError(f"{where} has no tensors, but it needs at least one input")
+    for name, item in items:
+        if item.layout is not torch.strided or item.is_meta:
+            raise CalibrationError(
+                f"{where}, input {name}: a {item.layout} tensor on {item.device} cannot be read; "
+                "pass dense tensors with data"
+            )
+        if item.ndim == 0 or item.numel() == 0:
+            raise CalibrationError(
+                f"{where}, input {name} has shape {tuple(item.shape)}, but it needs at least one "
+                "sample in its first dimension"
+            )
+        # Widened, because torch has no isfinite for 8-bit floats.
+        wide = item.float() if item.dtype.itemsize == 1 else item
+        if item.is_floating_point() and not bool(wide.isfinite().all()):
+            raise CalibrationError(
+                f"{where}, input {name} holds NaN or infinity; remove those samples"
+            )
+    if len({item.shape[0] for _, item in items}) > 1:
+        raise CalibrationError(
+            f"{where} has first dimensions that differ [{describe(batch)}], but they all count "
+            "the same samples; expand each to the batch size"
+        )
+
+
+def _cut(batch: Batch, low: int, high: int) -> Batch:
+    """Samples low..high - 1 of one batch."""
+    if isinstance(batch, Tensor):
+        return batch[low:high]
+    if isinstance(batch, tuple):
+        return tuple(item[low:high] for item in batch)
+    return {name: item[low:high] for name, item in batch.items()}
+
+
+def _share(count: int, fraction: float) -> int:
+    """About `fraction` of `count`, at least 1 and at most all but 1."""
+    return min(max(round(count * fraction), 1), count - 1)

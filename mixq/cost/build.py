@@ -1,0 +1,84 @@
+"""From a traced model and a profile to a CostTable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from mixq.cost.kernels import NO_WEIGHTS, W32, price, weight_matrix
+from mixq.cost.machine import Machine
+from mixq.cost.table import CostTable, UnitCost
+from mixq.errors import FormatError
+from mixq.formats import Format
+from mixq.graph.model_graph import ModelGraph
+from mixq.graph.units import WeightUnit
+from mixq.profiles import Profile
+
+
+def build_cost_table(
+    graph: ModelGraph,
+    formats: Mapping[str, Sequence[Format]],
+    profile: Profile,
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+) -> CostTable:
+    """Prices of every unit of `graph` in w32 and in its candidate formats.
+
+    Args:
+        graph: the traced model.
+        formats: unit name -> candidates; a unit that is not named has w32 only.
+        profile: the chip.
+        runtime: a runtime of the profile, by default the profile's own choice.
+        threads: cores in use, by default the profile's own choice.
+
+    Raises:
+        FormatError: if `formats` names something that is no unit of the graph.
+        ProfileError: if the profile has no such runtime.
+        UsageError: if the chip has not that many cores.
+    """
+    unknown = next((name for name in formats if name not in graph.units), None)
+    if unknown is not None:
+        raise FormatError(
+            f"formats name {unknown[:80]!r}, which is no weight unit of the traced model; "
+            "leave it out or correct the name"
+        )
+    machine = Machine.of(profile, runtime, threads)
+    return CostTable(
+        hardware=profile.name,
+        runtime=machine.runtime.name,
+        threads=machine.threads,
+        entries={
+            name: {
+                fmt: unit_cost(machine, unit, fmt)
+                for fmt in dict.fromkeys((W32, *formats.get(name, ())))
+            }
+            for name, unit in graph.units.items()
+        },
+        other_latency_s=math.fsum(
+            price(machine, data["work"], W32, NO_WEIGHTS).latency_s
+            for _, data in graph.digraph.nodes(data=True)
+            if not data["units"]
+        ),
+        other_bytes=graph.other_bytes,
+        peak_activation_bytes=graph.peak_activation_bytes,
+        runtime_bytes=machine.runtime.memory_bytes,
+    )
+
+
+def unit_cost(machine: Machine, unit: WeightUnit, fmt: Format) -> UnitCost:
+    """Price of one unit: the time of all its operations, its bytes once."""
+    whole = (unit.rows, unit.columns)
+    calls = []
+    for work in unit.work:
+        matrix = weight_matrix(work)
+        # Elementwise work does not say what it reads, so it reads the whole unit.
+        read = whole if matrix == NO_WEIGHTS else matrix
+        calls.append(price(machine, work, fmt, read, unit.element_bytes, whole))
+    return UnitCost(
+        latency_s=math.fsum(call.latency_s for call in calls),
+        weight_bytes=unit.stored_bytes(fmt),
+        kernel=" + ".join(dict.fromkeys(call.name for call in calls)) or "none",
+        reason="; ".join(dict.fromkeys(call.reason for call in calls))
+        or "the traced batch never reached it",
+    )

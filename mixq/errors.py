@@ -1,0 +1,79 @@
+"""What mixq refuses, and how it says so.
+
+Every message names the thing, the value, the rule and the way out, in one line, so that the
+command line can print it as it stands. `exit_status` is the process status of the contract:
+1 refused, 2 wrong usage, 3 demands that cannot be met together.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MixqError(Exception):
+    """Base of every error that mixq raises on purpose."""
+
+    exit_status: ClassVar[int] = 1
+
+
+class UsageError(MixqError, ValueError):
+    """Arguments that make no sense together or by themselves."""
+
+    exit_status: ClassVar[int] = 2
+
+
+class FormatError(MixqError, ValueError):
+    """A number format that cannot exist, or that a unit cannot take."""
+
+
+class ProfileError(MixqError, ValueError):
+    """A hardware profile that is unknown, unreadable or breaks a rule of its schema."""
+
+
+class SourceError(MixqError, ValueError):
+    """A model or calibration that cannot be loaded from its spec."""
+
+
+class CalibrationError(MixqError, ValueError):
+    """Calibration data that are empty, or that the model does not take."""
+
+
+class ModelError(MixqError, ValueError):
+    """A model that mixq cannot work on: NaN weights, no weight units, unusable outputs."""
+
+
+class PlanError(MixqError, ValueError):
+    """A plan that is malformed, or that belongs to another model."""
+
+
+class ArtifactError(MixqError, ValueError):
+    """A packed file that is damaged, or that belongs to another model."""
+
+
+class OutputError(MixqError, OSError):
+    """A file or folder that cannot be written, or that holds something else."""
+
+
+class MissingExtraError(MixqError, ImportError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(
+            f"{purpose} needs {package!r}, which is not installed; "
+            f"run: pip install 'mixq[{extra}]'"
+        )
+
+
+class InfeasibleError(MixqError, ValueError):
+    """Demands that no plan meets together.
+
+    Attributes:
+        ranges: for every demand, the feasible range in words (`"compression": "1.00 to 13.9"`).
+    """
+
+    exit_status: ClassVar[int] = 3
+
+    def __init__(self, message: str, ranges: dict[str, str]) -> None:
+        self.ranges = dict(ranges)
+        super().__init__(message)

@@ -1,0 +1,53 @@
+"""ModelGraph of a model and one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
+
+from mixq.errors import CalibrationError
+from mixq.graph.find import find_units
+from mixq.graph.hooks import LOST, trace_modules
+from mixq.graph.model_graph import ModelGraph
+from mixq.graph.state import stored_tensors
+from mixq.graph.trace import trace
+
+
+def build_graph(model: nn.Module, run: Callable[[], object], *, batch_size: int = 1) -> ModelGraph:
+    """Trace `run()`, one forward pass of `model` on a batch of `batch_size` samples.
+
+    The whole of torch's dispatch is traced; a model that fails under it but runs without it
+    (compiled code, for instance) is traced by module hooks, and `lost` says what that missed.
+
+    Raises:
+        ModelError: if the model has no weight units, or its weights are not finite.
+        CalibrationError: if the batch does not fit the model.
+    """
+    stored = stored_tensors(model)
+    units = find_units(model, stored)
+    lost: tuple[str, ...] = ()
+    source = "dispatch"
+    try:
+        seen = trace(model, units, run)
+    except CalibrationError:
+        # Either the batch does not fit, which the next line says again, or tracing is at fault.
+        seen = trace_modules(model, units, run)
+        source, lost = "hooks", LOST
+    unread = tuple(name for name, works in seen.work.items() if not works)
+    if unread:
+        shown = ", ".join(unread[:3]) + (", ..." if len(unread) > 3 else "")
+        lost += (f"the traced batch never reaches {len(unread)} of {len(units)} units: {shown}",)
+    unit_bytes = sum(unit.weights * unit.element_bytes for unit in units)
+    return ModelGraph(
+        digraph=seen.digraph,
+        units={unit.name: replace(unit, work=tuple(seen.work[unit.name])) for unit in units},
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        original_bytes=sum(item.original_bytes for item in stored),
+        other_bytes=sum(item.stored_bytes for item in stored) - unit_bytes,
+        peak_activation_bytes=seen.peak_activation_bytes,
+        batch_size=batch_size,
+        source=source,
+        lost=lost,
+    )

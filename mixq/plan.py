@@ -1,0 +1,260 @@
+"""Plan: which format each weight unit gets, with predictions, measurements and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mixq.errors import PlanError
+from mixq.files import parse_json, read_bounded, write_json_atomic
+from mixq.formats import Activation, Format, Grid, Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCHEMA_VERSION: Final = 1
+LARGEST_FILE: Final = 64 << 20
+"""Bytes; a plan of 100,000 layers takes about 40 MB."""
+
+Count = Annotated[int, Field(ge=0, le=1 << 62)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Metrics = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
+
+
+class _Part(BaseModel):
+    # Fields may be added within a schema version, so unknown ones are passed over.
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, protected_namespaces=())
+
+
+class ModelInfo(_Part):
+    """Which model the plan is for."""
+
+    name: str
+    fingerprint: str
+    parameters: Count
+    original_bytes: Count
+
+
+class HardwareInfo(_Part):
+    """Which chip, runtime and number of threads the predictions are for."""
+
+    name: str
+    fingerprint: str
+    runtime: str
+    threads: Count
+
+
+class Workload(_Part):
+    """The forward pass that latency and memory are predicted for."""
+
+    batch_size: Count
+    shapes: dict[str, list[int]] = {}
+
+
+class Layer(_Part):
+    """One weight unit of the plan.
+
+    Attributes:
+        matrix: (rows, columns) in which the unit is quantized.
+        aliases: further names of the same storage.
+        error: measured output error of quantizing this unit alone, with its standard error.
+    """
+
+    bits: int
+    group_size: int | None = None
+    grid: Grid = "symmetric"
+    activation: Activation = "none"
+    method: Method = "rtn"
+    kernel: str = ""
+    weight_bytes: Count
+    latency_s: Amount
+    error: Amount
+    error_se: Amount
+    shape: list[int]
+    matrix: tuple[Count, Count]
+    aliases: list[str] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_is_a_pair(cls, data: object) -> object:
+        # JSON has no tuples and strict validation would refuse a list for one.
+        if isinstance(data, dict) and isinstance(data.get("matrix"), list):
+            return {**data, "matrix": tuple(data["matrix"])}
+        return data
+
+    @model_validator(mode="after")
+    def _format_exists(self) -> Self:
+        _ = self.format  # a FormatError is a ValueError, which pydantic reports with its path
+        return self
+
+    @property
+    def format(self) -> Format:
+        """The format as a value."""
+        return Format(self.bits, self.group_size, self.grid, self.method, self.activation)
+
+
+class Prediction(_Part):
+    """What the cost model and the sensitivity table say of the whole plan."""
+
+    compression: Amount
+    weight_bytes: Count
+    latency_s: Amount
+    baseline_latency_s: Amount
+    peak_memory_bytes: Count
+    output_mse: Amount
+
+
+class Measurement(_Part):
+    """What running the quantized model gave, on calibration data and on held-out data."""
+
+    output_mse: Amount
+    output_mse_se: Amount = 0.0
+    relative_output_mse: Amount
+    heldout_output_mse: Amount | None = None
+    metric: Metrics = {}
+    original_metric: Metrics = {}
+
+
+class CertificateInfo(_Part):
+    """How close the additive objective is to the best possible one."""
+
+    objective: Amount
+    lower_bound: Amount
+    gap: Amount
+    solver: str
+
+
+class UniformInfo(_Part):
+    """One width for every unit, predicted and measured beside the plan."""
+
+    weight_bytes: Count
+    compression: Amount
+    latency_s: Amount
+    output_mse: Amount
+    heldout_output_mse: Amount | None = None
+    metric: Metrics = {}
+
+
+class Plan(_Part):
+    """A bit-allocation plan; `plan.json` is exactly this.
+
+    Plans are immutable, compare by value, print as a table and round-trip through JSON.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    mixq_version: str
+    seed: int
+    model: ModelInfo
+    hardware: HardwareInfo
+    workload: Workload
+    budget: dict[str, Amount]
+    layers: dict[str, Layer]
+    predicted: Prediction
+    measured: Measurement
+    certificate: CertificateInfo
+    uniform: dict[str, UniformInfo] = {}
+    notes: list[str] = []
+
+    @model_validator(mode="after")
+    def _has_layers(self) -> Self:
+        if not self.layers:
+            raise ValueError("a plan has at least one layer")
+        return self
+
+    @property
+    def assignment(self) -> dict[str, Format]:
+        """Unit name to format."""
+        return {name: layer.format for name, layer in self.layers.items()}
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a plan from a JSON file.
+
+        Raises:
+            PlanError: if the file is missing, truncated, of another schema version, or breaks
+                a rule, naming the place.
+        """
+        return cls.from_json(
+            read_bounded(path, LARGEST_FILE, PlanError, "plan"), what=f"plan {path}"
+        )
+
+    @classmethod
+    def from_json(cls, text: str, what: str = "plan") -> Self:
+        """Read a plan from JSON text.
+
+        Raises:
+            PlanError: as `load`.
+        """
+        data = parse_json(text, PlanError, what)
+        if not isinstance(data, dict):
+            raise PlanError(f"{what} is a JSON {type(data).__name__}, but a plan is an object")
+        version = data.get("schema_version")
+        if version != SCHEMA_VERSION or isinstance(version, bool):
+            raise PlanError(
+                f"{what} has schema_version {version!r:.40}, but this mixq reads version "
+                f"{SCHEMA_VERSION}; make the plan again or use the mixq that wrote it"
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise PlanError(f"{what}: {first_problem(error)}") from error
+
+    def to_json(self) -> dict[str, object]:
+        """The plan as JSON values."""
+        return self.model_dump(mode="json")
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON, whole or not at all.
+
+        Raises:
+            OutputError: if the file cannot be written.
+        """
+        write_json_atomic(path, self.to_json())
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """A copy of `model` whose modules hold packed weights; see `mixq.apply.apply`.
+
+        Raises:
+            PlanError: if the plan was made for another model.
+        """
+        from mixq.apply import apply
+
+        return apply(self, model)
+
+    def diff(self, other: Plan) -> dict[str, tuple[str | None, str | None]]:
+        """Units whose formats differ: name to this plan's and the other's format name."""
+        names = dict.fromkeys([*self.layers, *other.layers])
+        pairs = {name: (_name(self.layers, name), _name(other.layers, name)) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    def __str__(self) -> str:
+        width = max(len(name) for name in self.layers)
+        lines = [
+            f"{name:<{width}}  {layer.format.name:<10} {layer.weight_bytes:>12,} B  "
+            f"error {layer.error:.3g}"
+            for name, layer in self.layers.items()
+        ]
+        p = self.predicted
+        total = (
+            f"{self.model.name} on {self.hardware.name}: {p.compression:.2f}x smaller, "
+            f"{p.weight_bytes:,} bytes, output error {self.measured.output_mse:.3g}"
+        )
+        return "\n".join([*lines, total])
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a pydantic error in one line, with its place and what was found."""
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in problem["loc"]) or "the whole"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r:.60}"
+    more = error.error_count() - 1
+    rest = f" (and {more} more)" if more else ""
+    return f"{place[:200]}: {message}{found}{rest}"
+
+
+def _name(layers: Mapping[str, Layer], name: str) -> str | None:
+    return layers[name].format.name if name in layers else None

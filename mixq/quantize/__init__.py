@@ -1,0 +1,1 @@
+"""Quantization as pure functions on tensors: scales, rounding, packing."""

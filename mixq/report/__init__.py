@@ -1,0 +1,1 @@
+"""Plots and tables that people look at."""

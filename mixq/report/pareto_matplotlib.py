@@ -1,0 +1,159 @@
+"""The Pareto plot as a picture."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Final
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from mixq.report.pareto_view import (
+    CHOSEN_COLOUR,
+    ERROR_TITLE,
+    FRONTIER_COLOUR,
+    GRID_COLOUR,
+    INK,
+    LATENCY_COLOURS,
+    LATENCY_TITLE,
+    SIZE_TITLE,
+    UNIFORM_COLOUR,
+    ZERO_LABEL,
+    ParetoView,
+)
+
+DOTS_PER_INCH: Final = 100
+SIZE_IN: Final = (12, 8)
+LABEL_PT: Final = 12
+
+
+def picture(view: ParetoView, title: str) -> bytes:
+    """A PNG of 1200 x 800 pixels.
+
+    The figure is built by itself, without pyplot, so that no state of the caller's is touched.
+    """
+    figure = Figure(figsize=SIZE_IN, dpi=DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    _draw_axes(axes, view)
+    _draw_frontier(axes, view)
+    _draw_trials(figure, axes, view)
+    _draw_uniform(axes, view)
+    _draw_chosen(axes, view)
+    # parse_math=False, because a plan or model may have dollar signs in its name.
+    figure.suptitle(title, x=0.01, ha="left", fontsize=16, color=INK, parse_math=False)
+    figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=LABEL_PT)
+    file = BytesIO()
+    # Without the name and version of the software the same plot is the same file.
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
+def _draw_axes(axes: Axes, view: ParetoView) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(view.size.low, view.size.high)
+    axes.set_ylim(view.error.low, view.error.high)
+    axes.set_xticks(view.size.ticks(), view.size_labels("\n"))
+    axes.set_yticks(view.error.ticks(), view.error_labels())
+    axes.minorticks_off()
+    axes.tick_params(labelsize=LABEL_PT, colors=INK)
+    axes.set_xlabel(SIZE_TITLE, fontsize=LABEL_PT, color=INK)
+    axes.set_ylabel(ERROR_TITLE, fontsize=LABEL_PT, color=INK)
+    axes.grid(color=GRID_COLOUR)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if view.error.zero is not None:
+        axes.axhline(view.error.zero, color=FRONTIER_COLOUR, linewidth=1, linestyle=":")
+        axes.annotate(
+            ZERO_LABEL,
+            (0.01, view.error.zero),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 4),
+            textcoords="offset points",
+            fontsize=LABEL_PT - 2,
+            color=INK,
+        )
+
+
+def _draw_frontier(axes: Axes, view: ParetoView) -> None:
+    points = view.kind("frontier")
+    if points:
+        axes.plot(*view.xy(view.frontier_line()), color=FRONTIER_COLOUR, linewidth=1.5, zorder=2)
+        x, y = view.xy(points)
+        axes.scatter(x, y, s=12, color=FRONTIER_COLOUR, zorder=2, label=view.legend("frontier"))
+
+
+def _draw_trials(figure: Figure, axes: Axes, view: ParetoView) -> None:
+    """Trials coloured by latency, with a scale beside the plot if latencies differ."""
+    points = view.kind("trial")
+    if not points:
+        return
+    x, y = view.xy(points)
+    latencies_ms = [point.latency_s * 1e3 for point in points]
+    differ = len(set(latencies_ms)) > 1
+    drawn = axes.scatter(
+        x,
+        y,
+        s=55,
+        c=latencies_ms if differ else LATENCY_COLOURS[1],
+        cmap=LinearSegmentedColormap.from_list("latency", LATENCY_COLOURS) if differ else None,
+        edgecolors=INK,
+        linewidths=0.7,
+        zorder=3,
+        label=view.legend("trial"),
+    )
+    if differ:
+        bar = figure.colorbar(drawn, ax=axes, fraction=0.03, pad=0.02)
+        bar.set_label(LATENCY_TITLE, fontsize=LABEL_PT, color=INK)
+        bar.ax.tick_params(labelsize=LABEL_PT - 1, colors=INK)
+        bar.outline.set_visible(False)
+
+
+def _draw_uniform(axes: Axes, view: ParetoView) -> None:
+    points = view.kind("uniform")
+    if not points:
+        return
+    x, y = view.xy(points)
+    axes.scatter(
+        x,
+        y,
+        s=90,
+        marker="D",
+        color=UNIFORM_COLOUR,
+        edgecolors=INK,
+        linewidths=0.7,
+        zorder=4,
+        label=view.legend("uniform"),
+    )
+    for point, place in zip(points, zip(x, y, strict=True), strict=True):
+        axes.annotate(
+            point.name,
+            place,
+            xytext=(9, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=LABEL_PT,
+            color=INK,
+            zorder=5,
+            parse_math=False,
+        )
+
+
+def _draw_chosen(axes: Axes, view: ParetoView) -> None:
+    points = view.kind("chosen")
+    if points:
+        x, y = view.xy(points)
+        axes.scatter(
+            x,
+            y,
+            s=420,
+            marker="*",
+            color=CHOSEN_COLOUR,
+            edgecolors="white",
+            linewidths=1.2,
+            zorder=6,
+            label=view.legend("chosen"),
+        )

@@ -1,0 +1,177 @@
+"""The Pareto plot as a self-contained HTML page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from mixq.report.log_axis import LogAxis
+from mixq.report.pareto_view import (
+    CHOSEN_COLOUR,
+    ERROR_TITLE,
+    FRONTIER_COLOUR,
+    GRID_COLOUR,
+    INK,
+    LATENCY_COLOURS,
+    LATENCY_TITLE,
+    SIZE_TITLE,
+    UNIFORM_COLOUR,
+    ZERO_LABEL,
+    ParetoView,
+    describe,
+)
+from mixq.report.points import PlanPoint, PointKind
+
+
+def page(view: ParetoView, title: str) -> str:
+    """A whole HTML page; plotly.js is part of it and nothing is fetched."""
+    figure = go.Figure(data=_traces(view), layout=_layout(view, title))
+    body = figure.to_html(
+        full_html=False,
+        include_plotlyjs=True,
+        div_id="pareto",  # instead of a random one, so that equal plots are equal files
+        default_width="100%",
+        default_height="100%",
+        config={"displaylogo": False, "responsive": True},
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
+        f"<title>{escape(title)}</title>"
+        "<style>html, body, body > div { height: 100%; margin: 0; }</style></head>\n"
+        f"<body>{body}</body>\n</html>\n"
+    )
+
+
+def _traces(view: ParetoView) -> list[go.Scatter]:
+    """One trace per kind, the chosen plan last and so on top; the line has a trace of its own."""
+    outline = {"color": INK, "width": 0.7}
+    line_x, line_y = view.xy(view.frontier_line())
+    line = go.Scatter(
+        x=line_x,
+        y=line_y,
+        mode="lines",
+        line={"color": FRONTIER_COLOUR, "width": 1.5},
+        hoverinfo="skip",
+        showlegend=False,
+        legendgroup="frontier",
+    )
+    drawn: list[tuple[PointKind, dict[str, Any]]] = [
+        ("frontier", {"marker": {"size": 5, "color": FRONTIER_COLOUR}}),
+        ("trial", {"marker": {"size": 9, "line": outline} | _latency_colours(view.kind("trial"))}),
+        (
+            "uniform",
+            {
+                "mode": "markers+text",
+                "text": [escape(point.name) for point in view.kind("uniform")],
+                "textposition": "middle right",
+                "marker": {
+                    "size": 12,
+                    "symbol": "diamond",
+                    "color": UNIFORM_COLOUR,
+                    "line": outline,
+                },
+            },
+        ),
+        (
+            "chosen",
+            {
+                "marker": {
+                    "size": 20,
+                    "symbol": "star",
+                    "color": CHOSEN_COLOUR,
+                    "line": {"color": "white", "width": 1.2},
+                }
+            },
+        ),
+    ]
+    traces = [line] if len(line_x) > 1 else []
+    for kind, look in drawn:
+        points = view.kind(kind)
+        if points:
+            x, y = view.xy(points)
+            traces.append(
+                go.Scatter(
+                    **{
+                        "x": x,
+                        "y": y,
+                        "mode": "markers",
+                        "name": view.legend(kind),
+                        "legendgroup": kind,
+                        "hovertext": [_hover(point) for point in points],
+                        "hovertemplate": "%{hovertext}<extra></extra>",
+                        **look,
+                    }
+                )
+            )
+    return traces
+
+
+def _latency_colours(points: Sequence[PlanPoint]) -> dict[str, Any]:
+    """Marker colours by latency, with a scale beside the plot if latencies differ."""
+    latencies_ms = [point.latency_s * 1e3 for point in points]
+    if len(set(latencies_ms)) < 2:
+        return {"color": LATENCY_COLOURS[1]}
+    return {
+        "color": latencies_ms,
+        "colorscale": list(LATENCY_COLOURS),
+        "colorbar": {
+            "title": {"text": LATENCY_TITLE, "side": "right"},
+            "thickness": 14,
+            "outlinewidth": 0,
+        },
+    }
+
+
+def _hover(point: PlanPoint) -> str:
+    first, *rest = (escape(line) for line in (point.name, *describe(point)))
+    return "<br>".join([f"<b>{first}</b>", *rest])
+
+
+def _layout(view: ParetoView, title: str) -> go.Layout:
+    return go.Layout(
+        template="plotly_white",
+        title={"text": escape(title), "x": 0.02, "xanchor": "left", "font": {"size": 20}},
+        font={"color": INK, "size": 14},
+        xaxis=_axis(view.size, SIZE_TITLE, view.size_labels("<br>")),
+        yaxis=_axis(view.error, ERROR_TITLE, view.error_labels()),
+        # Above the plot, where no point can be.
+        legend={"orientation": "h", "x": 0, "y": 1.01, "xanchor": "left", "yanchor": "bottom"},
+        hovermode="closest",
+        hoverlabel={"align": "left", "font": {"size": 13}},
+        margin={"l": 90, "r": 40, "t": 110, "b": 80},
+        **_zero_line(view.error),
+    )
+
+
+def _axis(axis: LogAxis, title: str, labels: list[str]) -> dict[str, Any]:
+    return {
+        "type": "log",
+        "range": [math.log10(axis.low), math.log10(axis.high)],
+        "title": {"text": title},
+        "tickvals": list(axis.ticks()),
+        "ticktext": labels,
+        "ticks": "outside",
+        "gridcolor": GRID_COLOUR,
+        "linecolor": INK,
+        "showline": True,
+        "zeroline": False,
+    }
+
+
+def _zero_line(axis: LogAxis) -> dict[str, Any]:
+    """A dotted line where errors of zero are drawn, and what it means."""
+    if axis.zero is None:
+        return {}
+    place = {"xref": "paper", "yref": "y"}
+    line = {"color": FRONTIER_COLOUR, "width": 1, "dash": "dot"}
+    note = {"text": ZERO_LABEL, "showarrow": False, "font": {"size": 12}}
+    # A shape on a logarithmic axis lies at the number itself, an annotation at its logarithm.
+    at = {"x": 0.01, "y": math.log10(axis.zero), "xanchor": "left", "yanchor": "bottom"}
+    return {
+        "shapes": [place | {"x0": 0, "x1": 1, "y0": axis.zero, "y1": axis.zero, "line": line}],
+        "annotations": [place | note | at],
+    }

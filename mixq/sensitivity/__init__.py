@@ -1,0 +1,1 @@
+"""How much the output changes when one unit alone is quantized."""

@@ -1,0 +1,187 @@
+"""Models from a Hugging Face folder. Never a download."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from mixq.errors import MissingExtraError, SourceError
+from mixq.sources.loaded import LoadedModel
+from mixq.sources.reason import reason
+
+CONFIG_BYTES: Final = 2**24
+
+
+def load_folder(folder: Path) -> LoadedModel:
+    """The model of a folder with a config.json and safetensors weights, in 32-bit floats.
+
+    The class is the one that the config names, so that every stored weight is used: AutoModel
+    would drop the head of a classifier, and add a random pooler to a masked language model.
+
+    Raises:
+        SourceError: if the folder is no such folder, asks for code of its own, has pickled
+            weights only, is quantized already, lacks weights, or does not load.
+        MissingExtraError: without transformers.
+    """
+    config = _read_config(folder)
+    _require_safetensors(folder)
+    transformers = import_transformers()
+    name = next(iter(config.get("architectures") or ()), None)
+    if "auto_map" in config and config.get("model_type") not in transformers.CONFIG_MAPPING:
+        raise SourceError(
+            f"folder {str(folder)!r} needs Python code that it brings along (auto_map), and "
+            "mixq runs none; pass package.module:function that builds the model"
+        )
+    model_class = _model_class(transformers, str(name))
+    options = {
+        "local_files_only": True,
+        "trust_remote_code": False,
+        "use_safetensors": True,
+        "dtype": torch.float32,
+        "output_loading_info": True,
+    }
+    path = str(folder.resolve())
+    try:
+        with quiet(transformers):
+            try:
+                # Fused attention kernels hide their products from the graph.
+                model, info = model_class.from_pretrained(
+                    path, attn_implementation="eager", **options
+                )
+            except ValueError:
+                model, info = model_class.from_pretrained(
+                    path, attn_implementation="sdpa", **options
+                )
+    except _load_errors() as error:
+        raise SourceError(
+            f"folder {str(folder)!r} cannot be loaded: {reason(error)}; check that it is complete"
+        ) from error
+    _require_complete(folder, info)
+    if getattr(model.config, "use_cache", False):
+        # The cache is an output of the forward pass that no error measure wants.
+        model.config.use_cache = False
+    return LoadedModel(name=folder.resolve().name, model=model.eval(), folder=folder)
+
+
+def import_output_classes(names: Iterable[str]) -> None:
+    """Import classes of transformers, which registers them as containers with torch.
+
+    Args:
+        names: full names that start with `transformers.`.
+
+    Raises:
+        SourceError: if the installed transformers has no such class.
+        MissingExtraError: without transformers.
+    """
+    import_transformers()
+    for name in sorted(names):
+        try:
+            importlib.import_module(name.rpartition(".")[0])
+        except ImportError as error:
+            raise SourceError(
+                f"the exported model returns a {name}, which the installed transformers lacks; "
+                "install the version that it was exported with"
+            ) from error
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        if path.stat().st_size > CONFIG_BYTES:
+            raise SourceError(
+                f"{str(path)!r} is larger than {CONFIG_BYTES} bytes; it is no config"
+            )
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SourceError(
+            f"folder {str(folder)!r} has no config.json, so it is no Hugging Face folder; pass "
+            "the folder that save_pretrained wrote"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise SourceError(f"{str(path)!r} cannot be read as JSON: {reason(error)}") from error
+    if not isinstance(config, dict):
+        raise SourceError(f"{str(path)!r} is no JSON object, so it is no config")
+    if "quantization_config" in config:
+        raise SourceError(
+            f"folder {str(folder)!r} is quantized already (quantization_config); pass the "
+            "original 32-bit or 16-bit model"
+        )
+    return config
+
+
+def _require_safetensors(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    found = next((path.name for path in sorted(folder.glob("*.bin"))), None)
+    raise SourceError(
+        f"folder {str(folder)!r} has {'only pickled' if found else 'no'} weights"
+        f"{f' ({found})' if found else ''}, but mixq reads *.safetensors; where you trust the "
+        "folder, load it with transformers and save it again with save_pretrained"
+    )
+
+
+def _require_complete(folder: Path, info: dict[str, Any]) -> None:
+    """Refuse a model of which some weights would be random numbers."""
+    missing = sorted(map(str, info["missing_keys"]))
+    mismatched = sorted(str(entry[0]) for entry in info["mismatched_keys"])
+    for what, names in (("lacks", missing), ("has the wrong shape for", mismatched)):
+        if names:
+            raise SourceError(
+                f"folder {str(folder)!r} {what} {len(names)} weights that its config asks for, "
+                f"the first is {names[0]}; use a complete checkpoint"
+            )
+
+
+def import_transformers() -> Any:
+    """The transformers module, told to stay off the network.
+
+    Raises:
+        MissingExtraError: if it is not installed.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("transformers", "hf", "a Hugging Face folder") from error
+    return transformers
+
+
+def _model_class(transformers: Any, name: str) -> Any:
+    """The class that a config names, if it is a model; AutoModel otherwise."""
+    named = getattr(transformers, name, None)
+    if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
+        return named
+    return transformers.AutoModel
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """What transformers 5 and its libraries raise for folders that are damaged or incomplete."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    return (
+        OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError,
+        SafetensorError, StrictDataclassError,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def quiet(transformers: Any) -> Iterator[None]:
+    """Keep the loading report of transformers off stderr; what it says is checked here."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

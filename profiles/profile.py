@@ -1,0 +1,140 @@
+"""Profile: a chip and the kernels that its runtimes really have, in SI units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mixq.errors import ProfileError, UsageError
+from mixq.formats import Format
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One routine of a runtime.
+
+    Attributes:
+        ops: kinds of `Work` that it serves.
+        bits: width of the weights that it reads; 32 and 16 are floats.
+        grids: grids that it reads; empty for floats.
+        group_sizes: group sizes that it reads.
+        per_channel: whether it also reads one scale per row.
+        compute: which of the chip's peak rates bounds it.
+        compute_efficiency: attained share of that rate, 0..1.
+        memory_efficiency: attained share of the bandwidth, 0..1.
+        overhead_s: time of one call with nothing to do.
+        unpack_s_per_weight: one core's time to unpack one weight; 0 if it multiplies them packed.
+        dequantized_slowdown: factor on the time of a 32-bit kernel whose weights are no constants
+            because they were dequantized just before; at least 1.
+    """
+
+    name: str
+    ops: tuple[str, ...]
+    bits: int
+    grids: tuple[str, ...]
+    group_sizes: tuple[int, ...]
+    per_channel: bool
+    compute: str
+    compute_efficiency: float
+    memory_efficiency: float
+    overhead_s: float
+    unpack_s_per_weight: float
+    dequantized_slowdown: float
+
+    def reads(self, fmt: Format) -> bool:
+        """Whether weights in `fmt` are something that this kernel can read."""
+        if fmt.bits != self.bits:
+            return False
+        if fmt.is_float:
+            return True
+        grouped = (
+            self.per_channel if fmt.group_size is None else fmt.group_size in self.group_sizes
+        )
+        return grouped and fmt.grid in self.grids
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """An inference runtime on one chip.
+
+    Attributes:
+        memory_bytes: memory that it takes whatever the model is.
+        dequantize_s_per_weight: one core's time to turn one packed weight into fp32.
+        dequantize_overhead_s: time of one such call with nothing to do.
+    """
+
+    name: str
+    description: str
+    memory_bytes: int
+    dequantize_s_per_weight: float
+    dequantize_overhead_s: float
+    kernels: tuple[Kernel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A chip: peak rates, bandwidths, cache, runtimes.
+
+    Attributes:
+        fingerprint: `sha256:...` over everything that a price depends on, in SI units; comments,
+            descriptions, sources and the order of keys do not count.
+        core_ops_per_s: peak operations per second of one core by compute type; a
+            multiply-accumulate is two operations.
+        dram_bytes_per_s: peak memory bandwidth of the chip.
+        core_dram_bytes_per_s: what one core can draw of it.
+        cache_bytes: size of the last cache level.
+        core_cache_bytes_per_s: bandwidth of that level per core.
+    """
+
+    name: str
+    description: str
+    fingerprint: str
+    cores: int
+    core_ops_per_s: Mapping[str, float]
+    dram_bytes_per_s: float
+    core_dram_bytes_per_s: float
+    cache_bytes: int
+    core_cache_bytes_per_s: float
+    default_runtime: str
+    default_threads: int
+    runtimes: Mapping[str, Runtime]
+
+    def runtime(self, name: str | None = None) -> Runtime:
+        """The runtime of that name, or the default one.
+
+        Raises:
+            ProfileError: if the profile has no such runtime.
+        """
+        chosen = self.default_runtime if name is None else name
+        if chosen not in self.runtimes:
+            raise ProfileError(
+                f"runtime {chosen[:40]!r} is not in profile {self.name!r}; "
+                f"choose one of {', '.join(self.runtimes)}"
+            )
+        return self.runtimes[chosen]
+
+    def threads(self, count: int | None = None) -> int:
+        """A thread count that the chip can serve, by default the profile's own.
+
+        Raises:
+            UsageError: if there are fewer than one or more than the cores.
+        """
+        chosen = self.default_threads if count is None else count
+        if not 1 <= chosen <= self.cores:
+            raise UsageError(
+                f"threads is {chosen}, but {self.name!r} has {self.cores} cores; "
+                f"choose 1 to {self.cores}"
+            )
+        return chosen
+
+    def ops_per_s(self, compute: str, threads: int) -> float:
+        """Peak rate of that many cores."""
+        return self.core_ops_per_s[compute] * threads
+
+    def memory_bytes_per_s(self, threads: int) -> float:
+        """Memory bandwidth that many cores can draw."""
+        return min(self.dram_bytes_per_s, self.core_dram_bytes_per_s * threads)
+
+    def cache_bytes_per_s(self, threads: int) -> float:
+        """Bandwidth of the last cache level to that many cores."""
+        return self.core_cache_bytes_per_s * threads

@@ -1,0 +1,151 @@
+"""The profile file as it is written: what a TOML file must hold, before any conversion.
+
+See docs/profiles.md for the same in words. Rules that need more than one field live here too.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from mixq.formats import FLOAT_WIDTHS, GROUP_SIZES, Grid
+from mixq.profiles.quantity import (
+    Bandwidth,
+    Count,
+    Efficiency,
+    Frequency,
+    Rate,
+    Size,
+    Slowdown,
+    Text,
+    Time,
+    TimePerWeight,
+)
+
+Op = Literal["gemm", "conv", "gather", "recurrent", "attention", "elementwise"]
+"""The kinds of `mixq.graph.work.Work`; a test compares the two lists."""
+Compute = Literal["fp32", "tf32", "fp16", "int8"]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class CacheFile(_Part):
+    """The last cache level: activations that fit in it are not fetched from memory."""
+
+    size: Size
+    core_bandwidth: Bandwidth
+
+
+class ChipFile(_Part):
+    """What the silicon can do; rates and `core_...` numbers are those of one core."""
+
+    cores: Count
+    clock: Frequency
+    dram_bandwidth: Bandwidth
+    core_dram_bandwidth: Bandwidth
+    cache: CacheFile
+    core_peak: Annotated[dict[Compute, Rate], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        clock_hz = self.clock.si()
+        core = self.core_dram_bandwidth.si(clock_hz)
+        if core > self.dram_bandwidth.si(clock_hz):
+            raise ValueError("core_dram_bandwidth exceeds dram_bandwidth; one core is a part")
+        if self.cache.core_bandwidth.si(clock_hz) < core:
+            raise ValueError("cache.core_bandwidth is below core_dram_bandwidth; swap them?")
+        return self
+
+
+class KernelFile(_Part):
+    """One routine of a runtime: what it serves, and how well it uses the chip."""
+
+    name: Text
+    ops: Annotated[tuple[Op, ...], Field(min_length=1, strict=False)]
+    bits: Literal[32, 16, 8, 4, 2]
+    compute: Compute
+    compute_efficiency: Efficiency
+    memory_efficiency: Efficiency
+    overhead: Time
+    grids: Annotated[tuple[Grid, ...], Field(strict=False)] = ()
+    group_sizes: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    per_channel: bool = False
+    unpack: TimePerWeight | None = None
+    dequantized_slowdown: Slowdown | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        low, high = GROUP_SIZES
+        if any(not low <= size <= high for size in self.group_sizes):
+            raise ValueError(f"group_sizes must lie in {low}..{high}, as those of a format do")
+        quantized = bool(self.grids) and (bool(self.group_sizes) or self.per_channel)
+        if self.bits in FLOAT_WIDTHS and (self.grids or self.group_sizes or self.per_channel):
+            raise ValueError(
+                f"a {self.bits}-bit kernel has no grids and no groups; leave them out"
+            )
+        if self.bits not in FLOAT_WIDTHS and not quantized:
+            raise ValueError("a quantized kernel needs grids, and group_sizes or per_channel")
+        if self.bits != 32 and self.dequantized_slowdown is not None:
+            raise ValueError("dequantized_slowdown belongs to 32-bit kernels only")
+        return self
+
+
+class DequantizeFile(_Part):
+    """How the runtime turns packed weights into fp32 on every pass, where no kernel serves."""
+
+    per_weight: TimePerWeight
+    overhead: Time
+
+
+class RuntimeFile(_Part):
+    """An inference runtime on this chip."""
+
+    description: Text
+    memory: Size
+    dequantize: DequantizeFile
+    kernel: Annotated[tuple[KernelFile, ...], Field(min_length=1, max_length=200, strict=False)]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        names = [kernel.name for kernel in self.kernel]
+        if len(set(names)) != len(names):
+            raise ValueError("two kernels have the same name; give each its own")
+        served = {op for kernel in self.kernel if kernel.bits == 32 for op in kernel.ops}
+        missing = [op for op in get_args(Op) if op not in served]
+        if missing:
+            raise ValueError(f"no 32-bit kernel serves {', '.join(missing)}; every op needs one")
+        return self
+
+
+class ProfileFile(_Part):
+    """A whole profile file."""
+
+    schema_version: Literal[1]
+    name: Name
+    description: Text
+    default_runtime: Name
+    default_threads: Count
+    chip: ChipFile
+    runtime: Annotated[dict[Name, RuntimeFile], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.default_runtime not in self.runtime:
+            raise ValueError(
+                f"default_runtime {self.default_runtime!r} is not described; "
+                f"it must be one of {', '.join(self.runtime)}"
+            )
+        if self.default_threads.value > self.chip.cores.value:
+            raise ValueError("default_threads exceeds chip.cores; one thread per core at most")
+        for name, runtime in self.runtime.items():
+            for kernel in runtime.kernel:
+                if kernel.compute not in self.chip.core_peak:
+                    raise ValueError(
+                        f"kernel {kernel.name!r} of {name!r} computes in {kernel.compute}, "
+                        "which chip.core_peak does not give"
+                    )
+        return self

@@ -1,0 +1,130 @@
+"""Assembles a Plan from what a search found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import mixq
+from mixq.graph.units import WeightUnit
+from mixq.plan import (
+    CertificateInfo,
+    HardwareInfo,
+    Layer,
+    Measurement,
+    ModelInfo,
+    Plan,
+    Prediction,
+    UniformInfo,
+    Workload,
+)
+from mixq.profiles import Profile
+from mixq.search.analysis import Layout
+from mixq.search.certificate import Certificate
+from mixq.search.metric import Judge
+from mixq.search.trials import Trial
+from mixq.sensitivity.table import SensitivityTable
+
+
+def assemble(
+    *,
+    name: str,
+    seed: int,
+    layout: Layout,
+    profile: Profile,
+    batch_size: int,
+    budget: Mapping[str, float],
+    sensitivity: SensitivityTable,
+    chosen: Trial,
+    uniform: Sequence[Trial],
+    certificate: Certificate,
+    judge: Judge | None,
+    notes: Sequence[str],
+) -> Plan:
+    """The plan of a chosen trial; metrics are measured here, on labelled data, once each."""
+    totals, measured, heldout = chosen.totals, chosen.measured, chosen.heldout
+    assignment = chosen.proposal.assignment
+    power = sensitivity.output_power
+    return Plan(
+        mixq_version=mixq.__version__,
+        seed=seed,
+        model=ModelInfo(
+            name=name,
+            fingerprint=layout.model_fingerprint,
+            parameters=layout.graph.parameters,
+            original_bytes=layout.graph.original_bytes,
+        ),
+        hardware=HardwareInfo(
+            name=profile.name,
+            fingerprint=profile.fingerprint,
+            runtime=layout.costs.runtime,
+            threads=layout.costs.threads,
+        ),
+        workload=Workload(batch_size=batch_size, shapes=dict(layout.shapes)),
+        budget=dict(budget),
+        layers={
+            unit: _layer(layout, sensitivity, layout.graph.units[unit], chosen)
+            for unit in assignment
+        },
+        predicted=Prediction(
+            compression=totals.compression,
+            weight_bytes=totals.weight_bytes,
+            latency_s=totals.latency_s,
+            baseline_latency_s=layout.costs.baseline_latency_s,
+            peak_memory_bytes=totals.peak_memory_bytes,
+            output_mse=totals.error,
+        ),
+        measured=Measurement(
+            output_mse=measured.error,
+            output_mse_se=measured.error_se,
+            relative_output_mse=measured.error / power if power > 0 else 0.0,
+            heldout_output_mse=None if heldout is None else heldout.error,
+            metric={} if judge is None else judge.metrics(assignment),
+            original_metric={} if judge is None else judge.metrics({}),
+        ),
+        certificate=CertificateInfo(
+            objective=certificate.objective,
+            lower_bound=certificate.lower_bound,
+            gap=certificate.gap,
+            solver=certificate.solver,
+        ),
+        uniform={
+            trial.proposal.name.removeprefix("uniform "): _uniform(trial, judge)
+            for trial in uniform
+        },
+        notes=list(notes),
+    )
+
+
+def _layer(
+    layout: Layout, sensitivity: SensitivityTable, unit: WeightUnit, chosen: Trial
+) -> Layer:
+    fmt = chosen.proposal.assignment[unit.name]
+    cost = layout.costs.cost(unit.name, fmt)
+    entry = sensitivity.entries[unit.name][fmt]
+    return Layer(
+        bits=fmt.bits,
+        group_size=fmt.group_size,
+        grid=fmt.grid,
+        activation=fmt.activation,
+        method=fmt.method,
+        kernel=cost.kernel,
+        weight_bytes=cost.weight_bytes,
+        latency_s=cost.latency_s,
+        error=entry.error,
+        error_se=entry.error_se,
+        shape=list(unit.shape),
+        matrix=(unit.rows, unit.columns),
+        aliases=list(unit.aliases),
+    )
+
+
+def _uniform(trial: Trial, judge: Judge | None) -> UniformInfo:
+    heldout = trial.heldout
+    return UniformInfo(
+        weight_bytes=trial.totals.weight_bytes,
+        compression=trial.totals.compression,
+        latency_s=trial.totals.latency_s,
+        output_mse=trial.measured.error,
+        heldout_output_mse=None if heldout is None else heldout.error,
+        metric={} if judge is None else judge.metrics(trial.proposal.assignment),
+    )

@@ -1,0 +1,121 @@
+"""Proposals: the plans that are worth measuring, in a fixed order.
+
+Errors of units do not simply add, so the optimum of the added errors is one proposal among
+several: the others are optima of the same budget under *tilted* errors, raised to a power (below
+one it evens out the large ones, above one it fears them) or scaled unit by unit at random. Each
+is solved exactly and so keeps the budget; measuring them tells which way the model departs from
+additivity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from itertools import count
+from typing import Final
+
+import numpy as np
+
+from mixq.errors import InfeasibleError
+from mixq.formats import FLOAT_WIDTHS, Format
+from mixq.search.problem import Choice, Limits, Problem
+from mixq.search.trials import Proposal
+
+Solve = Callable[[Problem, Limits], Mapping[str, Format]]
+
+POWERS: Final = (0.75, 1.5, 0.5, 2.0)
+LOG_SPREAD: Final = 0.5
+"""Standard deviation of the logarithm of the random factors."""
+MARGINS: Final = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)
+"""Shares of an error limit that are tried, since measured errors exceed their predicted sum."""
+
+
+def uniform_proposals(problem: Problem) -> list[Proposal]:
+    """One plan for each narrow width: every unit in it, or in the next wider one it may take."""
+    widths = {c.format.bits for choices in problem.choices.values() for c in choices}
+    proposals = []
+    for width in sorted(widths - set(FLOAT_WIDTHS), reverse=True):
+        assignment = {
+            unit: _nearest(choices, width) for unit, choices in problem.choices.items()
+        }
+        # A tie takes the widest of what its units would take alone.
+        for tie in problem.ties:
+            common = set.intersection(*({c.format for c in problem.choices[u]} for u in tie))
+            wide = [fmt for fmt in common if fmt.bits >= max(assignment[u].bits for u in tie)]
+            chosen = min(wide or common, key=lambda fmt: (fmt.bits, fmt.name))
+            assignment.update(dict.fromkeys(tie, chosen))
+        proposals.append(Proposal(f"uniform {width}", "uniform", assignment))
+    return proposals
+
+
+def budget_proposals(
+    problem: Problem, limits: Limits, optimum: Mapping[str, Format], solve: Solve, *,
+    trials: int, seed: int,
+) -> list[Proposal]:  # fmt: skip
+    """The additive optimum and up to `trials` - 1 other plans that keep the same limits.
+
+    Args:
+        optimum: the additive optimum under `limits`.
+        solve: the exact solver.
+        trials: number of proposals, the optimum included.
+        seed: of the random tilts.
+    """
+    proposals = [Proposal("optimum", "additive", optimum)]
+    seen = {_key(optimum)}
+    attempts = 4 * trials
+    for (name, tilted, changed), _ in zip(
+        _tilts(problem, limits, seed), range(attempts), strict=False
+    ):
+        if len(proposals) >= trials:
+            break
+        try:
+            assignment = solve(tilted, changed)
+        except InfeasibleError:  # a smaller share of the error limit may be out of reach
+            continue
+        if _key(assignment) not in seen:
+            seen.add(_key(assignment))
+            proposals.append(Proposal(f"optimum ({name})", "tilted", assignment))
+    return proposals
+
+
+def _tilts(problem: Problem, limits: Limits, seed: int) -> Iterator[tuple[str, Problem, Limits]]:
+    if limits.error is not None:
+        for share in MARGINS[1:]:
+            yield f"{share:g} of the error", problem, replace(limits, error=share * limits.error)
+        if limits.objective == "weight_bytes":
+            return  # tilted errors have no limit to compare with
+    for power in POWERS:
+        yield f"errors^{power:g}", _tilted(problem, power, None), replace(limits, error=None)
+    for index in count():
+        factors = np.random.default_rng([seed, index]).lognormal(0, LOG_SPREAD, len(problem.choices))
+        yield f"tilt {index}", _tilted(problem, 1.0, factors), replace(limits, error=None)
+
+
+def _tilted(problem: Problem, power: float, factors: np.ndarray | None) -> Problem:
+    largest = max(c.error for choices in problem.choices.values() for c in choices) or 1.0
+    # By name order, so that a model whose units come in another order is tilted the same way.
+    order = {unit: index for index, unit in enumerate(sorted(problem.choices))}
+
+    def tilt(unit: str, choice: Choice) -> Choice:
+        factor = 1.0 if factors is None else float(factors[order[unit]])
+        return replace(choice, error=factor * (choice.error / largest) ** power)
+
+    return replace(
+        problem,
+        choices={
+            unit: tuple(tilt(unit, choice) for choice in choices)
+            for unit, choices in problem.choices.items()
+        },
+    )
+
+
+def _nearest(choices: tuple[Choice, ...], width: int) -> Format:
+    formats = [choice.format for choice in choices]
+    wide = [fmt for fmt in formats if fmt.bits >= width]
+    if wide:
+        return min(wide, key=lambda fmt: (fmt.bits, fmt.name))
+    return max(formats, key=lambda fmt: (fmt.bits, fmt.name))
+
+
+def _key(assignment: Mapping[str, Format]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((unit, fmt.name) for unit, fmt in assignment.items()))

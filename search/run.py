@@ -1,0 +1,216 @@
+"""The whole search: analyze, solve, measure, choose; `mixq.search(...)`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from mixq.calibration import Calibration
+from mixq.errors import UsageError
+from mixq.plan import Plan
+from mixq.profiles import Profile
+from mixq.profiles import load as load_profile
+from mixq.progress import Progress, silent
+from mixq.search.analysis import Layout, lay_out, measure_sensitivity
+from mixq.search.assemble import assemble
+from mixq.search.budget import Budget, check_feasible
+from mixq.search.find import find
+from mixq.search.frontier import Frontier, build_frontier
+from mixq.search.metric import Evaluate, Judge
+from mixq.search.session import Session, study_name
+from mixq.search.study import ProposalSampler, open_storage, open_study
+from mixq.search.trials import Trial
+from mixq.sensitivity.reference import Reference
+from mixq.sensitivity.table import SensitivityTable
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from torch import nn
+
+DEFAULT_BITS = (32, 8, 4, 2)
+DEFAULT_TRIALS = 8
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found, and everything that it stands on.
+
+    Attributes:
+        plan: the chosen plan.
+        frontier: what nothing beats on (bytes, added error).
+        trials: every measured plan, uniform ones first.
+        chosen: the trial that became the plan.
+        study: the Optuna study that holds the trials.
+        sensitivity: output error of every (unit, format) alone.
+        layout: the traced model, its candidate formats and their costs.
+    """
+
+    plan: Plan
+    frontier: Frontier
+    trials: tuple[Trial, ...]
+    chosen: Trial
+    study: Study
+    sensitivity: SensitivityTable
+    layout: Layout
+
+
+def search(
+    model: nn.Module,
+    calibration: object,
+    *,
+    hardware: str | Profile,
+    target_compression: float | None = None,
+    max_size_mb: float | None = None,
+    max_latency_ms: float | None = None,
+    min_speedup: float | None = None,
+    max_memory_mb: float | None = None,
+    max_error: float | None = None,
+    max_metric_drop: float | None = None,
+    bits: Sequence[int] = DEFAULT_BITS,
+    pin: Mapping[str, int] | None = None,
+    tie: Sequence[str] = (),
+    evaluate: Evaluate | None = None,
+    trials: int = DEFAULT_TRIALS,
+    seed: int = 0,
+    batch_size: int = 1,
+    threads: int | None = None,
+    name: str | None = None,
+    folder: Path | None = None,
+    storage: str | None = None,
+    progress: Progress = silent,
+) -> SearchResult:
+    """Find the plan of least output error that meets every demand; or of fewest bytes, if only
+    an error or a metric drop is demanded.
+
+    The model is not changed. The last quarter of the calibration samples is held out: it judges
+    plans and is never searched on. A plan that comes back is never worse, on held-out data, than
+    a uniform plan of no more bytes.
+
+    Args:
+        model: any module with parameters; measured in eval mode.
+        calibration: a tensor, or a list of batches (tensors, tuples or dicts of tensors).
+        hardware: name of a shipped profile, a TOML file, or a profile.
+        target_compression: bytes of the 32-bit model over bytes of everything stored.
+        max_size_mb: of everything stored, in megabytes of 10^6 bytes.
+        max_latency_ms: predicted, of one forward pass.
+        min_speedup: predicted, over the 32-bit model on the same chip.
+        max_memory_mb: predicted: weights, live activations and runtime.
+        max_error: measured mean squared output error.
+        max_metric_drop: how much worse `evaluate`'s headline metric may get.
+        bits: widths to choose from.
+        pin: unit name pattern to width.
+        tie: patterns; the units that match one take one format together.
+        evaluate: metrics of a model on labelled data; its attribute `primary` names the headline
+            metric, `higher_is_better` (default True) says which way is better.
+        trials: plans to measure beside the uniform ones.
+        seed: the same seed gives the same plan.
+        batch_size: samples per forward pass of the predicted workload.
+        threads: of the predicted workload; by default the profile's.
+        name: of the model, for the plan; by default its class.
+        folder: where measurements and the study are kept, so that a run can go on.
+        storage: database URL for the study instead of the folder's journal.
+        progress: is told how far it is.
+
+    Raises:
+        InfeasibleError: if no plan meets all demands, with what is feasible.
+        MixqError: for anything else that is refused; nothing measured is lost.
+    """
+    budget = Budget(
+        compression=target_compression,
+        max_size_bytes=_scaled(max_size_mb, 1e6, int),
+        max_latency_s=_scaled(max_latency_ms, 1e-3, float),
+        min_speedup=min_speedup,
+        max_memory_bytes=_scaled(max_memory_mb, 1e6, int),
+        max_error=max_error,
+        max_metric_drop=max_metric_drop,
+    )
+    _check_request(budget, evaluate, trials)
+    profile = hardware if isinstance(hardware, Profile) else load_profile(hardware)
+    tuning, heldout = Calibration.of(calibration).split()
+    layout = lay_out(
+        model, tuning, profile, bits=bits, pins=pin or {}, ties=tie,
+        batch_size=batch_size, threads=threads,
+    )  # fmt: skip
+    baseline_latency_s = layout.costs.baseline_latency_s
+    # Demands on bytes and time are refused before anything is measured.
+    check_feasible(layout.problem(), replace(budget, max_error=None), baseline_latency_s)
+    references = {"calibration": Reference(model, tuning)}
+    if heldout is not None:
+        references["heldout"] = Reference(model, heldout)
+    sensitivity = measure_sensitivity(
+        model, layout, tuning, references["calibration"], folder=folder, progress=progress
+    )
+    problem = layout.problem(sensitivity)
+    check_feasible(problem, budget, baseline_latency_s)
+    sampler = ProposalSampler()
+    fingerprints = (layout.model_fingerprint, tuning.fingerprint, profile.fingerprint)
+    study = open_study(
+        open_storage(folder, storage), study_name(problem, *fingerprints), sampler
+    )
+    session = Session(
+        model, layout.graph.units, references, problem, study, sampler, progress
+    )
+    frontier = build_frontier(problem)
+    judge = None if evaluate is None else Judge(model, layout.graph.units, evaluate)
+    found = find(
+        session, frontier, budget, budget.limits(problem, baseline_latency_s), judge,
+        trials=trials, seed=seed,
+    )  # fmt: skip
+    plan = assemble(
+        name=name or type(model).__name__,
+        seed=seed,
+        layout=layout,
+        profile=profile,
+        batch_size=batch_size,
+        budget=budget.to_dict(),
+        sensitivity=sensitivity,
+        chosen=found.chosen,
+        uniform=found.uniform,
+        certificate=found.certificate,
+        judge=judge,
+        notes=[*layout.graph.lost, *found.notes, *_data_notes(heldout)],
+    )
+    return SearchResult(
+        plan=plan,
+        frontier=frontier,
+        trials=found.trials,
+        chosen=found.chosen,
+        study=study,
+        sensitivity=sensitivity,
+        layout=layout,
+    )
+
+
+def _check_request(budget: Budget, evaluate: Evaluate | None, trials: int) -> None:
+    if not budget.to_dict():
+        raise UsageError(
+            "no demand is given, so there is nothing to search for; give one, such as "
+            "--target-compression 6 (target_compression=6)"
+        )
+    if budget.max_metric_drop is not None and evaluate is None:
+        raise UsageError(
+            "--max-metric-drop needs labelled data, but the model came without an evaluation; "
+            "let the function of --model return (model, calibration, evaluate)"
+        )
+    if trials < 1:
+        raise UsageError(f"--trials is {trials}, but at least one plan has to be measured")
+
+
+def _data_notes(heldout: Calibration | None) -> list[str]:
+    if heldout is not None:
+        return []
+    return ["one calibration sample cannot be split, so nothing is held out to judge the plan by"]
+
+
+N = TypeVar("N", int, float)
+
+
+def _scaled(value: float | None, factor: float, kind: Callable[[float], N]) -> N | None:
+    """A demand in SI units; what is no finite number is left for Budget to refuse."""
+    if value is None:
+        return None
+    scaled = value * factor
+    return kind(scaled) if math.isfinite(scaled) else cast("N", scaled)

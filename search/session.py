@@ -1,0 +1,61 @@
+"""Session: everything that measuring whole plans of one model takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mixq.graph.units import WeightUnit
+from mixq.progress import Progress
+from mixq.search.problem import Problem
+from mixq.search.study import ProposalSampler, run_trials
+from mixq.search.trials import Proposal, Trial
+from mixq.sensitivity.joint import joint_errors
+from mixq.sensitivity.reference import Reference
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model with its references, its problem and the study that keeps the trials.
+
+    Attributes:
+        references: `calibration`, and `heldout` where there are held-out samples.
+    """
+
+    model: nn.Module
+    units: dict[str, WeightUnit]
+    references: dict[str, Reference]
+    problem: Problem
+    study: Study
+    sampler: ProposalSampler
+    progress: Progress
+
+    def run(self, proposals: Sequence[Proposal]) -> list[Trial]:
+        """Measure the proposals that the study does not hold yet; all of them in their order."""
+        return run_trials(
+            self.study, self.sampler, self.problem, proposals, self._measure, self.progress
+        )
+
+    def _measure(self, proposal: Proposal) -> tuple[Sequence[float], Sequence[float] | None]:
+        errors = joint_errors(
+            self.model, self.units, proposal.assignment, self.references, proposal.name
+        )
+        return errors["calibration"], errors.get("heldout")
+
+
+def study_name(problem: Problem, *fingerprints: str) -> str:
+    """Name of the study of a problem: the same weights, data and choices give the same name.
+
+    Budgets are not part of it: plans that were measured for one budget serve the next.
+    """
+    digest = hashlib.sha256("|".join(fingerprints).encode())
+    for unit, choices in sorted(problem.choices.items()):
+        listed = ",".join(f"{c.format.name}:{c.latency_s!r}" for c in choices)
+        digest.update(f"|{unit}={listed}".encode())
+    return f"mixq-{digest.hexdigest()[:16]}"

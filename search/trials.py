@@ -1,0 +1,79 @@
+"""Trial: one whole plan, predicted by the tables and measured on the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mixq.formats import Format
+from mixq.search.problem import Totals
+from mixq.sensitivity.estimate import Estimate
+
+Kind = Literal["uniform", "additive", "tilted", "metric"]
+"""Where a plan came from: one width for all, the additive optimum, the optimum of tilted errors,
+or the bisection for a metric demand."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A plan worth measuring.
+
+    Attributes:
+        name: short and unique within a run: `uniform 4`, `optimum`, `optimum (errors^0.75)`.
+        kind: where it came from.
+        assignment: unit name to format.
+    """
+
+    name: str
+    kind: Kind
+    assignment: Mapping[str, Format]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A measured plan.
+
+    Attributes:
+        totals: what the tables predict.
+        errors: squared output error of each calibration sample, all units quantized at once.
+        heldout_errors: the same on held-out samples; None if there are none.
+    """
+
+    proposal: Proposal
+    totals: Totals
+    errors: tuple[float, ...]
+    heldout_errors: tuple[float, ...] | None
+
+    @property
+    def measured(self) -> Estimate:
+        """Output error on calibration data."""
+        return Estimate.of(self.errors)
+
+    @property
+    def heldout(self) -> Estimate | None:
+        """Output error on held-out data."""
+        return None if self.heldout_errors is None else Estimate.of(self.heldout_errors)
+
+    @property
+    def judged_error(self) -> float:
+        """The error that plans are compared by: held-out where there is held-out data."""
+        return (self.heldout or self.measured).error
+
+
+def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
+    """Mean of ours - theirs over the same samples, with the standard error of that mean."""
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    return Estimate.of(differences)
+
+
+def within_noise(ours: Trial, theirs: Trial) -> bool:
+    """Whether two plans' errors differ by less than two standard errors of the difference."""
+    if ours.heldout_errors is not None and theirs.heldout_errors is not None:
+        difference = paired_difference(
+            (*ours.errors, *ours.heldout_errors), (*theirs.errors, *theirs.heldout_errors)
+        )
+    else:
+        difference = paired_difference(ours.errors, theirs.errors)
+    return math.fabs(difference.error) <= 2 * difference.error_se

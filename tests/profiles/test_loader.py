@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import string
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixq.errors import ProfileError, UsageError
+from mixq.formats import Format
+from mixq.graph.work import OpKind
+from mixq.profiles import available, load
+from mixq.profiles.loader import MAX_BYTES, parse
+from mixq.profiles.quantity import UNITS, Quantity
+from mixq.profiles.schema import Op
+
+SHIPPED = ("arm_mobile", "intel_cpu", "nvidia_a100")
+FOLDER = Path(__file__).parents[2] / "profiles"
+TEXT = (FOLDER / "intel_cpu.toml").read_text(encoding="utf-8")
+CLOCK = 'clock = { value = 2.3, unit = "GHz"'
+
+
+def quantities(node: object) -> list[dict[str, Any]]:
+    if isinstance(node, dict):
+        if "value" in node:
+            return [node]
+        return [found for child in node.values() for found in quantities(child)]
+    if isinstance(node, list):
+        return [found for child in node for found in quantities(child)]
+    return []
+
+
+def test_shipped_profiles_are_listed() -> None:
+    assert available() == SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_profile_loads(name: str) -> None:
+    profile = load(name)
+    assert profile.name == name
+    assert profile == load(str(FOLDER / f"{name}.toml"))
+    assert re.fullmatch("sha256:[0-9a-f]{64}", profile.fingerprint)
+    assert profile.runtime() is profile.runtime("onnxruntime")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_number_has_a_source(name: str) -> None:
+    document = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    found = quantities(document)
+    assert len(found) > 40
+    for number in found:
+        source = number["source"]
+        assert (
+            source.startswith("assumed: ")
+            or any(c.isdigit() or c == "/" for c in source)
+            or (source.startswith("as "))
+        ), source
+
+
+def test_ops_are_those_of_the_graph() -> None:
+    assert set(get_args(Op)) == set(get_args(OpKind))
+
+
+def test_numbers_of_the_xeon_in_si() -> None:
+    xeon = load("intel_cpu")
+    assert xeon.cores == 40
+    assert xeon.dram_bytes_per_s == 204.8e9
+    assert xeon.core_ops_per_s == {"fp32": 147.2e9, "int8": 588.8e9}
+    assert xeon.ops_per_s("fp32", 8) == 8 * 147.2e9
+    assert xeon.memory_bytes_per_s(8) == 96e9
+    assert xeon.memory_bytes_per_s(40) == 204.8e9
+    assert xeon.runtime().memory_bytes == 13_000_000
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "clock_hz", "si"),
+    [
+        (204.8, "GB/s", 1.0, 204.8e9),
+        (0.2048, "TB/s", 1.0, 204.8e9),
+        (1.25, "MiB", 1.0, 1310720.0),
+        (7, "us", 1.0, 7e-6),
+        (3.3, "ps/weight", 1.0, 3.3e-12),
+        (64, "op/cycle", 2.3e9, 147.2e9),
+        (19.5, "Top/s", 2.3e9, 19.5e12),
+    ],
+)
+def test_units_convert_exactly(value: float, unit: str, clock_hz: float, si: float) -> None:
+    assert Quantity(value=value, unit=unit, source="s").si(clock_hz) == si
+
+
+def test_no_unit_has_two_meanings() -> None:
+    names = [name for units in UNITS.values() for name in units]
+    assert len(set(names)) == len(names)
+
+
+REFUSED = {
+    "unknown key": (CLOCK, 'clok = 1\nclock = { value = 2.3, unit = "GHz"', "chip.clok: Extra"),
+    "missing key": (re.search(r"clock = .*\n", TEXT)[0], "", "chip.clock: Field required"),
+    "wrong dimension": (CLOCK, 'clock = { value = 2.3, unit = "GB"', "chip.clock: unit 'GB'"),
+    "unknown unit": (CLOCK, 'clock = { value = 2.3, unit = "ghz"', "write one of MHz, GHz"),
+    "zero": (CLOCK, 'clock = { value = 0, unit = "GHz"', "chip.clock.value: "),
+    "negative": (CLOCK, 'clock = { value = -2.3, unit = "GHz"', "chip.clock.value: "),
+    "nan": (CLOCK, 'clock = { value = nan, unit = "GHz"', "chip.clock.value: "),
+    "infinite": (CLOCK, 'clock = { value = inf, unit = "GHz"', "chip.clock.value: "),
+    "overflow": (CLOCK, 'clock = { value = 1e300, unit = "GHz"', "outside 1e-30..1e30"),
+    "underflow": (CLOCK, 'clock = { value = 1e-320, unit = "GHz"', "outside 1e-30..1e30"),
+    "huge integer": (CLOCK, f'clock = {{ value = 0x{"f" * 4000}, unit = "GHz"', "chip.clock.value"),
+    "text for number": (CLOCK, 'clock = { value = "2.3", unit = "GHz"', "chip.clock.value: "),
+    "bool for number": (CLOCK, 'clock = { value = true, unit = "GHz"', "chip.clock.value: "),
+    "bare number": (CLOCK, 'clock = 2.3 #{ value = 2.3, unit = "GHz"', "chip.clock: "),
+    "no source": (CLOCK + ', source = "', CLOCK + ', sauce = "', "chip.clock.source: Field req"),
+    "fractional cores": ("cores = { value = 40,", "cores = { value = 40.5,", "whole number"),
+    "efficiency above one": (
+        "compute_efficiency = { value = 0.77",
+        "compute_efficiency = { value = 1.77",
+        "runtime.onnxruntime.kernel.1.compute_efficiency: an efficiency is at most 1",
+    ),
+    "speed-up by dequantizing": ("{ value = 1.3, unit", "{ value = 0.9, unit", "at least 1"),
+    "core faster than chip": ("{ value = 12.0, unit", "{ value = 900, unit", "core_dram_bandwidth"),
+    "cache slower than memory": ("{ value = 8, unit = \"B/cycle\"", '{ value = 1, unit = "B/cycle"', "swap"),
+    "unknown op": ('ops = ["conv"]', 'ops = ["convolve"]', "ops.0"),
+    "op without fp32": ('ops = ["conv"]', 'ops = ["gemm"]', "no 32-bit kernel serves conv"),
+    "width 3": ("bits = 2\n", "bits = 3\n", "bits"),
+    "group of 512": ("[16, 256]", "[16, 512]", "group_sizes must lie in 16..256"),
+    "no groups": ("group_sizes = [16, 256]", "group_sizes = []", "needs grids, and group_sizes"),
+    "float with groups": ('bits = 32\ncompute = "fp32"', 'bits = 32\nper_channel = true\ncompute = "fp32"', "no grids or groups"),
+    "rate not given": ('compute = "int8"', 'compute = "fp16"', "core_peak does not give"),
+    "unknown default runtime": ('default_runtime = "onnxruntime"', 'default_runtime = "ort"', "must be one of onnxruntime"),
+    "too many threads": ("value = 8, unit = \"threads\"", 'value = 80, unit = "threads"', "exceeds chip.cores"),
+    "same name twice": ('name = "MatMulNBits 2-bit"\n', 'name = "MatMulNBits 4-bit"\n', "same name"),
+    "other schema": ("schema_version = 1", "schema_version = 2", "schema_version: "),
+    "line break in name": ('name = "Gather"', 'name = "Gath\\ner"', "kernel.2.name"),
+    "truncated": (TEXT[len(TEXT) // 2 :], "", "not readable as TOML"),
+    "deep nesting": (TEXT, "a = " + "[" * 100_000, "not readable as TOML"),
+    "endless digits": (TEXT, "a = " + "9" * 10_000, "not readable as TOML"),
+    "empty": (TEXT, "", "Field required"),
+    "too large": (TEXT, "#" * (MAX_BYTES + 1), "bytes allowed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), REFUSED.values(), ids=REFUSED)
+def test_refused_in_one_line(old: str, new: str, expected: str) -> None:
+    assert old in TEXT
+    with pytest.raises(ProfileError) as caught:
+        parse(TEXT.replace(old, new).encode(), origin="mine.toml")
+    message = str(caught.value)
+    assert expected in message
+    assert message.startswith("profile 'mine.toml': ")
+    assert message.isprintable()
+    assert len(message) < 700
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"\xef\xbb\xbfa=1", b"a = 1\x00", bytes(range(256))]
+)
+def test_bytes_that_are_no_text(content: bytes) -> None:
+    with pytest.raises(ProfileError, match="'x'"):
+        parse(content, origin="x")
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.integers(0, len(TEXT) - 1), st.integers(1, 40), st.text(string.printable, max_size=6))
+def test_damage_never_ends_in_another_error(at: int, length: int, new: str) -> None:
+    damaged = TEXT[:at] + new + TEXT[at + length :]
+    try:
+        profile = parse(damaged.encode(), origin="damaged")
+    except ProfileError as error:
+        assert str(error).isprintable()
+    else:
+        assert profile.cores >= 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "suggestion"),
+    [("intel", "intel_cpu"), ("nvidia_a10", "nvidia_a100"), ("ARM_mobil", "arm_mobile")],
+)
+def test_unknown_name_suggests_the_nearest(wrong: str, suggestion: str) -> None:
+    with pytest.raises(ProfileError, match=f"did you mean .*'{suggestion}'.*mixq hardware list"):
+        load(wrong)
+
+
+def test_unknown_name_without_neighbour_lists_all() -> None:
+    with pytest.raises(ProfileError, match="shipped are arm_mobile, intel_cpu, nvidia_a100"):
+        load("zzzz")
+
+
+@pytest.mark.parametrize(
+    "name", ["no/such/file.toml", "nofile.toml", "a\0b.toml", "x" * 5000 + ".toml"]
+)
+def test_unreadable_path(name: str) -> None:
+    with pytest.raises(ProfileError, match="cannot be read") as caught:
+        load(name)
+    assert len(str(caught.value)) < 500
+
+
+def test_folder_and_fifo_are_not_read(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo.toml"
+    os.mkfifo(fifo)
+    for path in (tmp_path, fifo):
+        with pytest.raises(ProfileError, match="not a regular file"):
+            load(f"{path}{os.sep}" if path is tmp_path else str(path))
+
+
+def test_large_file_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "large.toml"
+    with path.open("wb") as stream:
+        stream.truncate(10 * 2**30)  # sparse: takes no disk
+    with pytest.raises(ProfileError, match="bytes allowed"):
+        load(str(path))
+
+
+def test_user_file_may_have_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "my chip.toml"
+    path.write_text(TEXT.replace('name = "intel_cpu"', 'name = "mine"'), encoding="utf-8")
+    assert load(str(path)).name == "mine"
+
+
+def test_fingerprint_counts_numbers_only() -> None:
+    original = parse(TEXT.encode(), origin="x").fingerprint
+    same = {
+        "comment": TEXT + "\n# more\n",
+        "unit": TEXT.replace('204.8, unit = "GB/s"', '0.2048, unit = "TB/s"'),
+        "source": TEXT.replace("assumed: one node", "assumed: a node"),
+        "description": TEXT.replace("AVX-512 with VNNI", "AVX-512"),
+    }
+    for change, text in same.items():
+        assert text != TEXT, change
+        assert parse(text.encode(), origin="x").fingerprint == original, change
+    for old, new in (("204.8", "204.9"), ("[16, 256]", "[16]"), ('"intel_cpu"', '"other"')):
+        changed = TEXT.replace(old, new)
+        assert parse(changed.encode(), origin="x").fingerprint != original, old
+
+
+def test_fingerprint_is_a_sha256() -> None:
+    assert len(load("intel_cpu").fingerprint) == len("sha256:") + 2 * hashlib.sha256().digest_size
+
+
+@pytest.mark.parametrize(
+    ("kernel", "fmt", "reads"),
+    [
+        ("MatMulNBits 2-bit", "w2g64", True),
+        ("MatMulNBits 2-bit", "w2g64-zp", True),
+        ("MatMulNBits 2-bit", "w2g256", False),
+        ("MatMulNBits 2-bit", "w2", False),
+        ("MatMulNBits 2-bit", "w4g64", False),
+        ("MatMulNBits 8-bit", "w8g48", False),
+        ("MLAS sgemm", "w32", True),
+        ("MLAS sgemm", "w16", False),
+    ],
+)
+def test_kernel_reads(kernel: str, fmt: str, reads: bool) -> None:
+    kernels = {one.name: one for one in load("intel_cpu").runtime().kernels}
+    assert kernels[kernel].reads(Format.parse(fmt)) is reads
+
+
+def test_unknown_runtime_and_threads() -> None:
+    xeon = load("intel_cpu")
+    with pytest.raises(ProfileError, match="runtime 'tensorrt' .* choose one of onnxruntime"):
+        xeon.runtime("tensorrt")
+    for threads in (0, -1, 41):
+        with pytest.raises(UsageError, match="choose 1 to 40"):
+            xeon.threads(threads)
+    assert xeon.threads() == 8
