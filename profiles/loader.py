@@ -105,7 +105,7 @@ def _first_problem(error: ValidationError) -> str:
     message = " ".join(first["msg"].removeprefix("Value error, ").split())[:300]
     given = first["input"]
     # Python refuses to print integers of thousands of digits; the rule says enough then.
-    printable = isinstance(given, (str, float)) or (isinstance(given, int) and given < 10**40)
+    printable = isinstance(given, (str, float)) or (isinstance(given, int) and abs(given) < 10**40)
     value = f" (got {str(given)[:40]!r})" if printable else ""
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{key}: {message}{value}{more}"

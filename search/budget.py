@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 from mixq.errors import InfeasibleError, UsageError
 from mixq.search.milp import minimise
@@ -29,6 +29,11 @@ _LIMITS: Final[dict[str, Quantity]] = {
     "max_latency_s": "latency_s",
     "min_speedup": "latency_s",
     "max_error": "error",
+}
+_NOUNS: Final[dict[str, str]] = {
+    "weight_bytes": "the size",
+    "latency_s": "the latency",
+    "error": "the error",
 }
 
 
@@ -135,7 +140,8 @@ def check_feasible(
 
 
 def _alone(problem: Problem, name: str, value: float, baseline_latency_s: float | None) -> bool:
-    limits = Budget(**{name: value}).limits(problem, baseline_latency_s)
+    demand: dict[str, Any] = {name: value}
+    limits = Budget(**demand).limits(problem, baseline_latency_s)
     return all(limits.allow(problem.extreme(quantity)) for quantity in limits.given())
 
 
@@ -145,7 +151,8 @@ def _conflicts(problem: Problem, limits: Limits) -> list[str]:
         return []
     hints = []
     for name in limits.given():
-        others = replace(limits, **{name: None})
+        none: dict[str, Any] = {name: None}
+        others = replace(limits, **none)
         try:
             least = getattr(minimise(problem, name, others).totals, name)
         except InfeasibleError:
@@ -153,7 +160,9 @@ def _conflicts(problem: Problem, limits: Limits) -> list[str]:
             continue
         if least <= getattr(limits, name):
             return []
-        hints.append(f"with the others met, {name} is at least {_rounded(least, up=True)}")
+        shift, unit = _unit(name)
+        text = _rounded(least, shift, up=True)
+        hints.append(f"with the others met, {_NOUNS[name]} is at least {text}{unit}")
     return hints or ["no two of them leave room for the rest"]
 
 
@@ -173,28 +182,29 @@ def _range(problem: Problem, name: str, baseline_latency_s: float | None) -> str
         return f"{_rounded(ends[0], up=False)} to {_rounded(ends[1], up=False)}"
     if name == "max_memory_bytes":
         low, high = low + problem.constant_memory_bytes, high + problem.constant_memory_bytes
-    factor, unit = _unit(name)
-    return f"{_rounded(low * factor, up=True)} to {_rounded(high * factor, up=True)}{unit}"
+    shift, unit = _unit(name)
+    return f"{_rounded(low, shift, up=True)} to {_rounded(high, shift, up=True)}{unit}"
 
 
-def _unit(name: str) -> tuple[float, str]:
-    """Factor and name of the unit in which the command line takes a demand."""
+def _unit(name: str) -> tuple[int, str]:
+    """Power of ten and name of the unit in which the command line takes a quantity."""
     if name.endswith("_bytes"):
-        return 1e-6, " MB"
-    return (1e3, " ms") if name.endswith("_s") else (1.0, "")
+        return -6, " MB"
+    return (3, " ms") if name.endswith("_s") else (0, "")
 
 
 def _asked(name: str, value: float) -> str:
-    factor, unit = _unit(name)
-    return f"{_OPTIONS[name]} {value * factor:.6g}{unit}"
+    shift, unit = _unit(name)
+    return f"{_OPTIONS[name]} {float(Decimal(repr(value)).scaleb(shift)):.6g}{unit}"
 
 
-def _rounded(value: float, *, up: bool) -> str:
-    """Four digits, rounded up or down."""
+def _rounded(value: float, shift: int = 0, *, up: bool) -> str:
+    """Four digits of value x 10^shift, rounded up or down."""
     if not math.isfinite(value):
         return "any"
-    rounding = ROUND_CEILING if up else ROUND_FLOOR
-    return f"{float(Context(prec=4, rounding=rounding).create_decimal(value)):g}"
+    context = Context(prec=4, rounding=ROUND_CEILING if up else ROUND_FLOOR)
+    # Decimal, because 0.009 x 1000 is a little more than 9 in binary and would round up.
+    return f"{float(context.create_decimal(Decimal(repr(value)).scaleb(shift))):g}"
 
 
 def _baseline(baseline_latency_s: float | None) -> float:

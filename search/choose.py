@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mixq.search.problem import Limits
-from mixq.search.trials import Trial
+from mixq.search.trials import Trial, paired_difference
 
 
 def choose(trials: Sequence[Trial], limits: Limits) -> Trial | None:
     """The best of the measured plans that keep the limits; None if none does.
 
-    Plans are ranked on calibration data: by error if bytes or latency are limited, else by
-    bytes. Then the guard: a plan that errs more than a feasible uniform one of no more bytes,
-    on held-out data if there are any, is passed over. A uniform plan passes that test itself
+    If bytes or latency are limited, plans are ranked by their error on calibration data, and the
+    optimum of the added errors goes first unless another beats it by more than the noise: among
+    several plans that are equally good, the luckiest on calibration data is rarely the best on
+    other data. If only the error is limited, the smallest plan goes first.
+
+    Then the guard: a plan that errs more than a feasible uniform one of no more bytes, on
+    held-out data if there are any, is passed over. A uniform plan passes that test itself
     unless a smaller uniform one beats it, so that something always passes.
     """
     feasible = [trial for trial in trials if _keeps(trial, limits)]
     uniform = [trial for trial in feasible if trial.proposal.kind == "uniform"]
-    for trial in sorted(feasible, key=lambda trial: _rank(trial, limits)):
+    for trial in _ranked(feasible, limits):
         if all(trial.judged_error <= rival.judged_error for rival in rivals(trial, uniform)):
             return trial
     return None
@@ -39,7 +43,24 @@ def _keeps(trial: Trial, limits: Limits) -> bool:
     )
 
 
-def _rank(trial: Trial, limits: Limits) -> tuple[float, float, str]:
-    error, size = trial.measured.error, float(trial.totals.weight_bytes)
-    first, second = (error, size) if limits.objective == "error" else (size, error)
-    return first, second, trial.proposal.name
+def _ranked(feasible: Sequence[Trial], limits: Limits) -> list[Trial]:
+    """Best first; see `choose`."""
+    if limits.objective != "error":
+        return sorted(
+            feasible,
+            key=lambda t: (t.totals.weight_bytes, t.measured.error, t.proposal.name),
+        )
+    ranked = sorted(
+        feasible, key=lambda t: (t.measured.error, t.totals.weight_bytes, t.proposal.name)
+    )
+    for optimum in (trial for trial in ranked if trial.proposal.kind == "additive"):
+        better = [t for t in ranked if beats(t, optimum)]
+        rest = [t for t in ranked if t is not optimum and t not in better]
+        return [*better, optimum, *rest]
+    return ranked
+
+
+def beats(trial: Trial, incumbent: Trial) -> bool:
+    """Whether a plan's calibration error is lower by more than two standard errors."""
+    difference = paired_difference(trial.errors, incumbent.errors)
+    return difference.error < -2 * difference.error_se

@@ -58,8 +58,8 @@ def find(
         chosen, measured = smallest_within_drop(session, limits, judge, max_drop, session.progress)
         chosen = _smaller_uniform(chosen, uniform, limits, judge, max_drop)
         size = Limits(weight_bytes=chosen.totals.weight_bytes)
-        certificate = solve(session.problem, size, frontier=frontier).certificate
-        return _found(chosen, uniform, measured, certificate)
+        optimum = solve(session.problem, size, frontier=frontier)
+        return _found(chosen, uniform, measured, optimum.certificate, size)
     optimum = solve(session.problem, limits, frontier=frontier)
     proposals = budget_proposals(
         session.problem, limits, optimum.assignment, _highs, trials=trials, seed=seed
@@ -76,7 +76,7 @@ def find(
                 f"the best plan within them drops {judge.primary()} by {drop:g}; relax one",
                 {"max_metric_drop": f"{drop:g} or more"},
             )
-    return _found(best, uniform, measured, optimum.certificate)
+    return _found(best, uniform, measured, optimum.certificate, limits)
 
 
 def _highs(problem: Problem, limits: Limits) -> dict[str, Format]:
@@ -106,8 +106,16 @@ def _error_out_of_reach(measured: Sequence[Trial], limits: Limits) -> Infeasible
 
 
 def _found(
-    chosen: Trial, uniform: Sequence[Trial], measured: Sequence[Trial], certificate: Certificate
+    chosen: Trial,
+    uniform: Sequence[Trial],
+    measured: Sequence[Trial],
+    optimum: Certificate,
+    limits: Limits,
 ) -> Found:
+    # The chosen plan may not be the optimum of the added errors: what is certified is how far
+    # it is, at most, from the best one there is.
+    reached = getattr(chosen.totals, limits.objective)
+    certificate = Certificate.of(reached, optimum.lower_bound, optimum.solver)
     return Found(
         chosen=chosen,
         trials=(*uniform, *measured),

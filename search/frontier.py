@@ -83,7 +83,7 @@ class Frontier:
         picks = self._trace.picks(self._origin[[index]])[0]
         chosen: dict[str, Format] = {}
         for item, pick in zip(self.problem.items, picks, strict=True):
-            chosen.update(dict.fromkeys(item.units, item.formats[pick]))
+            chosen.update(dict.fromkeys(item.units, item.formats[int(pick)]))
         return {unit: chosen[unit] for unit in self.problem.choices}
 
     def best_under(self, max_bytes: int) -> Point:

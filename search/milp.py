@@ -8,15 +8,16 @@ fewest bytes; HiGHS is only asked for the fewest bytes at which every unit keeps
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 from scipy.sparse import csr_array
 
 from mixq.errors import InfeasibleError, MixqError, UsageError
@@ -33,11 +34,13 @@ what is solved (unscaled, answers up to 0.86% above the optimum came back as opt
 _PROVEN: Final = 1e-9
 """HiGHS calls a solution optimal; a relative gap up to this is its rounding, not doubt."""
 
-_MAX_NODES: Final = 200_000
+_MAX_NODES: Final = 5_000
 """Branch-and-bound nodes; a limit in seconds would make answers depend on the machine."""
 
+_GAPS: Final = (0.0, 1e-4, 1e-2)
+"""Relative gaps asked of HiGHS in turn, the next where the nodes did not suffice."""
+
 _MAX_CUTS: Final = 1_000
-_MAX_RESCALINGS: Final = 12
 
 
 def solve(problem: Problem, limits: Limits, *, frontier: Frontier | None = None) -> Solution:
@@ -105,7 +108,8 @@ def minimise(problem: Problem, objective: Quantity, limits: Limits) -> Solution:
 
 def infeasible(problem: Problem, limits: Limits) -> InfeasibleError:
     """The refusal of limits that no assignment keeps, with the range of each quantity."""
-    said, ranges = [], {}
+    said: list[str] = []
+    ranges: dict[str, str] = {}
     for name in limits.given():
         low = getattr(problem.extreme(name), name)
         high = getattr(problem.extreme(name, largest=True), name)
@@ -118,16 +122,15 @@ def _rescaled(problem: Problem, objective: Quantity, limits: Limits) -> Solution
     model = _Model.of(problem, objective, limits)
     if model is None:
         raise infeasible(problem, limits)
-    for _ in range(_MAX_RESCALINGS):
-        assignment, lower_bound, optimal = model.run(problem, limits)
-        reached = getattr(problem.evaluate(assignment), objective) - model.base
-        if not optimal or model.unit <= 10 * reached or reached <= 0:
+    while True:
+        answer = model.run(problem, limits)
+        if not answer.exact or model.unit <= 10 * answer.reached or answer.reached == 0:
             break
-        model = model.at_most(reached)
-    solver = "highs" if optimal else f"highs-stopped-at-{_MAX_NODES}-nodes"
-    proven = reached <= 0 or (optimal and reached - lower_bound <= _PROVEN * reached)
-    bound = None if proven else model.base + lower_bound
-    return _solution(problem, assignment, limits, objective, bound, solver)
+        model = model.at_most(answer.reached)
+    doubt = answer.reached - answer.lower_bound
+    proven = answer.reached == 0 or (answer.exact and doubt <= _PROVEN * answer.reached)
+    bound = None if proven else model.base + answer.lower_bound
+    return _solution(problem, answer.assignment, limits, objective, bound, "highs")
 
 
 def _solution(
@@ -142,6 +145,19 @@ def _solution(
     value = getattr(totals, objective)
     bound = value if lower_bound is None else lower_bound
     return Solution(assignment, totals, Certificate.of(value, bound, solver))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What HiGHS found: `reached` and `lower_bound` are above the base of the model.
+
+    `exact` tells whether HiGHS searched to the end, without a gap to stop at.
+    """
+
+    assignment: dict[str, Format]
+    reached: float
+    lower_bound: float
+    exact: bool
 
 
 @dataclass(frozen=True)
@@ -204,8 +220,8 @@ class _Model:
             rows=tuple((added[keep], room) for added, room in self.rows),
         )
 
-    def run(self, problem: Problem, limits: Limits) -> tuple[dict[str, Format], float, bool]:
-        """Assignment within the limits, lower bound above `base`, whether it is optimal."""
+    def run(self, problem: Problem, limits: Limits) -> _Answer:
+        """HiGHS' answer to the program that keeps the limits exactly."""
         columns, items = np.arange(len(self.costs)), len(problem.items)
         one_each = csr_array((np.ones(len(columns)), (self.owner, columns)))
         constraints = [LinearConstraint(one_each, 1.0, 1.0)]
@@ -215,16 +231,17 @@ class _Model:
                 constraints.append(LinearConstraint(scaled, -np.inf, _SCALE))
         scale = _SCALE / self.unit if self.unit > 0 else 1.0
         for _ in range(_MAX_CUTS):
-            result = _highs(self.costs * scale, constraints)
+            result, gap = _highs(self.costs * scale, constraints)
             if result.status == 2:
                 raise infeasible(problem, limits)
-            if result.x is None or result.status not in (0, 1):
+            if result.status != 0:
                 raise MixqError(f"HiGHS found no assignment ({result.message}); relax a limit")
             chosen = np.flatnonzero(result.x > 0.5)
             assignment = self._assignment(problem, chosen)
             if limits.allow(problem.evaluate(assignment)):
+                reached = math.fsum(self.costs[chosen])
                 bound = float(result.mip_dual_bound) / scale
-                return assignment, bound, result.status == 0
+                return _Answer(assignment, reached, bound, gap == 0)
             cut = np.zeros(len(columns))
             cut[chosen] = 1.0
             constraints.append(LinearConstraint(csr_array(cut[None]), -np.inf, items - 1.0))
@@ -247,14 +264,27 @@ def _added(items: tuple[Item, ...], name: Quantity) -> NDArray[np.float64]:
     return np.concatenate([(part - part.min()).astype(np.float64) for part in parts])
 
 
-def _highs(costs: NDArray[np.float64], constraints: list[LinearConstraint]) -> Any:
+def _highs(
+    costs: NDArray[np.float64], constraints: list[LinearConstraint]
+) -> tuple[OptimizeResult, float]:
+    """What HiGHS answers and the gap that it was asked for; status 4 if it gave up."""
+    for gap in _GAPS[:-1]:
+        result = _attempt(costs, constraints, gap)
+        if result.status in (0, 2):
+            return result, gap
+    return _attempt(costs, constraints, _GAPS[-1]), _GAPS[-1]
+
+
+def _attempt(
+    costs: NDArray[np.float64], constraints: list[LinearConstraint], gap: float
+) -> OptimizeResult:
     with _silent_stdout():
         return milp(
             costs,
-            integrality=np.ones(len(costs)),
+            integrality=np.ones(len(costs), np.int64),
             bounds=Bounds(0.0, 1.0),
             constraints=constraints,
-            options={"mip_rel_gap": 0.0, "node_limit": _MAX_NODES},
+            options={"mip_rel_gap": gap, "node_limit": _MAX_NODES},
         )
 
 
@@ -263,7 +293,8 @@ def _silent_stdout() -> Iterator[None]:
     """Send what C code prints nowhere, so that results on stdout stay parsable.
 
     HiGHS 1.12 prints a debugging line however silent it is told to be
-    (https://github.com/jump-dev/HiGHS.jl/issues/312); C buffers it, hence the flush.
+    (https://github.com/jump-dev/HiGHS.jl/issues/312); C buffers it, hence the flush. What other
+    threads write to stdout meanwhile is lost too.
     """
     try:
         saved = os.dup(1)

@@ -29,7 +29,9 @@ def numbered(sizes: list[int], kind: str = "tensor") -> Calibration:
 def numbers(calibration: Calibration) -> list[float]:
     """The sample numbers, read from the first tensor of every batch."""
     return [
-        value for batch in calibration.batches for value in named_tensors(batch)[0][1][:, 0].tolist()
+        value
+        for batch in calibration.batches
+        for value in named_tensors(batch)[0][1][:, 0].tolist()
     ]
 
 
@@ -211,9 +213,7 @@ def test_call_passes_the_batch(batch: Batch, expected: Tensor) -> None:
         pytest.param(
             nn.Embedding(3, 2), torch.tensor([[7]]), "out of range", IndexError, id="vocabulary"
         ),
-        pytest.param(
-            nn.Embedding(3, 2), ONES, "scalar type", RuntimeError, id="dtype"
-        ),
+        pytest.param(nn.Embedding(3, 2), ONES, "scalar type", RuntimeError, id="dtype"),
     ],
 )
 def test_call_says_what_does_not_fit(

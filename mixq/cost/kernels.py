@@ -169,4 +169,5 @@ def _why_none(machine: Machine, kernels: list[Kernel], work: Work, fmt: Format) 
         return f"no {kind} reads {fmt.grid} grids"
     sizes = sorted({size for kernel in same_width for size in kernel.group_sizes})
     asked = "one scale per channel" if fmt.group_size is None else f"groups of {fmt.group_size}"
-    return f"no {kind} reads {asked} (it reads {', '.join(map(str, sizes)) or 'channels'})"
+    read = f"groups of {', '.join(map(str, sizes))}" if sizes else "channels"
+    return f"no {kind} reads {asked} (it reads {read})"

@@ -7,12 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
-MARGIN: Final = 0.05
+MARGIN: Final = 0.06
 """Free share of the axis beyond the outermost values."""
+LEAST_MARGIN_DECADES: Final = 0.02
+"""Margin around one value alone, or values that hardly differ."""
 ZERO_GAP_DECADES: Final = 0.5
 """How far under the smallest positive value zero is drawn, beside a tenth of the span."""
 DECADES_ALONE: Final = 2.5
 """From this span on, in decades, powers of ten are ticks enough."""
+DIGITS_FROM: Final = 0.8
+"""From this span on, in decades, the ticks are 1, 2, 3, 5, 7; below, they are evenly spaced."""
 SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -34,14 +38,15 @@ class LogAxis:
     def of(cls, values: Iterable[float]) -> Self:
         """The axis on which all `values`, none of them negative, can be seen."""
         numbers = sorted(set(values))
-        positive = [math.log10(value) for value in numbers if value > 0] or [0.0]
+        positive = [math.log10(value) for value in numbers if value > 0]
+        if not positive:
+            return cls(0.8, 1.25, zero=1.0)
         low, high = positive[0], positive[-1]
         zero = None
-        if numbers and numbers[0] == 0:
+        if numbers[0] == 0:
             low -= ZERO_GAP_DECADES + (high - low) / 10
             zero = 10**low
-        # One value alone, or values that hardly differ, get a tenth of a decade around them.
-        margin = max(MARGIN * (high - low), 0.05)
+        margin = max(MARGIN * (high - low), LEAST_MARGIN_DECADES)
         return cls(10 ** (low - margin), 10 ** (high + margin), zero)
 
     @property
@@ -54,13 +59,15 @@ class LogAxis:
         return value if value > 0 or self.zero is None else self.zero
 
     def ticks(self) -> tuple[float, ...]:
-        """Round numbers within the axis, about five to ten of them, none at or below zero's place."""
+        """About five to ten round numbers within the axis, all well above the place of zero."""
         floor = self.low if self.zero is None else self.zero * 1.5
+        if floor >= self.high:
+            return ()
         if self.decades >= DECADES_ALONE:
             every = max(1, round(self.decades / 8))
             powers = range(math.floor(math.log10(floor)), math.ceil(math.log10(self.high)) + 1)
             ticks = [float(f"1e{power}") for power in powers if power % every == 0]
-        elif self.decades >= 0.8:
+        elif self.decades >= DIGITS_FROM:
             powers = range(math.floor(math.log10(floor)), math.ceil(math.log10(self.high)) + 1)
             ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 3, 5, 7)]
         else:
@@ -69,16 +76,14 @@ class LogAxis:
 
 
 def _even_ticks(low: float, high: float) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten from `low` to `high`, about six."""
-    power = math.floor(math.log10((high - low) / 6))
-    step, digits = next(
-        (digit, power)
-        for digit in (1, 2, 5, 10)
-        if digit * 10**power >= (high - low) / 7
-    )
-    first, last = math.ceil(low / 10**digits / step), math.floor(high / 10**digits / step)
+    """Multiples of 1, 2 or 5 times a power of ten from `low` to `high`, three to eight."""
+    least_step = (high - low) / 8
+    power = math.floor(math.log10(least_step))
+    digit = next(digit for digit in (1, 2, 5, 10) if digit * 10**power >= least_step)
+    step = digit * 10.0**power
+    counts = range(math.ceil(low / step), math.floor(high / step) + 1)
     # Read from text, so that 3 x 10^-1 is 0.3 and not 0.30000000000000004.
-    return [float(f"{count * step}e{digits}") for count in range(first, last + 1)]
+    return [float(f"{count * digit}e{power}") for count in counts]
 
 
 def number_label(value: float) -> str:

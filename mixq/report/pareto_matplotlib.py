@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from mixq.report.pareto_view import (
     CHOSEN_COLOUR,
@@ -27,6 +28,12 @@ from mixq.report.pareto_view import (
 DOTS_PER_INCH: Final = 100
 SIZE_IN: Final = (12, 8)
 LABEL_PT: Final = 12
+PLOT: Final = (0.085, 0.11, 0.815, 0.77)
+SCALE: Final = (0.915, 0.11, 0.014, 0.77)
+"""Left, bottom, width and height of the plot and of the latency scale, as shares of the picture.
+
+Fixed, because matplotlib's own layouts shrink the plot to make room for a long legend.
+"""
 
 
 def picture(view: ParetoView, title: str) -> bytes:
@@ -34,17 +41,27 @@ def picture(view: ParetoView, title: str) -> bytes:
 
     The figure is built by itself, without pyplot, so that no state of the caller's is touched.
     """
-    figure = Figure(figsize=SIZE_IN, dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=SIZE_IN, dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = figure.add_axes(PLOT)
     _draw_axes(axes, view)
     _draw_frontier(axes, view)
     _draw_trials(figure, axes, view)
     _draw_uniform(axes, view)
     _draw_chosen(axes, view)
     # parse_math=False, because a plan or model may have dollar signs in its name.
-    figure.suptitle(title, x=0.01, ha="left", fontsize=16, color=INK, parse_math=False)
-    figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=LABEL_PT)
+    figure.text(0.02, 0.95, title, fontsize=16, color=INK, parse_math=False)
+    # Above the plot, where no point can be.
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.3,
+        columnspacing=1.5,
+        ncols=4,
+        frameon=False,
+        fontsize=LABEL_PT - 1,
+        labelcolor=INK,
+    )
     file = BytesIO()
     # Without the name and version of the software the same plot is the same file.
     figure.savefig(file, format="png", metadata={"Software": None})
@@ -81,9 +98,11 @@ def _draw_axes(axes: Axes, view: ParetoView) -> None:
 def _draw_frontier(axes: Axes, view: ParetoView) -> None:
     points = view.kind("frontier")
     if points:
-        axes.plot(*view.xy(view.frontier_line()), color=FRONTIER_COLOUR, linewidth=1.5, zorder=2)
+        x, y = view.xy(view.frontier_line())
+        name = view.legend("frontier")
+        axes.plot(x, y, color=FRONTIER_COLOUR, linewidth=1.5, zorder=2, label=name)
         x, y = view.xy(points)
-        axes.scatter(x, y, s=12, color=FRONTIER_COLOUR, zorder=2, label=view.legend("frontier"))
+        axes.scatter(x, y, s=12, color=FRONTIER_COLOUR, zorder=2)
 
 
 def _draw_trials(figure: Figure, axes: Axes, view: ParetoView) -> None:
@@ -106,7 +125,7 @@ def _draw_trials(figure: Figure, axes: Axes, view: ParetoView) -> None:
         label=view.legend("trial"),
     )
     if differ:
-        bar = figure.colorbar(drawn, ax=axes, fraction=0.03, pad=0.02)
+        bar = figure.colorbar(drawn, cax=figure.add_axes(SCALE))
         bar.set_label(LATENCY_TITLE, fontsize=LABEL_PT, color=INK)
         bar.ax.tick_params(labelsize=LABEL_PT - 1, colors=INK)
         bar.outline.set_visible(False)
@@ -128,13 +147,16 @@ def _draw_uniform(axes: Axes, view: ParetoView) -> None:
         zorder=4,
         label=view.legend("uniform"),
     )
-    for point, place in zip(points, zip(x, y, strict=True), strict=True):
+    halo = withStroke(linewidth=3, foreground="white")
+    for point, px, py, left in zip(points, x, y, view.label_is_left(points), strict=True):
         axes.annotate(
             point.name,
-            place,
-            xytext=(9, 0),
+            (px, py),
+            xytext=(-9 if left else 9, 0),
             textcoords="offset points",
+            ha="right" if left else "left",
             va="center",
+            path_effects=[halo],
             fontsize=LABEL_PT,
             color=INK,
             zorder=5,

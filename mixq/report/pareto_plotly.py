@@ -49,6 +49,7 @@ def page(view: ParetoView, title: str) -> str:
 def _traces(view: ParetoView) -> list[go.Scatter]:
     """One trace per kind, the chosen plan last and so on top; the line has a trace of its own."""
     outline = {"color": INK, "width": 0.7}
+    uniform = view.kind("uniform")
     line_x, line_y = view.xy(view.frontier_line())
     line = go.Scatter(
         x=line_x,
@@ -56,18 +57,21 @@ def _traces(view: ParetoView) -> list[go.Scatter]:
         mode="lines",
         line={"color": FRONTIER_COLOUR, "width": 1.5},
         hoverinfo="skip",
-        showlegend=False,
+        name=view.legend("frontier"),
         legendgroup="frontier",
     )
     drawn: list[tuple[PointKind, dict[str, Any]]] = [
-        ("frontier", {"marker": {"size": 5, "color": FRONTIER_COLOUR}}),
+        ("frontier", {"marker": {"size": 5, "color": FRONTIER_COLOUR}, "showlegend": False}),
         ("trial", {"marker": {"size": 9, "line": outline} | _latency_colours(view.kind("trial"))}),
         (
             "uniform",
             {
                 "mode": "markers+text",
-                "text": [escape(point.name) for point in view.kind("uniform")],
-                "textposition": "middle right",
+                "text": [f" {escape(point.name)} " for point in uniform],
+                "textposition": [
+                    f"middle {'left' if left else 'right'}" for left in view.label_is_left(uniform)
+                ],
+                "textfont": {"shadow": ", ".join(["0 0 2px white"] * 4)},
                 "marker": {
                     "size": 12,
                     "symbol": "diamond",
@@ -88,7 +92,7 @@ def _traces(view: ParetoView) -> list[go.Scatter]:
             },
         ),
     ]
-    traces = [line] if len(line_x) > 1 else []
+    traces = [line] if line_x else []
     for kind, look in drawn:
         points = view.kind(kind)
         if points:
@@ -139,6 +143,7 @@ def _layout(view: ParetoView, title: str) -> go.Layout:
         xaxis=_axis(view.size, SIZE_TITLE, view.size_labels("<br>")),
         yaxis=_axis(view.error, ERROR_TITLE, view.error_labels()),
         # Above the plot, where no point can be.
+        showlegend=True,
         legend={"orientation": "h", "x": 0, "y": 1.01, "xanchor": "left", "yanchor": "bottom"},
         hovermode="closest",
         hoverlabel={"align": "left", "font": {"size": 13}},
@@ -172,6 +177,9 @@ def _zero_line(axis: LogAxis) -> dict[str, Any]:
     # A shape on a logarithmic axis lies at the number itself, an annotation at its logarithm.
     at = {"x": 0.01, "y": math.log10(axis.zero), "xanchor": "left", "yanchor": "bottom"}
     return {
-        "shapes": [place | {"x0": 0, "x1": 1, "y0": axis.zero, "y1": axis.zero, "line": line}],
+        "shapes": [
+            place
+            | {"x0": 0, "x1": 1, "y0": axis.zero, "y1": axis.zero, "line": line, "layer": "below"}
+        ],
         "annotations": [place | note | at],
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from mixq.errors import UsageError
@@ -14,6 +16,9 @@ ERROR_TITLE: Final = "output error (mean squared difference)"
 SIZE_TITLE: Final = "size, MB (below: compression)"
 LATENCY_TITLE: Final = "latency, ms"
 ZERO_LABEL: Final = "no error at all (0 has no place on a logarithmic axis)"
+
+LABEL_SHARE: Final = 0.1
+"""Share of the width that a label beside a point may need."""
 
 LATENCY_COLOURS: Final = ("#d4eeb4", "#41b6c4", "#1d3f8f")
 """From fast to slow; light to dark, so that it survives grey print and colour blindness."""
@@ -81,6 +86,14 @@ class ParetoView:
                 line.append(point)
         return line
 
+    def label_is_left(self, points: Sequence[PlanPoint]) -> list[bool]:
+        """Whether the label of each point belongs on its left, away from a neighbour."""
+        spans = [
+            math.log10(right.size_mb / left.size_mb) / self.size.decades
+            for left, right in pairwise(points)
+        ]
+        return [*(span < LABEL_SHARE for span in spans), False]
+
     def legend(self, kind: PointKind) -> str:
         """Name of a kind, with what its errors are if they are all of one sort."""
         measured = {point.measured for point in self.kind(kind)}
@@ -91,10 +104,12 @@ class ParetoView:
     def size_labels(self, line_break: str) -> list[str]:
         """Labels of the size ticks, each with the compression that it means."""
         original_mb = self.points[0].size_mb * self.points[0].compression
-        return [
-            f"{number_label(tick)}{line_break}{number_label(float(f'{original_mb / tick:.2g}'))}×"
-            for tick in self.size.ticks()
-        ]
+        labels = []
+        for tick in self.size.ticks():
+            compression = float(f"{original_mb / tick:.2g}")
+            second = f"{line_break}{number_label(compression)}x" if compression >= 1 else ""
+            labels.append(f"{number_label(tick)}{second}")
+        return labels
 
     def error_labels(self) -> list[str]:
         """Labels of the error ticks."""
@@ -104,7 +119,7 @@ class ParetoView:
 def describe(point: PlanPoint) -> list[str]:
     """What there is to say about one plan, in lines."""
     lines = [
-        f"{point.size_mb:,.4g} MB, compression {point.compression:.3g}×",
+        f"{point.size_mb:,.4g} MB, compression {point.compression:.3g}x",
         f"error {point.error:.4g} ({'measured' if point.measured else 'predicted'})",
         f"latency {point.latency_s * 1e3:,.4g} ms",
     ]

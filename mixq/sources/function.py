@@ -8,14 +8,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
 from mixq.calibration import Calibration
 from mixq.errors import MixqError, SourceError
-from mixq.sources.loaded import Evaluate, LoadedModel
+from mixq.sources.loaded import LoadedModel
 from mixq.sources.reason import reason
+
+if TYPE_CHECKING:
+    from mixq.sources.loaded import Evaluate
 
 
 def load_from_function(spec: str) -> LoadedModel:

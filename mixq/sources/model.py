@@ -33,7 +33,7 @@ def load_model(spec: str | None) -> LoadedModel:
 
         return LoadedModel("demo", *demo.load())
     path = Path(spec)
-    if path.is_dir():
+    if _is_dir(path):
         from mixq.sources.huggingface import load_folder
 
         return load_folder(path)
@@ -51,3 +51,11 @@ def load_model(spec: str | None) -> LoadedModel:
 
         return load_from_function(spec)
     raise SourceError(f"model {spec!r} does not exist and is no spec; pass {CHOICES}")
+
+
+def _is_dir(path: Path) -> bool:
+    """Whether `path` is a folder; a text that the system takes for no path at all is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -10,7 +10,7 @@ A `.pt2` file is a zip file (torch/export/pt2_archive/_package.py of torch 2.13)
     data/aotinductor/...                    compiled libraries
 
 Raw bytes and JSON are carried over, sample inputs are left out (nothing here needs them), all
-else is refused. Until torch 2.9 or so weights were `data/weights/NAME.pt`, a pickle too.
+else is refused. Older versions wrote the weights as `data/weights/NAME.pt`, a pickle too.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
         raise _refusal(path, f"claims {len(infos)} files of {stored} bytes, more than fit into it")
     if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
         raise _refusal(path, "is compressed, which torch.export.save never does")
-    if len(set(names)) != len(names) or len({i.filename.partition("/")[0] for i in infos}) != 1:
+    if len(set(names)) != len(names) or len({i.filename.partition("/")[0] for i in infos}) > 1:
         raise _refusal(path, "has two files of one name or more than one root folder")
     return dict(zip(names, infos, strict=True))
 

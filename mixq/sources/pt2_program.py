@@ -30,17 +30,17 @@ ARITHMETIC: Final = (
     "neg", "not_", "or_", "pos", "pow", "sub", "truediv",
 )  # fmt: skip
 """What is allowed of Python's operator module, which also has call and attrgetter."""
-SIZE_WORDS: Final = frozenset(
-    # What sympy's srepr writes for sizes, and the functions of torch/utils/_sympy/functions.py
-    # that torch's deserializer knows.
-    "Symbol Integer Float Rational Add Mul Pow Max Min And Or Not Equality Unequality "
-    "StrictLessThan LessThan StrictGreaterThan GreaterThan Eq Ne Lt Le Gt Ge true false "
-    "True False integer positive nonnegative negative nonpositive zero nonzero real finite "
-    "precision prec evaluate FloorDiv ModularIndexing Where PythonMod Mod CleanDiv CeilToInt "
-    "FloorToInt CeilDiv LShift RShift PowByNatural FloatPow FloatTrueDiv IntTrueDiv "
-    "IsNonOverlappingAndDenseIndicator TruncToFloat TruncToInt RoundToInt RoundDecimal ToFloat "
-    "Identity".split()
-)
+SIZE_WORDS: Final = frozenset((
+    "Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Max", "Min", "And", "Or",
+    "Not", "Equality", "Unequality", "StrictLessThan", "LessThan", "StrictGreaterThan",
+    "GreaterThan", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "true", "false", "True", "False",
+    "integer", "positive", "nonnegative", "negative", "nonpositive", "zero", "nonzero", "real",
+    "finite", "precision", "prec", "evaluate", "FloorDiv", "ModularIndexing", "Where",
+    "PythonMod", "Mod", "CleanDiv", "CeilToInt", "FloorToInt", "CeilDiv", "LShift", "RShift",
+    "PowByNatural", "FloatPow", "FloatTrueDiv", "IntTrueDiv", "IsNonOverlappingAndDenseIndicator",
+    "TruncToFloat", "TruncToInt", "RoundToInt", "RoundDecimal", "ToFloat", "Identity",
+))  # fmt: skip
+"""What sympy's srepr writes for sizes, and the functions that torch's deserializer knows."""
 SIZE_LENGTH: Final = 10_000
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.+@\-]*", re.ASCII)
@@ -86,7 +86,7 @@ def checked_program(path: Path, program: dict[str, Any]) -> tuple[dict[str, Any]
         cleaned = checker.clean(program, "")
     except RecursionError as error:
         raise SourceError(f"{str(path)!r} has a program that is nested too deep") from error
-    return {**cleaned, "guards_code": []}, checker.output_classes
+    return cleaned, checker.output_classes
 
 
 class _Checker:

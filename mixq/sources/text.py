@@ -22,6 +22,7 @@ ENCODER_TOKENS: Final = 64
 """An encoder gets one line per sample, cut to this many tokens."""
 CAUSAL_TOKENS: Final = 128
 """A causal language model gets the whole text in blocks of this many tokens."""
+TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "vocab.*", "*.model")
 TEXT_BYTES: Final = 64 * 2**20
 """Largest text file; far more than calibration needs, small enough to tokenize in memory."""
 
@@ -52,6 +53,8 @@ def load_text(path: Path, loaded: LoadedModel) -> Calibration:
 def _blocks(tokenizer: PreTrainedTokenizerBase, lines: list[str]) -> list[Batch]:
     """All lines as one text, in blocks; a text shorter than one block is one sample."""
     ids: Tensor = tokenizer("\n".join(lines), return_tensors="pt", verbose=False)["input_ids"][0]
+    if len(ids) == 0:
+        raise CalibrationError("the tokenizer makes no token of the text; pass another text")
     length = min(CAUSAL_TOKENS, len(ids))
     blocks = ids[: len(ids) // length * length].view(-1, length)
     return [{"input_ids": part} for part in torch.split(blocks, BATCH_SAMPLES)]
@@ -101,6 +104,11 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    # Without its files transformers 5 makes a tokenizer that knows no word.
+    if not any(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
+        raise SourceError(
+            f"folder {str(folder)!r} has no tokenizer; pass calibration as .safetensors or .npz"
+        )
     transformers = import_transformers()
     try:
         with quiet(transformers):

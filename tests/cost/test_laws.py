@@ -168,6 +168,43 @@ def test_dispatch(profile: str, work: Work, fmt: str, kernel: str | None, reason
     assert reason in why
 
 
+@pytest.mark.parametrize(
+    ("fmt", "served", "reason"),
+    [
+        ("w8", True, "-bound"),
+        ("w8g64", False, "reads groups of 64 (it reads channels)"),
+        ("w8-zp", False, "reads zero-point grids"),
+    ],
+)
+def test_kernel_of_symmetric_channels(fmt: str, served: bool, reason: str) -> None:
+    xeon = profile_of("intel_cpu")
+    runtime = xeon.runtime()
+    changes: dict[str, Any] = {"per_channel": True, "group_sizes": (), "grids": ("symmetric",)}
+    kernels = tuple(
+        replace(kernel, **changes) if kernel.bits == 8 else kernel for kernel in runtime.kernels
+    )
+    profile = replace(xeon, runtimes={"onnxruntime": replace(runtime, kernels=kernels)})
+    kernel, why = kernel_for(profile, None, gemm(1, 512, 512), Format.parse(fmt))
+    assert (kernel is not None) == served
+    assert reason in why
+
+
+@pytest.mark.parametrize(
+    ("work", "matrix"),
+    [
+        (Work("gemm", m=7, n=5, k=3), (5, 3)),
+        (Work("conv", m=7, n=5, k=3, groups=4), (20, 3)),
+        (Work("recurrent", m=7, n=5, k=3, repeats=9), (5, 3)),
+        (Work("gather", m=7, n=5), (7, 5)),
+        (Work("attention", m=7, n=5, k=3, groups=4), (0, 0)),
+        (Work("elementwise"), (0, 0)),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Work) else "",
+)
+def test_weights_that_one_pass_reads(work: Work, matrix: tuple[int, int]) -> None:
+    assert weight_matrix(work) == matrix
+
+
 def ratio(profile: str, work: Work, fmt: str, threads: int | None = None) -> float:
     machine = Machine.of(profile_of(profile), threads=threads)
     return latency_s(machine, work, Format.parse(fmt)) / latency_s(machine, work, W32)

@@ -8,6 +8,8 @@ import networkx as nx
 import pytest
 
 from mixq.cost.build import build_cost_table
+from mixq.cost.kernels import price
+from mixq.cost.machine import Machine
 from mixq.cost.table import CostTable
 from mixq.errors import FormatError, UsageError
 from mixq.formats import Format
@@ -127,6 +129,16 @@ def test_latency_is_the_sum_and_ignores_the_order() -> None:
     assert table.latency_s(backwards) == table.latency_s(assignment)
 
 
+def test_other_latency_counts_what_reads_no_unit() -> None:
+    add = Work("elementwise", input_bytes=4096, output_bytes=4096)
+    xeon = load("intel_cpu")
+    units = [linear("a", 64, 64, gemm(1, 64, 64))]
+    expected = price(Machine.of(xeon), add, W32, (0, 0)).latency_s
+    assert build_cost_table(graph_of(units, []), {}, xeon).other_latency_s == 0
+    table = build_cost_table(graph_of(units, [add, add]), {}, xeon)
+    assert table.other_latency_s == 2 * expected
+
+
 def test_shared_weights_pay_time_twice_and_bytes_once() -> None:
     gather = Work("gather", m=16, n=64, output_bytes=4096)
     head = gemm(16, 1000, 64)
@@ -161,8 +173,12 @@ def test_elementwise_unit_reads_itself_whole() -> None:
 
 
 def test_bfloat16_model_is_priced_as_it_is_held() -> None:
-    held = WeightUnit("h", (512, 512), 512, 512, 2, "Linear", work=(gemm(1, 512, 512),))
-    table = build_cost_table(graph_of([held], []), {"h": [Format(16)]}, load("intel_cpu"))
+    held, full = (
+        WeightUnit(name, (512, 512), 512, 512, size, "Linear", work=(gemm(1, 512, 512),))
+        for name, size in (("h", 2), ("f", 4))
+    )
+    table = build_cost_table(graph_of([held, full], []), {"h": [Format(16)]}, load("intel_cpu"))
+    assert table.cost("h", W32).latency_s < table.cost("f", W32).latency_s
     assert table.cost("h", W32).weight_bytes == table.cost("h", Format(16)).weight_bytes
     assert table.cost("h", W32).latency_s < table.cost("h", Format(16)).latency_s
 

@@ -35,9 +35,7 @@ def test_one_epoch_writes_weights_that_load_and_repeat(
 ) -> None:
     files = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
     for file in files:
-        monkeypatch.setattr(
-            sys, "argv", ["train_demo.py", "--output", str(file), "--epochs", "1"]
-        )
+        monkeypatch.setattr(sys, "argv", ["train_demo.py", "--output", str(file), "--epochs", "1"])
         script.main()
     assert "test accuracy" in capsys.readouterr().out
     assert files[0].read_bytes() == files[1].read_bytes()

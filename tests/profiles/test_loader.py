@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import string
@@ -24,6 +23,7 @@ SHIPPED = ("arm_mobile", "intel_cpu", "nvidia_a100")
 FOLDER = Path(__file__).parents[2] / "profiles"
 TEXT = (FOLDER / "intel_cpu.toml").read_text(encoding="utf-8")
 CLOCK = 'clock = { value = 2.3, unit = "GHz"'
+CLOCK_LINE = next(line for line in TEXT.splitlines() if line.startswith(CLOCK))
 
 
 def quantities(node: object) -> list[dict[str, Any]]:
@@ -55,12 +55,8 @@ def test_every_number_has_a_source(name: str) -> None:
     found = quantities(document)
     assert len(found) > 40
     for number in found:
-        source = number["source"]
-        assert (
-            source.startswith("assumed: ")
-            or any(c.isdigit() or c == "/" for c in source)
-            or (source.startswith("as "))
-        ), source
+        # A guess says so, anything else names a place, a measurement or the number that it copies.
+        assert re.match(r"assumed: |as |.*[/\d]", number["source"])
 
 
 def test_ops_are_those_of_the_graph() -> None:
@@ -100,40 +96,40 @@ def test_no_unit_has_two_meanings() -> None:
 
 
 REFUSED = {
-    "unknown key": (CLOCK, 'clok = 1\nclock = { value = 2.3, unit = "GHz"', "chip.clok: Extra"),
-    "missing key": (re.search(r"clock = .*\n", TEXT)[0], "", "chip.clock: Field required"),
-    "wrong dimension": (CLOCK, 'clock = { value = 2.3, unit = "GB"', "chip.clock: unit 'GB'"),
-    "unknown unit": (CLOCK, 'clock = { value = 2.3, unit = "ghz"', "write one of MHz, GHz"),
-    "zero": (CLOCK, 'clock = { value = 0, unit = "GHz"', "chip.clock.value: "),
-    "negative": (CLOCK, 'clock = { value = -2.3, unit = "GHz"', "chip.clock.value: "),
-    "nan": (CLOCK, 'clock = { value = nan, unit = "GHz"', "chip.clock.value: "),
-    "infinite": (CLOCK, 'clock = { value = inf, unit = "GHz"', "chip.clock.value: "),
-    "overflow": (CLOCK, 'clock = { value = 1e300, unit = "GHz"', "outside 1e-30..1e30"),
-    "underflow": (CLOCK, 'clock = { value = 1e-320, unit = "GHz"', "outside 1e-30..1e30"),
-    "huge integer": (CLOCK, f'clock = {{ value = 0x{"f" * 4000}, unit = "GHz"', "chip.clock.value"),
-    "text for number": (CLOCK, 'clock = { value = "2.3", unit = "GHz"', "chip.clock.value: "),
-    "bool for number": (CLOCK, 'clock = { value = true, unit = "GHz"', "chip.clock.value: "),
-    "bare number": (CLOCK, 'clock = 2.3 #{ value = 2.3, unit = "GHz"', "chip.clock: "),
-    "no source": (CLOCK + ', source = "', CLOCK + ', sauce = "', "chip.clock.source: Field req"),
-    "fractional cores": ("cores = { value = 40,", "cores = { value = 40.5,", "whole number"),
+    "unknown key": (CLOCK, f"clok = 1\n{CLOCK}", "chip.clok: Extra"),
+    "missing key": (CLOCK_LINE, "", "chip.clock: Field required"),
+    "wrong dimension": (CLOCK, CLOCK.replace("GHz", "GB"), "chip.clock: unit 'GB'"),
+    "unknown unit": (CLOCK, CLOCK.replace("GHz", "ghz"), "write one of MHz, GHz"),
+    "zero": (CLOCK, CLOCK.replace("2.3", "0"), "chip.clock.value: "),
+    "negative": (CLOCK, CLOCK.replace("2.3", "-2.3"), "chip.clock.value: "),
+    "nan": (CLOCK, CLOCK.replace("2.3", "nan"), "chip.clock.value: "),
+    "infinite": (CLOCK, CLOCK.replace("2.3", "inf"), "chip.clock.value: "),
+    "overflow": (CLOCK, CLOCK.replace("2.3", "1e300"), "outside 1e-30..1e30"),
+    "underflow": (CLOCK, CLOCK.replace("2.3", "1e-320"), "outside 1e-30..1e30"),
+    "huge integer": (CLOCK, CLOCK.replace("2.3", "0x" + "f" * 4000), "chip.clock.value: "),
+    "text for number": (CLOCK, CLOCK.replace("2.3", '"2.3"'), "chip.clock.value: "),
+    "bool for number": (CLOCK, CLOCK.replace("2.3", "true"), "chip.clock.value: "),
+    "bare number": (CLOCK, f"clock = 2.3 # {CLOCK}", "chip.clock: "),
+    "no source": (f"{CLOCK}, source", f"{CLOCK}, sauce", "chip.clock.source: Field required"),
+    "fractional cores": ("value = 40,", "value = 40.5,", "whole number"),
     "efficiency above one": (
         "compute_efficiency = { value = 0.77",
         "compute_efficiency = { value = 1.77",
         "runtime.onnxruntime.kernel.1.compute_efficiency: an efficiency is at most 1",
     ),
-    "speed-up by dequantizing": ("{ value = 1.3, unit", "{ value = 0.9, unit", "at least 1"),
-    "core faster than chip": ("{ value = 12.0, unit", "{ value = 900, unit", "core_dram_bandwidth"),
-    "cache slower than memory": ("{ value = 8, unit = \"B/cycle\"", '{ value = 1, unit = "B/cycle"', "swap"),
+    "speed-up by dequantizing": ("value = 1.3,", "value = 0.9,", "at least 1"),
+    "core faster than chip": ("value = 12.0,", "value = 900,", "exceeds dram_bandwidth"),
+    "cache slower than memory": ('8, unit = "B/cycle"', '1, unit = "B/cycle"', "swap them"),
     "unknown op": ('ops = ["conv"]', 'ops = ["convolve"]', "ops.0"),
     "op without fp32": ('ops = ["conv"]', 'ops = ["gemm"]', "no 32-bit kernel serves conv"),
     "width 3": ("bits = 2\n", "bits = 3\n", "bits"),
     "group of 512": ("[16, 256]", "[16, 512]", "group_sizes must lie in 16..256"),
-    "no groups": ("group_sizes = [16, 256]", "group_sizes = []", "needs grids, and group_sizes"),
-    "float with groups": ('bits = 32\ncompute = "fp32"', 'bits = 32\nper_channel = true\ncompute = "fp32"', "no grids or groups"),
+    "no groups": ("group_sizes = [16, 256]", "", "needs grids, and group_sizes"),
+    "float with groups": ("bits = 32\n", "bits = 32\nper_channel = true\n", "no grids and no gr"),
     "rate not given": ('compute = "int8"', 'compute = "fp16"', "core_peak does not give"),
-    "unknown default runtime": ('default_runtime = "onnxruntime"', 'default_runtime = "ort"', "must be one of onnxruntime"),
-    "too many threads": ("value = 8, unit = \"threads\"", 'value = 80, unit = "threads"', "exceeds chip.cores"),
-    "same name twice": ('name = "MatMulNBits 2-bit"\n', 'name = "MatMulNBits 4-bit"\n', "same name"),
+    "unknown runtime": ('runtime = "onnxruntime"', 'runtime = "ort"', "one of onnxruntime"),
+    "too many threads": ('8, unit = "threads"', '80, unit = "threads"', "exceeds chip.cores"),
+    "same name twice": ('"MatMulNBits 2-bit"', '"MatMulNBits 4-bit"', "same name"),
     "other schema": ("schema_version = 1", "schema_version = 2", "schema_version: "),
     "line break in name": ('name = "Gather"', 'name = "Gath\\ner"', "kernel.2.name"),
     "truncated": (TEXT[len(TEXT) // 2 :], "", "not readable as TOML"),
@@ -141,7 +137,7 @@ REFUSED = {
     "endless digits": (TEXT, "a = " + "9" * 10_000, "not readable as TOML"),
     "empty": (TEXT, "", "Field required"),
     "too large": (TEXT, "#" * (MAX_BYTES + 1), "bytes allowed"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), REFUSED.values(), ids=REFUSED)
@@ -167,13 +163,13 @@ def test_bytes_that_are_no_text(content: bytes) -> None:
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(st.integers(0, len(TEXT) - 1), st.integers(1, 40), st.text(string.printable, max_size=6))
 def test_damage_never_ends_in_another_error(at: int, length: int, new: str) -> None:
-    damaged = TEXT[:at] + new + TEXT[at + length :]
+    damaged = (TEXT[:at] + new + TEXT[at + length :]).encode()
+    message = ""
     try:
-        profile = parse(damaged.encode(), origin="damaged")
+        parse(damaged, origin="damaged")
     except ProfileError as error:
-        assert str(error).isprintable()
-    else:
-        assert profile.cores >= 1
+        message = str(error)
+    assert message.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -237,10 +233,6 @@ def test_fingerprint_counts_numbers_only() -> None:
         assert parse(changed.encode(), origin="x").fingerprint != original, old
 
 
-def test_fingerprint_is_a_sha256() -> None:
-    assert len(load("intel_cpu").fingerprint) == len("sha256:") + 2 * hashlib.sha256().digest_size
-
-
 @pytest.mark.parametrize(
     ("kernel", "fmt", "reads"),
     [
@@ -261,7 +253,7 @@ def test_kernel_reads(kernel: str, fmt: str, reads: bool) -> None:
 
 def test_unknown_runtime_and_threads() -> None:
     xeon = load("intel_cpu")
-    with pytest.raises(ProfileError, match="runtime 'tensorrt' .* choose one of onnxruntime"):
+    with pytest.raises(ProfileError, match=r"runtime 'tensorrt' .* choose one of onnxruntime"):
         xeon.runtime("tensorrt")
     for threads in (0, -1, 41):
         with pytest.raises(UsageError, match="choose 1 to 40"):
