@@ -127,3 +127,31 @@ def measure_sensitivity(
         store=store,
         progress=progress,
     )
+
+
+def analyze(
+    model: nn.Module,
+    calibration: Calibration,
+    profile: Profile,
+    *,
+    bits: Sequence[int],
+    batch_size: int = 1,
+    threads: int | None = None,
+    folder: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[Layout, SensitivityTable]:
+    """Layout and sensitivities alone, on the samples that a search would measure on.
+
+    Raises:
+        MixqError: as `lay_out` and `measure_sensitivity`.
+    """
+    tuning, _ = calibration.split()
+    layout = lay_out(
+        model, tuning, profile, bits=bits, pins={}, ties=(), batch_size=batch_size,
+        threads=threads,
+    )  # fmt: skip
+    reference = Reference(model, tuning)
+    table = measure_sensitivity(
+        model, layout, tuning, reference, folder=folder, progress=progress
+    )
+    return layout, table

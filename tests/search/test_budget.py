@@ -187,6 +187,21 @@ def test_demands_that_exclude_each_other(budget: Budget, hint: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "budget",
+    [
+        Budget(),
+        Budget(max_metric_drop=0.0),
+        Budget(max_size_bytes=5_000_000, max_latency_s=6 * TICK),
+        Budget(compression=5.0, max_latency_s=6 * TICK, max_error=0.3125),
+        Budget(max_memory_bytes=12_000_000, max_error=0.125),
+    ],
+    ids=["none", "metric", "size-and-latency", "three", "memory-and-error"],
+)
+def test_demands_met_to_the_last_bit(budget: Budget) -> None:
+    check_feasible(problem(), budget)
+
+
 NUMBERS = st.integers(0, 16).map(lambda n: n / 8)
 
 
@@ -195,8 +210,8 @@ NUMBERS = st.integers(0, 16).map(lambda n: n / 8)
     st.lists(st.lists(st.tuples(NUMBERS, st.integers(1, 9), NUMBERS), min_size=1, max_size=3),
              min_size=1, max_size=4),
     st.none() | st.integers(1, 40),
-    st.none() | st.floats(0.125, 8.0),
-    st.none() | st.floats(0.0, 8.0),
+    st.none() | st.integers(1, 64).map(lambda n: n / 8),
+    st.none() | st.integers(0, 64).map(lambda n: n / 8),
 )  # fmt: skip
 def test_feasible_exactly_where_brute_force_says_so(
     rows: list[list[tuple[float, int, float]]],

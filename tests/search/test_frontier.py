@@ -240,10 +240,17 @@ def test_two_hundred_transformer_units() -> None:
     check_laws(frontier, every=499)
 
 
-def test_error_that_breaks_a_sum_by_rounding_is_found_out() -> None:
+@LAWS
+@given(problems(st.sampled_from([0.1, 0.2, 0.3, 0.6, 0.7])))
+def test_sums_that_differ_by_rounding_alone_are_one_point(problem: Problem) -> None:
     # 0.1 + 0.2 + 0.3 depends on the order; the frontier must agree with `evaluate`.
-    choices = {
-        f"u{i}": (Choice(Format(2), error, 1, 0.0), Choice(Format(4), error / 3, 2, 0.0))
-        for i, error in enumerate((0.1, 0.2, 0.3, 0.7, 1e-9))
-    }
-    check_laws(build_frontier(Problem(choices, original_bytes=100)))
+    check_laws(build_frontier(problem))
+
+
+def test_lower_bound_of_a_hull_is_the_line_between_its_points() -> None:
+    hull = build_frontier(
+        Problem({"a": sized((1, 2.0), (5, 0.0))}, original_bytes=9), max_states=0
+    )
+    bounds = [hull.lower_bound(budget) for budget in range(1, 7)]
+    assert bounds == [2.0, 1.5, 1.0, 0.5, 0.0, 0.0]
+    assert [hull.gap_under(budget) for budget in (1, 3, 5)] == [0.0, 0.5, 0.0]

@@ -200,15 +200,29 @@ def test_refuses_the_frontier_of_another_problem() -> None:
 def test_an_answer_that_breaks_a_limit_by_a_hair_is_solved_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # As HiGHS sees it, a tolerance of 1e-6 of a limit scaled to 1 is a thousand bytes.
+    # HiGHS lets a limit scaled to 1 be broken by 1e-6, here a thousand bytes of 10^9.
     monkeypatch.setattr(milp, "_SCALE", 1.0)
-    small, large_bytes = 10**9, 10**9 + 400
-    choices = (Choice(Format(2), 1.0, 1, 0.0), Choice(Format(4), 0.0, large_bytes, 0.0))
-    others = (Choice(Format(2), 2.0, 1, 0.0), Choice(Format(4), 1.5, small, 0.0))
-    problem = Problem({"a": choices, "b": others}, original_bytes=10**10)
-    solution = minimise(problem, "error", Limits(weight_bytes=10**9 + 200))
-    assert solution.totals.weight_bytes == 10**9 + 1
-    assert solution.totals.error == 2.5
+    choices = {
+        unit: (Choice(Format(2), error, 1, 0.0), Choice(Format(4), 0.0, 5 * 10**8 + 200, 0.0))
+        for unit, error in (("a", 2.0), ("b", 1.0))
+    }
+    problem = Problem(choices, original_bytes=10**10)
+    both = problem.extreme("error")
+    solution = minimise(problem, "error", Limits(weight_bytes=both.weight_bytes - 1))
+    assert solution.totals.error == 1.0
+    assert minimise(problem, "error", Limits(weight_bytes=both.weight_bytes)).totals == both
+
+
+def test_a_limit_met_after_rounding_is_met() -> None:
+    # 10^6 + (0.1 + 0.2 + 0.3) rounds down, so the room above 10^6 is less than 0.6.
+    choices = {
+        f"u{latency_s}": (Choice(Format(2), 1.0, 1, 0.0), Choice(Format(4), 0.0, 2, latency_s))
+        for latency_s in (0.1, 0.2, 0.3)
+    }
+    problem = Problem(choices, original_bytes=10, other_latency_s=1e6)
+    best = problem.extreme("error")
+    assert best.latency_s - 1e6 < 0.6 - 1e-11
+    assert minimise(problem, "error", Limits(latency_s=best.latency_s)).totals == best
 
 
 def test_giving_up_on_a_proof_is_said_in_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,8 +253,11 @@ def test_giving_up_on_a_proof_is_said_in_the_gap(monkeypatch: pytest.MonkeyPatch
     ids=["bytes", "latency", "together"],
 )
 def test_infeasible_limits_name_the_ranges(limits: Limits, named: str) -> None:
+    problem = large(10, [100_000], seed=0)
+    with pytest.raises(InfeasibleError):
+        minimise(problem, limits.objective, limits)
     with pytest.raises(InfeasibleError) as refusal:
-        minimise(large(10, [100_000], seed=0), limits.objective, limits)
+        solve(problem, limits)
     assert named in refusal.value.ranges
     assert " to " in refusal.value.ranges[named]
     assert "\n" not in str(refusal.value)

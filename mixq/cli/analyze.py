@@ -1,0 +1,57 @@
+"""mixq analyze: measure how sensitive each layer is."""
+
+from __future__ import annotations
+
+from mixq.cli import options
+from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
+from mixq.cli.inputs import load_inputs
+
+
+def analyze(
+    model: options.Model = None,
+    calibration: options.Calibration = None,
+    hardware: options.Hardware = "intel_cpu",
+    bits: options.Bits = "32,8,4,2",
+    batch_size: options.BatchSize = 1,
+    threads: options.Threads = None,
+    output: options.Output = options.DEFAULT_FOLDER,
+    overwrite: options.Overwrite = False,
+    format: options.Format = OutputFormat.table,
+) -> None:
+    """Measure the output error of quantizing each layer alone, at every width.
+
+    Writes sensitivity.json and sensitivity.csv. A search in the same folder goes on from these
+    measurements. Interrupted, the same command goes on from where it was.
+    """
+    widths = options.parse_bits(bits)
+    from mixq.profiles import load as load_profile
+
+    profile = load_profile(hardware)
+    from mixq.graph.state import fingerprint
+    from mixq.report.folder import write_sensitivity
+    from mixq.report.tables import sensitivity_table
+    from mixq.search.analysis import analyze as run_analysis
+    from mixq.search.folder import run_folder
+
+    loaded, data = load_inputs(model, calibration)
+    identity = {"model": fingerprint(loaded.model), "hardware": profile.fingerprint}
+    with run_folder(output, identity, overwrite=overwrite) as folder:
+        with progress_bar() as progress:
+            layout, table = run_analysis(
+                loaded.model,
+                data,
+                profile,
+                bits=widths,
+                batch_size=batch_size,
+                threads=threads,
+                folder=folder,
+                progress=progress,
+            )
+        files = write_sensitivity(table, folder)
+    if format is OutputFormat.json:
+        show_json({**table.to_json(), "files": [str(file) for file in files]})
+        return
+    show(sensitivity_table(table, layout.graph))
+    for remark in layout.graph.lost:
+        note(f"note: {remark}")
+    show(f"Written to {output}: {', '.join(file.name for file in files)}")

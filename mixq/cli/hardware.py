@@ -1,0 +1,43 @@
+"""mixq hardware: the chips that mixq knows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mixq.cli import options
+from mixq.cli.console import OutputFormat, show, show_json
+
+app = typer.Typer(no_args_is_help=True, help="The chips that mixq knows, and their kernels.")
+
+
+@app.command("list")
+def list_profiles(format: options.Format = OutputFormat.table) -> None:
+    """List the shipped hardware profiles."""
+    from mixq.profiles import available, load
+    from mixq.report.hardware import profiles_table
+
+    profiles = [load(name) for name in available()]
+    if format is OutputFormat.json:
+        show_json({"profiles": [profile.name for profile in profiles]})
+        return
+    show(profiles_table(profiles))
+
+
+@app.command("show")
+def show_profile(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|FILE.toml", help="A shipped profile or your own file.")
+    ],
+    format: options.Format = OutputFormat.table,
+) -> None:
+    """Show a profile: rates, bandwidths, and the kernels of each runtime."""
+    from mixq.profiles import load
+    from mixq.report.hardware import kernels_table, profile_facts
+
+    profile = load(name)
+    if format is OutputFormat.json:
+        show_json(profile.to_dict())
+        return
+    show(profile_facts(profile), kernels_table(profile))

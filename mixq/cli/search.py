@@ -1,0 +1,140 @@
+"""mixq search: find a bit-allocation plan."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from mixq.cli import options
+from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
+from mixq.cli.inputs import load_inputs
+from mixq.errors import UsageError
+
+
+class SensitivityMode(StrEnum):
+    """How sensitivities are found."""
+
+    auto = "auto"
+    measured = "measured"
+    sketch = "sketch"
+
+
+def search(
+    hardware: options.Hardware,
+    model: options.Model = None,
+    calibration: options.Calibration = None,
+    target_compression: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="Bytes of the 32-bit model over bytes of all stored."),
+    ] = None,
+    max_size_mb: Annotated[
+        float | None, typer.Option(metavar="X", help="Bytes stored, in megabytes of 10^6.")
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(metavar="X", help="Predicted time of one forward pass.")
+    ] = None,
+    min_speedup: Annotated[
+        float | None, typer.Option(metavar="R", help="Predicted, over 32 bits on the same chip.")
+    ] = None,
+    max_memory_mb: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Predicted: weights, live activations and runtime."),
+    ] = None,
+    max_error: Annotated[
+        float | None, typer.Option(metavar="X", help="Measured mean squared output error.")
+    ] = None,
+    max_metric_drop: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="How much worse the headline metric may get."),
+    ] = None,
+    bits: options.Bits = "32,8,4,2",
+    pin: options.Pins = None,
+    tie: options.Ties = None,
+    sensitivity: Annotated[
+        SensitivityMode, typer.Option(help="How sensitivities are found; auto measures them.")
+    ] = SensitivityMode.auto,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Whole plans to measure beside the uniform ones.")
+    ] = 8,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same plan.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes; this version works in one.")
+    ] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Database for the Optuna study, not the folder's journal."),
+    ] = None,
+    batch_size: options.BatchSize = 1,
+    threads: options.Threads = None,
+    output: options.Output = options.DEFAULT_FOLDER,
+    overwrite: options.Overwrite = False,
+    format: options.Format = OutputFormat.table,
+) -> None:
+    """Find the plan of least output error that meets every demand.
+
+    Measures what quantizing each layer alone does to the output, predicts bytes and time on the
+    chip, solves the allocation exactly, measures the best plans whole, and never returns one that
+    is worse than a uniform width of no more bytes. If only an error or a metric drop is demanded,
+    finds the smallest plan instead. Interrupted, the same command goes on from where it was.
+
+    Examples:
+
+      mixq search --target-compression 6 --hardware intel_cpu
+
+      mixq search --model my_pkg.models:load --max-size-mb 5 --hardware arm_mobile
+
+      mixq search --model ./minilm --calibration texts.txt --max-metric-drop 0.01 --hardware host.toml
+    """
+    if sensitivity is SensitivityMode.sketch:
+        raise UsageError("--sensitivity sketch is not in this version; use auto or measured")
+    widths, pins = options.parse_bits(bits), options.parse_pins(pin)
+    # Names are checked before torch is loaded, which takes a second.
+    from mixq.profiles import load as load_profile
+
+    profile = load_profile(hardware)
+    if workers > 1:
+        note(f"note: --workers {workers}: this version works in one process")
+    from mixq.graph.state import fingerprint
+    from mixq.report.folder import write_results
+    from mixq.report.tables import plan_table, summary
+    from mixq.search.folder import run_folder
+    from mixq.search.run import search as run_search
+
+    loaded, data = load_inputs(model, calibration)
+    identity = {"model": fingerprint(loaded.model), "hardware": profile.fingerprint}
+    with run_folder(output, identity, overwrite=overwrite) as folder:
+        with progress_bar() as progress:
+            result = run_search(
+                loaded.model,
+                data,
+                hardware=profile,
+                target_compression=target_compression,
+                max_size_mb=max_size_mb,
+                max_latency_ms=max_latency_ms,
+                min_speedup=min_speedup,
+                max_memory_mb=max_memory_mb,
+                max_error=max_error,
+                max_metric_drop=max_metric_drop,
+                bits=widths,
+                pin=pins,
+                tie=tie or (),
+                evaluate=loaded.evaluate,
+                trials=trials,
+                seed=seed,
+                batch_size=batch_size,
+                threads=threads,
+                name=loaded.name,
+                folder=folder,
+                storage=storage,
+                progress=progress,
+            )
+        files = write_results(result, folder, identity)
+    if format is OutputFormat.json:
+        show_json({**result.plan.to_json(), "files": [str(file) for file in files]})
+        return
+    show(plan_table(result.plan), summary(result.plan))
+    for remark in result.plan.notes:
+        note(f"note: {remark}")
+    show(f"Written to {output}: {', '.join(file.name for file in files)}")

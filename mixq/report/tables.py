@@ -1,0 +1,144 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from mixq.plan import Plan
+
+if TYPE_CHECKING:
+    from mixq.graph.model_graph import ModelGraph
+    from mixq.sensitivity.compare import Comparison
+    from mixq.sensitivity.table import SensitivityTable
+
+COLOURS = {32: "white", 16: "cyan", 8: "green", 4: "yellow", 2: "red"}
+"""Of widths: the narrower, the warmer."""
+
+
+def plan_table(plan: Plan) -> Table:
+    """One row per layer: format, bytes, error, kernel, latency."""
+    table = Table(title=f"{escape(plan.model.name)} on {escape(plan.hardware.name)}")
+    table.add_column("layer", overflow="fold")
+    table.add_column("format")
+    for column in ("bytes", "error alone", "latency us"):
+        table.add_column(column, justify="right")
+    table.add_column("kernel", overflow="fold")
+    for name, layer in plan.layers.items():
+        table.add_row(
+            escape(name),
+            Text(layer.format.name, style=COLOURS[layer.bits]),
+            f"{layer.weight_bytes:,}",
+            f"{layer.error:.2e} ± {layer.error_se:.0e}" if layer.error else "0",
+            f"{layer.latency_s * 1e6:.1f}",
+            escape(layer.kernel),
+        )
+    return table
+
+
+def summary(plan: Plan) -> Table:
+    """What the plan costs and loses, beside the uniform plans."""
+    metrics = list(plan.measured.metric)[:1]
+    table = Table()
+    table.add_column("plan")
+    for column in ("compression", "bytes", "output error", "held-out", "latency ms", *metrics):
+        table.add_column(column, justify="right")
+    original = [f"{plan.measured.original_metric[name]:.4g}" for name in metrics]
+    baseline = plan.predicted.baseline_latency_s * 1e3
+    table.add_row(
+        "original", "1.00", f"{plan.model.original_bytes:,}", "0", "0", f"{baseline:.3f}", *original
+    )
+    for width, uniform in plan.uniform.items():
+        table.add_row(
+            f"uniform {width} bit",
+            f"{uniform.compression:.2f}",
+            f"{uniform.weight_bytes:,}",
+            f"{uniform.output_mse:.3g}",
+            _number(uniform.heldout_output_mse),
+            f"{uniform.latency_s * 1e3:.3f}",
+            *(_number(uniform.metric.get(name), 4) for name in metrics),
+        )
+    widths = Counter(layer.bits for layer in plan.layers.values())
+    mix = ", ".join(f"{widths[bits]} at {bits}" for bits in sorted(widths, reverse=True))
+    table.add_section()
+    table.add_row(
+        f"[bold]this plan[/bold] ({mix})",
+        f"{plan.predicted.compression:.2f}",
+        f"{plan.predicted.weight_bytes:,}",
+        f"{plan.measured.output_mse:.3g}",
+        _number(plan.measured.heldout_output_mse),
+        f"{plan.predicted.latency_s * 1e3:.3f}",
+        *(_number(plan.measured.metric.get(name), 4) for name in metrics),
+    )
+    gap = plan.certificate.gap
+    table.caption = (
+        f"added error within {gap:.2%} of the best possible ({plan.certificate.solver}); "
+        f"latency predicted for {escape(plan.hardware.name)}, {escape(plan.hardware.runtime)}, "
+        f"{plan.hardware.threads} threads, batch {plan.workload.batch_size}"
+    )
+    return table
+
+
+def sensitivity_table(table: SensitivityTable, graph: ModelGraph) -> Table:
+    """One row per unit: shape, MACs, relative output error at each format."""
+    formats = list(dict.fromkeys(fmt for row in table.entries.values() for fmt in row))
+    shown = Table(title="output error relative to the mean square of the output")
+    shown.add_column("layer", overflow="fold")
+    shown.add_column("shape")
+    for column in ("MACs", *(fmt.name for fmt in formats)):
+        shown.add_column(column, justify="right")
+    power = table.output_power or 1.0
+    for name, row in table.entries.items():
+        unit = graph.units[name]
+        cells = [
+            f"{row[fmt].error / power:.2e} ± {row[fmt].error_se / power:.0e}" if fmt in row else "-"
+            for fmt in formats
+        ]
+        shape = " x ".join(map(str, unit.shape))
+        shown.add_row(escape(name), shape, f"{unit.macs:,}", *cells)
+    shown.caption = (
+        f"{table.samples} samples, {graph.parameters:,} parameters, {graph.macs:,} MACs, "
+        f"{graph.peak_activation_bytes:,} bytes of live activations at batch {graph.batch_size}"
+    )
+    return shown
+
+
+def diff_table(first: Plan, second: Plan) -> Table:
+    """The layers whose formats differ, then what the plans cost and lose."""
+    table = Table(title="layers that differ")
+    table.add_column("layer", overflow="fold")
+    table.add_column("first")
+    table.add_column("second")
+    for name, (one, other) in first.diff(second).items():
+        table.add_row(escape(name), one or "-", other or "-")
+    table.add_section()
+    for label, pick in (
+        ("bytes", lambda plan: f"{plan.predicted.weight_bytes:,}"),
+        ("compression", lambda plan: f"{plan.predicted.compression:.2f}"),
+        ("output error", lambda plan: f"{plan.measured.output_mse:.3g}"),
+        ("held-out error", lambda plan: _number(plan.measured.heldout_output_mse)),
+        ("latency ms", lambda plan: f"{plan.predicted.latency_s * 1e3:.3f}"),
+    ):
+        table.add_row(label, pick(first), pick(second))
+    return table
+
+
+def evaluation_table(outcome: Comparison) -> Table:
+    """Output error and metrics, original beside quantized."""
+    table = Table()
+    table.add_column("")
+    table.add_column("original", justify="right")
+    table.add_column("quantized", justify="right")
+    for label, value in outcome.errors().items():
+        table.add_row(label, "0", f"{value:.4g}")
+    for name, value in outcome.metric.items():
+        table.add_row(escape(name), _number(outcome.original_metric.get(name), 4), f"{value:.4g}")
+    return table
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}g}"
