@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
+from typing import Any, Final
 
-from torch import nn
+from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from mixq.errors import FormatError, PlanError
 from mixq.graph.state import StoredTensor, fingerprint, stored_tensors
@@ -12,8 +15,8 @@ from mixq.packed_module import attach
 from mixq.plan import Layer, Plan
 from mixq.quantize.weights import PackedWeight, pack_weight
 
-ORIGIN = "_mixq_origin"
-"""Attribute of an applied model: fingerprint of the model that it was made from."""
+ORIGIN: Final = "_mixq_origin"
+"""Where an applied model keeps the fingerprint of the model that it was made from."""
 
 
 def apply(plan: Plan, model: nn.Module) -> nn.Module:
@@ -23,13 +26,20 @@ def apply(plan: Plan, model: nn.Module) -> nn.Module:
     were measured, its memory is small, and it is slower than the original. `model` is untouched.
 
     Raises:
-        PlanError: if the plan is for other weights, or names a unit that the model lacks.
+        PlanError: if the plan is for other weights, names a unit that the model lacks, or `model`
+            was applied to already.
     """
+    if origin(model) is not None:
+        raise PlanError(
+            f"{type(model).__name__} holds packed weights of a plan already; apply plans to the "
+            "original model, which stays as it was"
+        )
     found = fingerprint(model)
     if found != plan.model.fingerprint:
         raise PlanError(
-            f"the plan is for {plan.model.name} with weights {plan.model.fingerprint[:19]}..., "
-            f"but this model's weights are {found[:19]}...; search again for this model"
+            f"the plan is for {plan.model.name!r:.100} with weights "
+            f"{plan.model.fingerprint[:19]!r}..., but this model's weights are {found[:19]!r}...; "
+            "search again for this model"
         )
     stored = {item.names[0]: item for item in stored_tensors(model)}
     packed: dict[str, PackedWeight] = {}
@@ -39,12 +49,28 @@ def apply(plan: Plan, model: nn.Module) -> nn.Module:
             try:
                 packed[name] = pack_weight(item.tensor, layer.format, *layer.matrix)
             except FormatError as error:
-                raise PlanError(f"layer {name} cannot be stored as planned: {error}") from error
-    quantized = copy.deepcopy(model)
+                raise PlanError(
+                    f"layer {name!r:.100} cannot be stored as planned: {error}"
+                ) from error
+    quantized = copied(model, shared=[stored[name].tensor for name in packed])
     for name, weight in packed.items():
         replace_parameter(quantized, stored[name].names, weight)
-    quantized.__dict__[ORIGIN] = found
+    set_origin(quantized, found)
     return quantized
+
+
+def copied(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
+    """A deep copy of `model` that shares the tensors in `shared`, which are about to be replaced.
+
+    Sparing their copies keeps the peak memory low. Weights that a hook computes, as the old
+    `torch.nn.utils.weight_norm` does, are copied as numbers: torch refuses to copy their history.
+    """
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in shared}
+    for module in model.modules():
+        for value in (*module.__dict__.values(), *module._buffers.values()):
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, memo)
 
 
 def replace_parameter(model: nn.Module, names: tuple[str, ...], packed: PackedWeight) -> None:
@@ -56,6 +82,22 @@ def replace_parameter(model: nn.Module, names: tuple[str, ...], packed: PackedWe
             attach(owner, leaf, packed)
 
 
+def origin(model: nn.Module) -> str | None:
+    """Fingerprint of the model that an applied or loaded model was made from; None for others."""
+    found = _notes(model).get(ORIGIN)
+    return found if isinstance(found, str) else None
+
+
+def set_origin(model: nn.Module, fingerprint: str) -> None:
+    """Mark `model` as holding packed weights."""
+    _notes(model)[ORIGIN] = fingerprint
+
+
+def _notes(model: nn.Module) -> dict[str, Any]:
+    # Of its attributes, a GraphModule takes only `meta` along into its copies.
+    return model.meta if isinstance(model, GraphModule) else model.__dict__
+
+
 def _checked(name: str, layer: Layer, stored: dict[str, StoredTensor]) -> StoredTensor:
     item = stored.get(name)
     if item is None or not item.is_parameter:
@@ -63,10 +105,9 @@ def _checked(name: str, layer: Layer, stored: dict[str, StoredTensor]) -> Stored
             f"the plan has a layer {name!r:.100} that the model lacks; was it edited by hand?"
         )
     shape = tuple(item.tensor.shape)
-    rows, columns = layer.matrix
-    if tuple(layer.shape) != shape or rows * columns != item.tensor.numel():
+    if tuple(layer.shape) != shape or layer.matrix[0] * layer.matrix[1] != item.tensor.numel():
         raise PlanError(
-            f"the plan has layer {name} with shape {tuple(layer.shape)} as a {rows} x {columns} "
-            f"matrix, but the model's has shape {shape}; search again for this model"
+            f"the plan has layer {name!r:.100} with shape {tuple(layer.shape)!r:.60} as a matrix "
+            f"{layer.matrix!r:.60}, but the model's has shape {shape}; search again for this model"
         )
     return item

@@ -6,10 +6,20 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mixq.errors import MixqError, OutputError
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """`text` fit for a message: control characters escaped, cut after `limit` characters.
+
+    Names of files and layers come from outside, and a terminal obeys control characters.
+    """
+    start = str(text)[: limit + 1]
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
+    return shown if len(shown) <= limit else f"{shown[:limit]}..."
 
 
 @contextmanager
@@ -23,15 +33,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         OutputError: if the file cannot be written (no such folder, no permission, disk full).
     """
     target = Path(path)
+    if "\0" in target.name:
+        raise OutputError(
+            f"{one_line(target)} cannot be written: a name has no NUL; choose another"
+        )
     temporary: Path | None = None
     try:
-        # mkstemp creates the file for the owner alone; a result is as public as any other file.
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
+        # A name may be as long as the file system allows, so the temporary one takes only part.
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:32]}.", dir=target.parent)
         temporary = Path(name)
+        os.close(handle)
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
+        # mkstemp creates the file for the owner alone; a result is as public as any other file.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
         temporary = None
@@ -40,7 +55,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if isinstance(error, MixqError):
             raise
         raise OutputError(
-            f"{target} cannot be written: {error.strerror or error}; "
+            f"{one_line(target)} cannot be written: {one_line(error.strerror or error)}; "
             "nothing was changed, choose another place or make room"
         ) from error
     finally:
@@ -85,19 +100,22 @@ def read_bounded(path: str | Path, limit_bytes: int, error: type[MixqError], wha
         error: if the file is missing, unreadable, too large or not UTF-8.
     """
     source = Path(path)
+    shown = f"{what} {one_line(source)}"
     try:
         if not source.is_file():
-            raise error(f"{what} {source} is not a file; check the path")
+            raise error(f"{shown} is not a file; check the path")
         with source.open("rb") as file:
             data = file.read(limit_bytes + 1)
     except OSError as problem:
-        raise error(f"{what} {source} cannot be read: {problem.strerror or problem}") from problem
+        raise error(
+            f"{shown} cannot be read: {one_line(problem.strerror or problem)}"
+        ) from problem
     if len(data) > limit_bytes:
-        raise error(f"{what} {source} is larger than {limit_bytes:,} bytes, so it is not read")
+        raise error(f"{shown} is larger than {limit_bytes:,} bytes, so it is not read")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as problem:
-        raise error(f"{what} {source} is not UTF-8 text (byte {problem.start})") from problem
+        raise error(f"{shown} is not UTF-8 text (byte {problem.start})") from problem
 
 
 def parse_json(text: str, error: type[MixqError], what: str) -> object:
@@ -109,8 +127,9 @@ def parse_json(text: str, error: type[MixqError], what: str) -> object:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as problem:
-        first = str(problem).splitlines()[0]
-        raise error(f"{what} is not valid JSON: {first}; it may be truncated") from problem
+        raise error(
+            f"{one_line(what)} is not valid JSON: {one_line(problem)}; it may be truncated"
+        ) from problem
 
 
 def _refuse_constant(name: str) -> object:
@@ -124,8 +143,10 @@ def _umask() -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    # The file is in place by now, and not every system can open or sync a folder.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

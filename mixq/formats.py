@@ -13,7 +13,7 @@ from typing import Final, Literal, Self, get_args
 from mixq.errors import FormatError
 
 Grid = Literal["symmetric", "zero-point"]
-Method = Literal["rtn"]
+Method = Literal["rtn", "squant"]
 Activation = Literal["none"]
 
 WIDTHS: Final = (32, 16, 8, 4, 2)
@@ -23,7 +23,9 @@ GROUP_SIZES: Final = (16, 256)
 SCALE_BYTES: Final = 2
 """Scales are stored as float16, what ONNX Runtime, OpenVINO and GGUF all read."""
 
-_NAME: Final = re.compile(r"w(?P<bits>\d+)(?:g(?P<group>\d+))?(?P<zp>-zp)?")
+_NAME: Final = re.compile(
+    r"w(?P<bits>[1-9][0-9]?)(?:g(?P<group>[1-9][0-9]{0,5}))?(?P<zp>-zp)?(?P<sq>-squant)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class Format:
         group_size: columns that share one scale; None is one scale per row ("per channel").
         grid: `symmetric` integers -q..q with q = 2^(bits-1) - 1 times a scale, or `zero-point`
             integers 0..2^bits - 1 minus an integer zero point, times a scale.
-        method: how weights are rounded onto the grid.
+        method: how weights are rounded onto the grid: `rtn` to the nearest code, `squant` so
+            that the errors of a group cancel (see `mixq.quantize.flips`).
         activation: what happens to the activations that meet these weights.
 
     Raises:
@@ -49,9 +52,10 @@ class Format:
     activation: Activation = "none"
 
     def __post_init__(self) -> None:
-        if self.bits not in WIDTHS:
+        # 8.0 and True equal integers, but would write a name that cannot be read back.
+        if type(self.bits) is not int or self.bits not in WIDTHS:
             raise FormatError(
-                f"bits is {self.bits!r}, but a format has one of "
+                f"bits is {self.bits!r:.40}, but a format has one of "
                 f"{', '.join(map(str, WIDTHS))} bits; choose one of those"
             )
         for field, value, choices in (
@@ -61,18 +65,21 @@ class Format:
         ):
             if value not in choices:
                 raise FormatError(
-                    f"{field} is {value!r}, but it must be one of {', '.join(choices)}"
+                    f"{field} is {value!r:.40}, but it must be one of {', '.join(choices)}"
                 )
         low, high = GROUP_SIZES
-        if self.group_size is not None and not low <= self.group_size <= high:
+        if self.group_size is not None and (
+            type(self.group_size) is not int or not low <= self.group_size <= high
+        ):
             raise FormatError(
-                f"group_size is {self.group_size}, but it must lie in {low}..{high}; "
-                "leave it out for one scale per channel"
+                f"group_size is {self.group_size!r:.40}, but it must be an integer in "
+                f"{low}..{high}; leave it out for one scale per channel"
             )
-        if self.is_float and (self.group_size is not None or self.grid != "symmetric"):
+        plain = (None, "symmetric", "rtn")
+        if self.is_float and (self.group_size, self.grid, self.method) != plain:
             raise FormatError(
-                f"a {self.bits}-bit format has no groups and no grid, but got group_size="
-                f"{self.group_size} and grid={self.grid!r}; leave both out"
+                f"a {self.bits}-bit format has no groups, grid or rounding, but got group_size="
+                f"{self.group_size}, grid={self.grid!r}, method={self.method!r}; leave them out"
             )
 
     @property
@@ -82,9 +89,11 @@ class Format:
 
     @property
     def name(self) -> str:
-        """Canonical name: `w32`, `w8` (per channel), `w4g64`, `w2g64-zp`."""
+        """Canonical name: `w32`, `w8` (per channel), `w4g64`, `w2g64-zp`, `w4g64-zp-squant`."""
         group = "" if self.group_size is None else f"g{self.group_size}"
-        return f"w{self.bits}{group}{'-zp' if self.grid == 'zero-point' else ''}"
+        grid = "-zp" if self.grid == "zero-point" else ""
+        method = "" if self.method == "rtn" else f"-{self.method}"
+        return f"w{self.bits}{group}{grid}{method}"
 
     @classmethod
     def parse(cls, name: str) -> Self:
@@ -94,7 +103,7 @@ class Format:
             FormatError: if `name` is not such a name.
         """
         match = _NAME.fullmatch(name)
-        if match is None or len(name) > 32:
+        if match is None:
             raise FormatError(
                 f"format {name[:40]!r} is not a name like 'w32', 'w8', 'w4g64' or 'w2g64-zp'"
             )
@@ -103,6 +112,7 @@ class Format:
             bits=int(match["bits"]),
             group_size=None if group is None else int(group),
             grid="zero-point" if match["zp"] else "symmetric",
+            method="squant" if match["sq"] else "rtn",
         )
 
     def groups_per_row(self, columns: int) -> int:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from mixq.errors import PlanError
-from mixq.files import parse_json, read_bounded, write_json_atomic
+from mixq.files import one_line, parse_json, read_bounded, write_json_atomic
 from mixq.formats import Activation, Format, Grid, Method
 
 if TYPE_CHECKING:
@@ -17,11 +27,28 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Final = 1
 LARGEST_FILE: Final = 64 << 20
-"""Bytes; a plan of 100,000 layers takes about 40 MB."""
+"""Bytes; a plan of 100,000 layers takes about 45 MB."""
+LONGEST_LIST: Final = 1000
 
+
+def _one_by_one(data: object, handler: ValidatorFunctionWrapHandler) -> Any:
+    # Stops at the first bad entry: reports on all of 5 million took 8 GB.
+    if not isinstance(data, dict):
+        return handler(data)
+    return {k: v for key, value in data.items() for k, v in handler({key: value}).items()}
+
+
+def _cut(data: object) -> object:
+    # One entry too many is enough to be refused, and keeps the number of reports small.
+    return data[: LONGEST_LIST + 1] if isinstance(data, list) else data
+
+
+_T = TypeVar("_T")
+Table = Annotated[dict[str, _T], WrapValidator(_one_by_one)]
+Row = Annotated[list[_T], Field(max_length=LONGEST_LIST), BeforeValidator(_cut)]
 Count = Annotated[int, Field(ge=0, le=1 << 62)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Metrics = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
+Metrics = Table[Annotated[float, Field(allow_inf_nan=False)]]
 
 
 class _Part(BaseModel):
@@ -51,7 +78,7 @@ class Workload(_Part):
     """The forward pass that latency and memory are predicted for."""
 
     batch_size: Count
-    shapes: dict[str, list[int]] = {}
+    shapes: Table[Row[int]] = {}
 
 
 class Layer(_Part):
@@ -73,9 +100,9 @@ class Layer(_Part):
     latency_s: Amount
     error: Amount
     error_se: Amount
-    shape: list[int]
+    shape: Row[int]
     matrix: tuple[Count, Count]
-    aliases: list[str] = []
+    aliases: Row[str] = []
 
     @model_validator(mode="before")
     @classmethod
@@ -150,13 +177,13 @@ class Plan(_Part):
     model: ModelInfo
     hardware: HardwareInfo
     workload: Workload
-    budget: dict[str, Amount]
-    layers: dict[str, Layer]
+    budget: Table[Amount]
+    layers: Table[Layer]
     predicted: Prediction
     measured: Measurement
     certificate: CertificateInfo
-    uniform: dict[str, UniformInfo] = {}
-    notes: list[str] = []
+    uniform: Table[UniformInfo] = {}
+    notes: Row[str] = []
 
     @model_validator(mode="after")
     def _has_layers(self) -> Self:
@@ -178,7 +205,7 @@ class Plan(_Part):
                 a rule, naming the place.
         """
         return cls.from_json(
-            read_bounded(path, LARGEST_FILE, PlanError, "plan"), what=f"plan {path}"
+            read_bounded(path, LARGEST_FILE, PlanError, "plan"), what=f"plan {one_line(path)}"
         )
 
     @classmethod
@@ -194,8 +221,8 @@ class Plan(_Part):
         version = data.get("schema_version")
         if version != SCHEMA_VERSION or isinstance(version, bool):
             raise PlanError(
-                f"{what} has schema_version {version!r:.40}, but this mixq reads version "
-                f"{SCHEMA_VERSION}; make the plan again or use the mixq that wrote it"
+                f"{what} has schema_version {_short.repr(version):.40}, but this mixq reads "
+                f"version {SCHEMA_VERSION}; make the plan again or use the mixq that wrote it"
             )
         try:
             return cls.model_validate(data)
@@ -231,15 +258,17 @@ class Plan(_Part):
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def __str__(self) -> str:
-        width = max(len(name) for name in self.layers)
+        names = [one_line(name) for name in self.layers]
+        width = max(len(name) for name in names)
         lines = [
             f"{name:<{width}}  {layer.format.name:<10} {layer.weight_bytes:>12,} B  "
             f"error {layer.error:.3g}"
-            for name, layer in self.layers.items()
+            for name, layer in zip(names, self.layers.values(), strict=True)
         ]
         p = self.predicted
         total = (
-            f"{self.model.name} on {self.hardware.name}: {p.compression:.2f}x smaller, "
+            f"{one_line(self.model.name)} on {one_line(self.hardware.name)}: "
+            f"{p.compression:.2f}x smaller, "
             f"{p.weight_bytes:,} bytes, output error {self.measured.output_mse:.3g}"
         )
         return "\n".join([*lines, total])
@@ -250,10 +279,15 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in problem["loc"]) or "the whole"
     message = problem["msg"].removeprefix("Value error, ")
-    found = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r:.60}"
+    shown = problem["type"] not in ("missing", "value_error")
+    found = f", got {_short.repr(problem['input']):.60}" if shown else ""
     more = error.error_count() - 1
     rest = f" (and {more} more)" if more else ""
-    return f"{place[:200]}: {message}{found}{rest}"
+    return f"{one_line(place, 200)}: {one_line(message)}{found}{rest}"
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 60
 
 
 def _name(layers: Mapping[str, Layer], name: str) -> str | None:

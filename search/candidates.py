@@ -22,6 +22,13 @@ DEFAULT_FORMATS: Final[Mapping[int, Format]] = {
     2: Format(2, GROUP_SIZE, "zero-point"),
 }
 """The format that each width stands for."""
+CONVOLUTION_FORMATS: Final[Mapping[int, Format]] = {
+    **DEFAULT_FORMATS,
+    # Behind ReLUs the sum of a kernel's errors shifts its output, see mixq.quantize.flips; on
+    # transformers, whose inputs are centred, cancelling it gains nothing.
+    4: Format(4, GROUP_SIZE, "zero-point", "squant"),
+}
+"""The same for units that convolutions read."""
 
 
 def default_formats(
@@ -107,9 +114,11 @@ def check_width(width: int, option: str) -> None:
 
 
 def _shrinking(unit: WeightUnit, widths: Sequence[int]) -> tuple[Format, ...]:
+    convolution = any(work.kind == "conv" for work in unit.work)
+    formats = CONVOLUTION_FORMATS if convolution else DEFAULT_FORMATS
     kept: list[Format] = []
     for width in widths:
-        fmt = DEFAULT_FORMATS[width]
+        fmt = formats[width]
         if not kept or unit.stored_bytes(fmt) < unit.stored_bytes(kept[-1]):
             kept.append(fmt)
     return tuple(kept)

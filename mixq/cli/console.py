@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
+
+from mixq.errors import OutputError
+from mixq.files import one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from mixq.progress import Progress
+
+LONGEST_LINE = 4000
+"""Characters of a message; a terminal scrolls for longer ones and nobody reads them."""
 
 
 class OutputFormat(StrEnum):
@@ -24,23 +34,30 @@ class OutputFormat(StrEnum):
 
 
 def show(*results: RenderableType) -> None:
-    """Print results for people on stdout."""
+    """Print results for people on stdout; text is printed as it is, without markup."""
     console = Console(highlight=False)
     if not console.is_terminal:
         # Wide enough for any table: a pipe has no width, and cut names are of no use to scripts.
         console = Console(highlight=False, width=160)
-    for result in results:
-        console.print(result)
+    with console.capture() as capture:
+        for result in results:
+            if isinstance(result, str):
+                console.print(Text(one_line(result, LONGEST_LINE)), soft_wrap=True)
+            else:
+                console.print(result)
+    _write(capture.get())
 
 
 def show_json(value: object) -> None:
     """Print one JSON object, and nothing else, on stdout."""
-    print(json.dumps(value, indent=1, allow_nan=False))
+    _write(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def note(text: str) -> None:
-    """Print a remark on stderr."""
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
+    """Print a remark in one line on stderr."""
+    line = one_line(" ".join(text.split()), LONGEST_LINE)
+    with contextlib.suppress(OSError):  # a lost reader of remarks is no reason to stop
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -77,3 +94,24 @@ def progress_bar() -> Iterator[Progress]:
 
     with bars:
         yield report
+
+
+def _write(text: str) -> None:
+    """Write to stdout at once, so that a failure shows here and not when Python exits.
+
+    Raises:
+        OutputError: if it cannot be written; a reader that has gone, such as `head`, is none.
+    """
+    if sys.stdout is None:  # closed by whoever started us
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer must go somewhere, or Python complains about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise OutputError(
+                f"standard output cannot be written: {error.strerror or error}; the files of "
+                "the command, if it writes any, are whole"
+            ) from error

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mixq.errors import CalibrationError
-
 if TYPE_CHECKING:
     from mixq.calibration import Calibration
     from mixq.sources import LoadedModel
@@ -21,10 +19,4 @@ def load_inputs(model: str | None, calibration: str | None) -> tuple[LoadedModel
     from mixq.sources import load_calibration, load_model
 
     loaded = load_model(model)
-    if calibration is not None:
-        return loaded, load_calibration(calibration, loaded)
-    if loaded.calibration is None:
-        raise CalibrationError(
-            f"model {loaded.name} comes without calibration data; pass some with --calibration"
-        )
-    return loaded, loaded.calibration
+    return loaded, load_calibration(calibration, loaded)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import typer
-from rich.console import Console
 
 from mixq.cli.app import app
+from mixq.cli.console import note
 from mixq.errors import MixqError
 
 INTERRUPTED = 130
 """128 + SIGINT, what shells report for a program that Ctrl-C ended."""
+TRACEBACK = "MIXQ_TRACEBACK"
+"""Environment variable that shows where a bug is, for reports."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     0 done, 1 refused with a one-line reason, 2 wrong usage, 3 demands that cannot be met together.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a character is no error
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -30,21 +36,42 @@ def run(arguments: Sequence[str]) -> int:
         status = app(list(arguments), prog_name="mixq", standalone_mode=False)
     except MixqError as error:
         return _refuse(str(error), error.exit_status)
-    except typer.Exit as ended:
-        return ended.exit_code
     except typer.TyperException as error:
-        # Usage errors of the parser: an unknown option, a missing or malformed value.
-        message = error.format_message() if hasattr(error, "format_message") else str(error)
-        return _refuse(f"{message} Try 'mixq --help'.", getattr(error, "exit_code", 2))
+        return _refuse_usage(error)
     except (KeyboardInterrupt, typer.Abort):
-        return _refuse("interrupted; the same command goes on from here", INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output, such as head, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _interrupted()
+    except MemoryError:
+        return _refuse("out of memory; take fewer or smaller calibration batches", 1)
+    except OSError as error:  # a file that vanished, a disk that failed: nobody's bug
+        place = "" if error.filename is None else f"{error.filename}: "
+        return _refuse(f"{place}{error.strerror or error}", 1)
+    except Exception as error:
+        # The contract is one line and never a traceback, also for what nobody thought of.
+        if os.environ.get(TRACEBACK):
+            raise
+        return _refuse(
+            f"unexpected {type(error).__name__}: {error}; this is a bug in mixq, please report "
+            f"it with what {TRACEBACK}=1 shows",
+            1,
+        )
+    if status == INTERRUPTED:  # typer catches Ctrl-C itself and returns the status
+        return _interrupted()
     return status if isinstance(status, int) else 0
 
 
+def _refuse_usage(error: typer.TyperException) -> int:
+    """One line for what the parser refuses: an unknown option, a missing or malformed value."""
+    status: int = getattr(error, "exit_code", 2)
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if not message:  # no command was given, and the help has been shown
+        return status
+    return _refuse(f"{message} Try 'mixq --help'.", status)
+
+
+def _interrupted() -> int:
+    return _refuse("interrupted; the same command goes on from here", INTERRUPTED)
+
+
 def _refuse(message: str, status: int) -> int:
-    line = " ".join(message.split())
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {line}")
+    note(f"error: {message}")
     return status

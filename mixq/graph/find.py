@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from mixq.errors import ModelError
@@ -21,35 +21,23 @@ such a parameter is grouped over everything behind its first dimension instead."
 def find_units(model: nn.Module, stored: Sequence[StoredTensor] | None = None) -> list[WeightUnit]:
     """The floating-point parameters of two or more dimensions, in the model's order.
 
+    A parameter that shows part of another's storage in another shape is no unit: packing the two
+    one by one would break the tie, so both stay as they are.
+
+    Args:
+        model: any module.
+        stored: its stored tensors, if they are known already.
+
     Raises:
         ModelError: if a weight is NaN or infinite, naming the parameter; if there is no unit.
     """
     units = []
     for item in stored_tensors(model) if stored is None else stored:
-        tensor = item.tensor
-        if not item.is_parameter or not tensor.is_floating_point():
+        if not item.is_parameter or not item.tensor.is_floating_point():
             continue
-        if not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
-            raise ModelError(
-                f"parameter {item.names[0]} has {bad} NaN or infinite weights of "
-                f"{tensor.numel()}; repair the checkpoint before quantizing it"
-            )
-        if tensor.dim() < 2 or tensor.numel() == 0 or _overlaps(item, stored, model):
-            continue
-        owner = model.get_submodule(item.names[0].rpartition(".")[0])
-        rows, columns = matrix_view(tuple(tensor.shape), is_convolution=isinstance(owner, _ConvNd))
-        units.append(
-            WeightUnit(
-                name=item.names[0],
-                aliases=item.names[1:],
-                shape=tuple(tensor.shape),
-                rows=rows,
-                columns=columns,
-                element_bytes=tensor.element_size(),
-                module=type(owner).__name__,
-            )
-        )
+        _check_finite(item.names[0], item.tensor)
+        if item.tensor.dim() >= 2 and item.tensor.numel() > 0 and not item.window.overlaps:
+            units.append(_unit(item, model))
     if not units:
         raise ModelError(
             f"model {type(model).__name__} has no weight unit: no floating-point parameter of two "
@@ -70,30 +58,34 @@ def matrix_view(shape: tuple[int, ...], *, is_convolution: bool) -> tuple[int, i
     return count // shape[-1], shape[-1]
 
 
-def _overlaps(
-    item: StoredTensor, stored: Sequence[StoredTensor] | None, model: nn.Module
-) -> bool:
-    """Whether another parameter shows part of the same storage in another shape.
-
-    Such a pair cannot be packed one by one without breaking the tie, so it stays as it is.
-    """
-    others = stored_tensors(model) if stored is None else stored
-    start = item.tensor.untyped_storage().data_ptr()
-    first, last = _extent(item)
-    return any(
-        other is not item
-        and other.names != item.names
-        and other.tensor.untyped_storage().data_ptr() == start
-        and _extent(other)[0] < last
-        and first < _extent(other)[1]
-        for other in others
+def _unit(item: StoredTensor, model: nn.Module) -> WeightUnit:
+    shape = tuple(item.tensor.shape)
+    owner = _owner(model, item.names[0])
+    rows, columns = matrix_view(shape, is_convolution=isinstance(owner, _ConvNd))
+    return WeightUnit(
+        name=item.names[0],
+        aliases=item.names[1:],
+        shape=shape,
+        rows=rows,
+        columns=columns,
+        element_bytes=item.tensor.element_size(),
+        module=type(owner).__name__,
     )
 
 
-def _extent(item: StoredTensor) -> tuple[int, int]:
-    """First and one past the last byte that the tensor touches in its storage."""
-    tensor = item.tensor
-    size = tensor.element_size()
-    first = tensor.storage_offset() * size
-    span = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    return first, first + (span + 1) * size if tensor.numel() else first
+def _owner(model: nn.Module, name: str) -> nn.Module:
+    """The module whose parameter it is; of a parametrized weight, the one that uses it."""
+    path = name.split(".")[:-1]
+    if path[-2:-1] == ["parametrizations"]:
+        path = path[:-2]
+    return model.get_submodule(".".join(path))
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    # Widened, because torch has no isfinite for 8-bit floats.
+    finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)
+    if not bool(finite.all()):
+        raise ModelError(
+            f"parameter {name} has {int((~finite).sum())} NaN or infinite weights of "
+            f"{tensor.numel()}; repair the checkpoint before quantizing it"
+        )

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 from torch.utils._pytree import tree_leaves
 
 from mixq.graph.trace import Trace
@@ -19,6 +20,7 @@ from mixq.graph.work import Work
 LOST = (
     "only modules that own weights were seen, in the order of their calls: operations between "
     "them cost nothing, and branches look like a chain",
+    "a weight of a module that is no torch layer is taken for a matrix product",
     "live memory is the largest input and output of one module, a lower bound",
 )
 
@@ -28,16 +30,15 @@ def trace_modules(model: nn.Module, units: list[WeightUnit], run: Callable[[], o
     names = {name: unit for unit in units for name in (unit.name, *unit.aliases)}
     seen = Trace(work={unit.name: [] for unit in units})
     handles = []
-    for path, module in model.named_modules():
-        prefix = f"{path}." if path else ""
-        owned = [
-            names[prefix + name]
-            for name, _ in module.named_parameters(recurse=False)
-            if prefix + name in names
-        ]
-        if owned:
-            handles.append(module.register_forward_hook(_recorder(seen, path, owned)))
     try:
+        for path, module in model.named_modules():
+            prefix = f"{path}." if path else ""
+            found = (names.get(prefix + name) for name in _own(module))
+            owned = [unit for unit in found if unit is not None]
+            if owned and not isinstance(module, torch.jit.ScriptModule):  # refuses hooks
+                handles.append(
+                    module.register_forward_hook(_recorder(seen, path, owned), with_kwargs=True)
+                )
         with torch.no_grad():
             run()
     finally:
@@ -46,25 +47,29 @@ def trace_modules(model: nn.Module, units: list[WeightUnit], run: Callable[[], o
     return seen
 
 
+def _own(module: nn.Module) -> list[str]:
+    """Names of the parameters that calling this very module reads."""
+    names = [name for name, _ in module.named_parameters(recurse=False)]
+    for child_name, child in module.named_children():
+        # Attention computes with its projection's weights, scripted code calls no hooks.
+        silent = isinstance(module, nn.MultiheadAttention) and child_name == "out_proj"
+        if silent or isinstance(child, torch.jit.ScriptModule):
+            names += [f"{child_name}.{name}" for name, _ in child.named_parameters()]
+    return names
+
+
 def _recorder(
     seen: Trace, path: str, owned: list[WeightUnit]
-) -> Callable[[nn.Module, Any, Any], None]:
-    def record(module: nn.Module, args: Any, output: Any) -> None:
-        read = _bytes(args)
-        written = _bytes(output)
-        seen.peak_activation_bytes = max(seen.peak_activation_bytes, read + written)
-        tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-        rows = tensors[0].numel() // max(tensors[0].shape[-1], 1) if tensors else 1
+) -> Callable[[nn.Module, Any, Any, Any], None]:
+    def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        read, written = _tensors((args, kwargs)), _tensors(output)
+        moved = {"input_bytes": _bytes(read), "output_bytes": _bytes(written)}
+        seen.peak_activation_bytes = max(seen.peak_activation_bytes, sum(moved.values()))
+        shape = tuple(written[0].shape) if written else ()
         for unit in owned:
-            node = f"{seen.digraph.number_of_nodes():05d}"
-            work = _work(module, unit, rows, tensors, read, written)
-            shape = tuple(tensors[0].shape) if tensors else ()
+            part = (_work(module, unit, read, written, moved), (unit.name,))
             before = list(seen.digraph.nodes)[-1:]
-            seen.digraph.add_node(
-                node, work=work, units=(unit.name,), op=unit.module, module=path, shape=shape
-            )
-            seen.digraph.add_edges_from((source, node) for source in before)
-            seen.work[unit.name].append(work)
+            seen.add(part, before, op=unit.module, module=path, shape=shape)
 
     return record
 
@@ -72,24 +77,28 @@ def _recorder(
 def _work(
     module: nn.Module,
     unit: WeightUnit,
-    rows: int,
-    outputs: list[Tensor],
-    read: int,
-    written: int,
+    read: list[Tensor],
+    written: list[Tensor],
+    moved: dict[str, int],
 ) -> Work:
-    moved = {"input_bytes": read, "output_bytes": written}
-    if isinstance(module, nn.Embedding):
-        return Work("gather", m=rows, n=unit.columns, **moved)
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        rows = read[0].numel() if read else 1
+        return Work("gather", m=rows, n=unit.weights // unit.shape[0], **moved)
     groups = getattr(module, "groups", None)
-    if isinstance(groups, int) and outputs:
-        pixels = outputs[0].numel() // max(unit.rows, 1)
-        return Work("conv", m=pixels, n=unit.rows // groups, k=unit.columns, groups=groups, **moved)
+    if isinstance(groups, int) and groups > 0:
+        # As in mixq.graph.operations: a transposed convolution is counted on its input side.
+        counted = read if isinstance(module, _ConvTransposeNd) else written
+        pixels = counted[0].numel() // unit.rows if counted else 1
+        return Work(
+            "conv", m=pixels, n=unit.rows // groups, k=unit.columns, groups=groups, **moved
+        )
+    rows = written[0].numel() // max(written[0].shape[-1], 1) if written else 1
     return Work("gemm", m=rows, n=unit.rows, k=unit.columns, **moved)
 
 
-def _bytes(tree: object) -> int:
-    return sum(
-        leaf.numel() * leaf.element_size()
-        for leaf in tree_leaves(tree)
-        if isinstance(leaf, Tensor)
-    )
+def _tensors(tree: object) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _bytes(tensors: list[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,119 +1,198 @@
 """The work of the operations that torch dispatches, by their names and shapes.
 
-The keys are names of ATen operators; an operator that is not here counts as elementwise, unless
-it reads a weight matrix, in which case it is priced as the matrix product that it must contain.
+The keys are names of ATen operators; an operator that is not here counts as elementwise.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from mixq.graph.work import Work
 
-Part = tuple[Work, tuple[str, ...]]
+Units = tuple[str, ...]
+Part = tuple[Work, Units]
 """One kernel's work and the units that it reads."""
+Constants = Mapping[int, Units]
+"""`id(tensor)` of every argument that depends on no input, to the units it is made of."""
 
-# Positions of the two factors of a plain matrix product.
-_FACTORS = {"mm": (0, 1), "addmm": (1, 2), "mv": (0, 1), "addmv": (1, 2), "linear": (0, 1)}
-_BATCHED_FACTORS = {"bmm": (0, 1), "baddbmm": (1, 2)}
-_CONVOLUTIONS = ("convolution", "_convolution", "conv1d", "conv2d", "conv3d")
-_GATHERS = ("embedding", "_embedding_bag", "index_select")
-_ATTENTION = (
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
-    "scaled_dot_product_attention",
+# Positions of the two factors of a matrix product, and whether they have a batch dimension.
+_FACTORS = {
+    "mm": (0, 1),
+    "addmm": (1, 2),
+    "mv": (0, 1),
+    "addmv": (1, 2),
+    "dot": (0, 1),
+    "bmm": (0, 1),
+    "baddbmm": (1, 2),
+    "addbmm": (1, 2),
+}
+SHAPED_LIKE = frozenset(
+    (
+        *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"),
+        *("new_zeros", "new_ones", "new_empty", "new_full"),
+    )
 )
+"""Operators that read the shape of a tensor and none of its numbers."""
 
 
-def describe(
-    func: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    output: Any,
-    units: tuple[str, ...],
-    weights: dict[int, tuple[str, ...]],
-) -> list[Part] | None:
-    """The kernels of one call, or None if it only moves or maps numbers.
+def describe(func: Any, args: tuple[Any, ...], output: Any, constants: Constants) -> list[Part]:
+    """The kernels of one call that are more than elementwise, with the units that they read.
 
     Args:
         func: the ATen operator.
-        args, kwargs, output: of the call.
-        units: names of all the units that the call reads.
-        weights: `id(tensor)` of each argument that is made of weights, to its units.
+        args: positional arguments of the call.
+        output: what it returned.
+        constants: its arguments that depend on no input.
     """
-    name = func._schema.name.removeprefix("aten::")
+    name = operator_name(func)
     if name in _FACTORS:
         left, right = (args[i] for i in _FACTORS[name])
-        return [(_product(left, right, weights, transposed=name == "linear"), units)]
-    if name in _BATCHED_FACTORS:
-        left, right = (args[i] for i in _BATCHED_FACTORS[name])
-        batch, m, k = left.shape
-        n = right.shape[2]
-        if id(left) in weights and id(right) not in weights:
-            m, n = n, m
-        kind = "gemm" if units else "attention"
-        return [(Work(kind, m=m, n=n, k=k, groups=batch), units)]
-    if name in _CONVOLUTIONS:
-        return [(_convolution(args, output), units)]
-    if name in _GATHERS and units:
-        rows = output if isinstance(output, Tensor) else output[0]
-        columns = rows.shape[-1] if rows.dim() else 1
-        return [(Work("gather", m=rows.numel() // max(columns, 1), n=columns), units)]
-    if name in _ATTENTION:
-        query, key = args[0], args[1]
-        heads = math.prod(query.shape[:-2])
-        # Two products of the same size: scores, then the weighted sum of the values.
-        work = Work(
-            "attention", m=query.shape[-2], n=key.shape[-2], k=query.shape[-1], groups=heads,
-            repeats=2,
-        )  # fmt: skip
-        return [(work, units)]
-    if name == "mkldnn_rnn_layer":
-        steps, batch = args[0].shape[0], args[0].shape[1]
-        return [
-            (Work("recurrent", m=batch, n=w.shape[0], k=w.shape[1], repeats=steps), readers)
-            for w in (args[1], args[2])
-            for readers in (weights.get(id(w), ()),)
-        ]
-    matrices = [
-        arg for arg in args if isinstance(arg, Tensor) and id(arg) in weights and arg.dim() >= 3
-    ]
-    if name == "_trilinear" and matrices:
-        weight = matrices[0]
-        rows = output.numel() // weight.shape[0]
-        work = Work("gemm", m=rows, n=weight.shape[0], k=weight.numel() // weight.shape[0])
-        return [(work, units)]
-    return None
+        return [_product(left, right, constants)]
+    describer = _DESCRIBERS.get(name)
+    return [] if describer is None else describer(args, output, constants)
 
 
-def _product(
-    left: Tensor, right: Tensor, weights: dict[int, tuple[str, ...]], *, transposed: bool
-) -> Work:
-    """(m, k) x (k, n), turned so that n belongs to the weights: m counts activation rows."""
+def operator_name(func: Any) -> str:
+    """`addmm` of `aten::addmm.default`; operators of other libraries keep their prefix."""
+    return str(func._schema.name).removeprefix("aten::")
+
+
+def _product(left: Tensor, right: Tensor, constants: Constants) -> Part:
+    """([batch,] m, k) x ([batch,] k, n), turned so that n belongs to the weights."""
+    batch = left.shape[0] if left.dim() == 3 else 1
     k = left.shape[-1]
-    m = left.numel() // max(k, 1)
-    if right.dim() == 1:
-        n = 1
-    else:
-        n = right.shape[0] if transposed else right.shape[1]
-    if id(left) in weights and id(right) not in weights:
-        m, n = n, m
-    return Work("gemm", m=m, n=n, k=k)
+    m = left.numel() // max(batch * k, 1)
+    n = right.shape[-1] if right.dim() > 1 else 1
+    weight, activation = right, left
+    if id(left) in constants and not constants.get(id(right)):
+        weight, activation, m, n = left, right, n, m
+    if id(weight) not in constants:
+        return Work("attention", m=m, n=n, k=k, groups=batch), ()
+    if batch > 1 and weight.stride(0) == 0:  # one matrix, expanded over the batch
+        m, batch = m * batch, 1
+    units = (*constants[id(weight)], *constants.get(id(activation), ()))
+    return Work("gemm", m=m, n=n, k=k, groups=batch), tuple(dict.fromkeys(units))
 
 
-def _convolution(args: tuple[Any, ...], output: Tensor) -> Work:
-    weight = args[1]
-    transposed, groups = (bool(args[6]), int(args[8])) if len(args) > 8 else (False, 1)
-    source = args[0] if transposed else output
-    kernel = math.prod(weight.shape[2:])
+def _grouped_mm(args: tuple[Any, ...], output: Any, constants: Constants) -> list[Part]:
+    """(tokens, k) x (experts, k, n): every token meets one expert's matrix."""
+    left, right = args[0], args[1]
+    if left.dim() != 2 or right.dim() != 3:
+        return []
+    experts, k, n = right.shape
+    tokens = left.shape[0]
+    groups = experts if tokens % experts == 0 else 1  # the mean load, where it is a whole number
+    work = Work("gemm", m=tokens // groups, n=n, k=k, groups=groups)
+    return [(work, constants.get(id(right), ()))]
+
+
+def _convolution(args: tuple[Any, ...], output: Any, constants: Constants) -> list[Part]:
+    weight, transposed, groups = args[1], bool(args[6]), int(args[8])
     # A transposed convolution does the same products as the convolution it is the gradient of.
-    channels_of_source = source.shape[1]
-    pixels = source.numel() // max(channels_of_source, 1)
-    return Work(
-        "conv", m=pixels, n=weight.shape[0] // groups, k=weight.shape[1] * kernel, groups=groups
+    source = args[0] if transposed else output
+    work = Work(
+        "conv",
+        m=source.numel() // max(source.shape[1], 1),
+        n=weight.shape[0] // groups,
+        k=math.prod(weight.shape[1:]),
+        groups=groups,
     )
+    return [(work, constants.get(id(weight), ()))]
+
+
+def _lookup(args: tuple[Any, ...], output: Any, constants: Constants) -> list[Part]:
+    """`embedding`, `_embedding_bag`: rows of the first argument by the second."""
+    return _gather(args[0], args[1].numel(), constants)
+
+
+def _index_select(args: tuple[Any, ...], output: Any, constants: Constants) -> list[Part]:
+    return _gather(args[0], args[2].numel(), constants) if args[1] == 0 else []
+
+
+def _index(args: tuple[Any, ...], output: Any, constants: Constants) -> list[Part]:
+    table, indices = args[0], args[1]
+    if table.dim() < 2 or len(indices) != 1 or indices[0] is None:
+        return []
+    return _gather(table, output.numel() // max(math.prod(table.shape[1:]), 1), constants)
+
+
+def _gather(table: Tensor, rows: int, constants: Constants) -> list[Part]:
+    units = constants.get(id(table), ())
+    # Looking up activations moves numbers like any elementwise operation.
+    return [(Work("gather", m=rows, n=math.prod(table.shape[1:])), units)] if units else []
+
+
+def _attention(args: tuple[Any, ...], output: Any, constants: Constants) -> list[Part]:
+    """Scores = query x key^T, then scores x value; every head by itself."""
+    query, key, value = args[0], args[1], args[2]
+    scores = Work(
+        "attention",
+        m=query.shape[-2],
+        n=key.shape[-2],
+        k=query.shape[-1],
+        groups=math.prod(query.shape[:-2]),
+        repeats=2,
+    )
+    if value.shape[-1] == query.shape[-1]:
+        return [(scores, ())]
+    sums = replace(scores, n=value.shape[-1], k=key.shape[-2], repeats=1)
+    return [(replace(scores, repeats=1), ()), (sums, ())]
+
+
+def _recurrent(args: tuple[Any, ...], output: Any, constants: Constants) -> list[Part]:
+    """One layer and direction of an LSTM; input of shape (steps, batch, features)."""
+    steps, batch = args[0].shape[:2]
+    return [
+        (
+            Work("recurrent", m=batch, n=weight.shape[0], k=weight.shape[1], repeats=steps),
+            constants.get(id(weight), ()),
+        )
+        for weight in (args[1], args[2])
+    ]
+
+
+def _bilinear(args: tuple[Any, ...], output: Any, constants: Constants) -> list[Part]:
+    """nn.Bilinear: weight of shape (out, in1, in2) as the second of three factors."""
+    weight = args[1]
+    if id(weight) not in constants or weight.dim() != 3:
+        return []
+    outputs = weight.shape[0]
+    work = Work("gemm", m=output.numel() // outputs, n=outputs, k=weight.numel() // outputs)
+    return [(work, constants[id(weight)])]
+
+
+_DESCRIBERS: dict[str, Callable[[tuple[Any, ...], Any, Constants], list[Part]]] = {
+    "_grouped_mm": _grouped_mm,
+    "convolution": _convolution,
+    "embedding": _lookup,
+    "_embedding_bag": _lookup,
+    "_embedding_bag_forward_only": _lookup,
+    "index_select": _index_select,
+    "index": _index,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "_scaled_dot_product_flash_attention": _attention,
+    "_scaled_dot_product_efficient_attention": _attention,
+    "_scaled_dot_product_cudnn_attention": _attention,
+    "mkldnn_rnn_layer": _recurrent,
+    "_trilinear": _bilinear,
+}
+
+
+def shared_out(work: Work, sizes: list[int]) -> list[Work] | None:
+    """`work` divided among weights of `sizes` that were joined into its matrix, if it can be.
+
+    Stacked matrices divide the groups, concatenated ones the columns n.
+    """
+    total = sum(sizes)
+    for whole in (work.groups, work.n):
+        if total and all(whole * size % total == 0 for size in sizes):
+            shares = [whole * size // total for size in sizes]
+            if whole == work.groups:
+                return [replace(work, groups=share) for share in shares]
+            return [replace(work, n=share) for share in shares]
+    return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import networkx as nx
@@ -16,20 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
 
-from mixq.graph.operations import describe
+from mixq.graph.operations import SHAPED_LIKE, Part, describe, operator_name, shared_out
 from mixq.graph.units import WeightUnit
+from mixq.graph.values import Value, Values
 from mixq.graph.work import Work
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """What is known of one tensor: weights it was made from, or who made it and where it lies."""
-
-    units: tuple[str, ...] = ()
-    producers: tuple[str, ...] = ()
-    storage: int | None = None
 
 
 @dataclass
@@ -46,11 +37,25 @@ class Trace:
     work: dict[str, list[Work]] = field(default_factory=dict)
     peak_activation_bytes: int = 0
 
+    def add(
+        self, part: Part, producers: list[str], *, op: str, module: str, shape: tuple[int, ...]
+    ) -> str:
+        """Add one kernel behind its producers; the name of its node."""
+        work, units = part
+        node = f"{self.digraph.number_of_nodes():06d}"
+        self.digraph.add_node(node, work=work, units=units, op=op, module=module, shape=shape)
+        self.digraph.add_edges_from((producer, node) for producer in producers)
+        for unit in units:
+            self.work[unit].append(work)
+        return node
+
 
 def trace(model: nn.Module, units: list[WeightUnit], run: Callable[[], object]) -> Trace:
     """Record what `run()`, one forward pass of `model`, computes.
 
-    Inputs are every tensor that no traced operation made and that is no weight.
+    Inputs are every tensor that no traced operation made and that `model` does not own. What
+    depends on no input is part of the weights and has no node of its own, unless it takes a
+    matrix product, a convolution or a look-up.
     """
     recorder = _Recorder(model, units)
     fastpath = torch.backends.mha.get_fastpath_enabled()
@@ -66,17 +71,11 @@ def trace(model: nn.Module, units: list[WeightUnit], run: Callable[[], object]) 
 
 class _Recorder(TorchDispatchMode):
     def __init__(self, model: nn.Module, units: list[WeightUnit]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.path: list[str] = []
-        self._values: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._values = Values(model, units)
+        self._sizes = {unit.name: unit.weights for unit in units}
         self._trace = Trace(work={unit.name: [] for unit in units})
-        self._lives: list[list[int]] = []  # per storage: bytes, first step, last step
-        self._steps = 0
-        names = {name: unit.name for unit in units for name in (unit.name, *unit.aliases)}
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            self._values[parameter] = _Value(units=(names[name],) if name in names else ())
-        for buffer in model.buffers():
-            self._values[buffer] = _Value()
 
     def __torch_dispatch__(
         self,
@@ -86,135 +85,146 @@ class _Recorder(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        known = [self._value(tensor) for tensor in inputs]
+        # Inference mode hands over composite operators, which are seen by their parts.
+        with self:
+            output = func.decompose(*args, **kwargs)
+        if output is not NotImplemented:
+            return output
         output = func(*args, **kwargs)
-        outputs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-        units = tuple(dict.fromkeys(unit for value in known for unit in value.units))
-        active = [value for value in known if value.storage is not None]
-        if self._is_view(inputs, outputs, func):
+        outputs = _tensors(output)
+        name = operator_name(func)
+        if name == "lift_fresh" or name in SHAPED_LIKE:
             for tensor in outputs:
-                self._values[tensor] = known[0]
-        elif active or (units and describe(func, args, kwargs, output, units, {}) is not None):
-            self._record(func, args, kwargs, inputs, known, output, outputs, units)
-        else:  # made of weights and constants alone: still a weight, or nothing
+                self._values.put(tensor, Value())
+            return output
+        inputs = _tensors((args, kwargs))
+        known = [self._values.of(tensor) for tensor in inputs]
+        if not func._schema.is_mutable and _is_view(inputs, outputs):
             for tensor in outputs:
-                self._values[tensor] = _Value(units=units)
+                self._values.put(tensor, known[0])
+            return output
+        constants = {
+            id(tensor): value.units
+            for tensor, value in zip(inputs, known, strict=True)
+            if not value.is_active
+        }
+        parts = self._parts(describe(func, args, output, constants), known)
+        if parts:
+            self._record(str(func), parts, inputs, known, outputs)
+        else:
+            self._fold(str(func), known, outputs)
         return output
 
     def finish(self, output: object) -> Trace:
-        for tensor in tree_leaves(output):
-            if isinstance(tensor, Tensor) and tensor in self._values:
-                storage = self._values[tensor].storage
-                if storage is not None:
-                    self._lives[storage][2] = self._steps
-        change = [0] * (self._steps + 2)
-        for size, first, last in self._lives:
-            change[first] += size
-            change[last + 1] -= size
-        live = peak = 0
-        for step in change:
-            live += step
-            peak = max(peak, live)
-        self._trace.peak_activation_bytes = peak
+        self._trace.peak_activation_bytes = self._values.peak_bytes(_tensors(output))
         return self._trace
 
-    def _value(self, tensor: Tensor) -> _Value:
-        if tensor not in self._values:  # an input of the network
-            self._values[tensor] = _Value(storage=self._allocate(tensor))
-        value: _Value = self._values[tensor]
-        return value
+    def _parts(self, kernels: list[Part], known: list[Value]) -> list[Part]:
+        """What a call runs, one part per kernel; nothing if it only makes weights of weights."""
+        units = tuple(dict.fromkeys(unit for value in known for unit in value.units))
+        is_active = any(value.is_active for value in known)
+        # An initial state of zeros, say, that meets a weight matrix.
+        meets_constant = bool(kernels and units) and any(not value.units for value in known)
+        is_computed = not units and any(value.storage is not None for value in known)
+        if not (is_active or meets_constant or is_computed):
+            return []
+        parts = [part for kernel in kernels for part in self._shared_out(kernel)]
+        read = {unit for _, readers in parts for unit in readers}
+        rest = tuple(unit for unit in units if unit not in read)
+        # A unit that is read beside the product (as its bias, say) is read element by element.
+        return [(Work("elementwise"), rest), *parts] if rest or not parts else parts
 
-    def _allocate(self, tensor: Tensor) -> int:
-        self._lives.append([_bytes(tensor), self._steps, self._steps])
-        return len(self._lives) - 1
-
-    @staticmethod
-    def _is_view(inputs: list[Tensor], outputs: list[Tensor], func: Any) -> bool:
-        if not inputs or not outputs or func._schema.is_mutable:
-            return False
-        start = inputs[0].untyped_storage().data_ptr()
-        return start != 0 and all(
-            tensor.untyped_storage().data_ptr() == start for tensor in outputs
-        )
+    def _shared_out(self, kernel: Part) -> list[Part]:
+        work, units = kernel
+        shares = shared_out(work, [self._sizes[unit] for unit in units]) if units[1:] else None
+        if shares is None:
+            return [kernel]
+        return [(share, (unit,)) for share, unit in zip(shares, units, strict=True)]
 
     def _record(
         self,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        op: str,
+        parts: list[Part],
         inputs: list[Tensor],
-        known: list[_Value],
-        output: Any,
+        known: list[Value],
         outputs: list[Tensor],
-        units: tuple[str, ...],
     ) -> None:
-        weights_by_id = {
-            id(tensor): value.units
-            for tensor, value in zip(inputs, known, strict=True)
-            if value.units and value.storage is None
-        }
-        self._steps += 1
+        self._values.step()
         read = sum(
             _bytes(tensor)
             for tensor, value in zip(inputs, known, strict=True)
             if value.storage is not None
         )
-        written = sum(_bytes(tensor) for tensor in outputs)
-        parts = describe(func, args, kwargs, output, units, weights_by_id) or [
-            (Work("elementwise"), units)
-        ]
-        producers = [p for value in known for p in value.producers]
+        written = sum(map(_bytes, outputs))
+        producers = [node for value in known for node in value.producers]
+        node = ""
         for index, (work, readers) in enumerate(parts):
-            node = f"{self._trace.digraph.number_of_nodes():05d}"
-            sized = Work(
-                work.kind, work.m, work.n, work.k, work.groups, work.repeats,
+            sized = replace(
+                work,
                 input_bytes=read if index == 0 else 0,
                 output_bytes=written if index == len(parts) - 1 else 0,
-            )  # fmt: skip
-            self._trace.digraph.add_node(
-                node,
-                work=sized,
-                units=readers,
-                op=str(func),
-                module=self.path[-1] if self.path else "",
-                shape=tuple(outputs[0].shape) if outputs else (),
             )
-            self._trace.digraph.add_edges_from((producer, node) for producer in producers)
-            for unit in readers:
-                self._trace.work[unit].append(sized)
+            node = self._add((sized, readers), producers, op, outputs)
             producers = [node]
         for value in known:
-            if value.storage is not None:
-                self._lives[value.storage][2] = self._steps
-        storages = {
-            tensor.untyped_storage().data_ptr(): value.storage
-            for tensor, value in zip(inputs, known, strict=True)
-            if value.storage is not None
-        }
+            self._values.use(value)
+        active = any(value.is_active for value in known)
+        others = list(zip(inputs, known, strict=True))
         for tensor in outputs:
-            storage = storages.get(tensor.untyped_storage().data_ptr())
-            if storage is None:
-                storage = self._allocate(tensor)
-            self._values[tensor] = _Value(producers=tuple(producers), storage=storage)
+            value = self._values.write(tensor, others, node, is_active=active)
+            others.append((tensor, value))
+
+    def _fold(self, op: str, known: list[Value], outputs: list[Tensor]) -> None:
+        """Note that `outputs` are made of weights and constants alone."""
+        units = tuple(dict.fromkeys(unit for value in known for unit in value.units))
+        producers = tuple(dict.fromkeys(node for value in known for node in value.producers))
+        for tensor in outputs:
+            # What has the result's size is the matrix; the rest (a norm, a factor) changed it.
+            kept = tuple(u for u in units if self._sizes[u] == tensor.numel()) or units
+            dropped = tuple(unit for unit in units if unit not in kept)
+            if dropped:
+                part = (Work("elementwise"), dropped)
+                producers = (self._add(part, list(producers), op, outputs),)
+                units = kept
+            self._values.put(tensor, Value(units=kept, producers=producers))
+
+    def _add(self, part: Part, producers: list[str], op: str, outputs: list[Tensor]) -> str:
+        shape = tuple(outputs[0].shape) if outputs else ()
+        module = self.path[-1] if self.path else ""
+        return self._trace.add(part, producers, op=op, module=module, shape=shape)
+
+
+def _is_view(inputs: list[Tensor], outputs: list[Tensor]) -> bool:
+    if not inputs or not outputs:
+        return False
+    start = inputs[0].untyped_storage().data_ptr()
+    return start != 0 and all(tensor.untyped_storage().data_ptr() == start for tensor in outputs)
 
 
 @contextlib.contextmanager
 def _module_paths(model: nn.Module, path: list[str]) -> Iterator[None]:
     """Keep the names of the running modules in `path`, innermost last."""
+
+    def leave(_module: nn.Module, _args: object, _output: object) -> None:
+        path.pop()
+
     handles = []
-    for name, module in model.named_modules():
-        handles.append(
-            module.register_forward_pre_hook(lambda _m, _a, name=name: path.append(name))
-        )
-        handles.append(
-            module.register_forward_hook(lambda _m, _a, _o: path.pop() and None, always_call=True)
-        )
     try:
+        for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # refuses hooks
+                continue
+            handles.append(
+                module.register_forward_pre_hook(lambda _m, _a, name=name: path.append(name))
+            )
+            handles.append(module.register_forward_hook(leave, always_call=True))
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _tensors(tree: object) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""Round-to-nearest: weights to integer codes with one scale per group, and back."""
+"""Rounding: weights to integer codes with one scale per group, and back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mixq.errors import FormatError
 from mixq.formats import Format
+from mixq.quantize.flips import flip_to_cancel
 
 SCALE_DTYPE = torch.float16
 
@@ -28,12 +29,15 @@ class Codes:
     zero_points: Tensor | None
 
 
-def round_to_nearest(weight: Tensor, fmt: Format) -> Codes:
-    """Codes of a floating-point matrix of shape (rows, columns) by round-to-nearest.
+def round_weights(weight: Tensor, fmt: Format) -> Codes:
+    """Codes of a floating-point matrix of shape (rows, columns), rounded as the format says.
 
     Symmetric: scale = absmax / (2^(bits-1) - 1). Zero-point: the range from min(0, min) to
     max(0, max) over 2^bits - 1 steps, with zero exactly on the grid. The scale is rounded to
-    float16 *before* the codes are chosen, so that the codes are nearest on the stored grid.
+    float16 *before* the codes are chosen, so that the codes are nearest on the stored grid: with
+    `rtn` every weight is at most half a stored scale off. On the zero-point grid, a scale that
+    float16 rounds down (by at most 2^-11) adds up to (2^bits - 1) x 2^-11 scales at the ends of
+    the range.
 
     Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", CVPR 2018, section 2 (zero-point); Krishnamoorthi,
@@ -55,8 +59,12 @@ def round_to_nearest(weight: Tensor, fmt: Format) -> Codes:
         scales = _storable((high - low) / high_code, fmt)
         offset = (-low / scales.to(torch.float32)).round().clamp(low_code, high_code)
         shift = 0
-    codes = (grouped / scales.to(torch.float32)[..., None] + offset[..., None]).round()
-    values = (codes.clamp(low_code, high_code) + shift).to(torch.uint8)
+    exact = grouped / scales.to(torch.float32)[..., None] + offset[..., None]
+    codes = exact.round().clamp(low_code, high_code)
+    if fmt.method == "squant":
+        weights = _to_groups(torch.ones_like(weight, dtype=torch.float32), fmt) > 0
+        codes = flip_to_cancel(codes, exact, low_code, high_code, weights)
+    values = (codes + shift).to(torch.uint8)
     return Codes(
         values=_from_groups(values, weight.shape[1]),
         scales=scales,
@@ -82,8 +90,8 @@ def _qmax(fmt: Format) -> int:
 def _storable(scales: Tensor, fmt: Format) -> Tensor:
     """`scales` in float16, never zero: an all-zero group gets scale 1 and codes of zero.
 
-    A scale below float16's smallest number becomes that number, so a group of tiny weights
-    rounds to zeros instead of dividing by zero.
+    Below float16's smallest normal number its steps are coarse; there a scale is rounded up, so
+    that no weight lies far beyond the largest code and none is divided by zero.
     """
     stored = scales.to(SCALE_DTYPE)
     if not bool(torch.isfinite(stored).all()):
@@ -92,8 +100,10 @@ def _storable(scales: Tensor, fmt: Format) -> Tensor:
             f"scales are stored as float16 (at most {torch.finfo(SCALE_DTYPE).max:.0f}); "
             "keep this unit at 32 bits"
         )
-    smallest = torch.finfo(SCALE_DTYPE).smallest_normal * torch.finfo(SCALE_DTYPE).eps
-    stored = torch.where(stored == 0, torch.full_like(stored, smallest), stored)
+    limits = torch.finfo(SCALE_DTYPE)
+    step = limits.smallest_normal * limits.eps  # between two subnormal numbers
+    coarse = (stored < limits.smallest_normal) & (stored.to(torch.float32) < scales)
+    stored = torch.where(coarse, stored + step, stored)
     return torch.where(scales == 0, torch.ones_like(stored), stored)
 
 

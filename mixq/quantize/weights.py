@@ -10,7 +10,7 @@ from torch import Tensor
 from mixq.errors import FormatError
 from mixq.formats import Format, packed_bytes
 from mixq.quantize.packing import pack, unpack
-from mixq.quantize.rounding import SCALE_DTYPE, Codes, dequantize, round_to_nearest
+from mixq.quantize.rounding import SCALE_DTYPE, Codes, dequantize, round_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ def pack_weight(weight: Tensor, fmt: Format, rows: int, columns: int) -> PackedW
     """Quantize a parameter, seen as a (rows, columns) matrix, and pack it.
 
     Raises:
-        FormatError: if the weights do not fit the format (32 bits is not packed at all).
+        FormatError: if the weights do not fit the format or are not finite (32 bits is not
+            packed at all).
     """
     matrix = weight.detach().reshape(rows, columns)
     if fmt.bits == 32:
@@ -64,11 +65,18 @@ def pack_weight(weight: Tensor, fmt: Format, rows: int, columns: int) -> PackedW
             )
         tensors = {"half": half.reshape(weight.shape).contiguous()}
     else:
-        codes = round_to_nearest(matrix, fmt)
+        codes = round_weights(matrix, fmt)
         tensors = {"codes": pack(codes.values, fmt.bits), "scales": codes.scales}
         if codes.zero_points is not None:
             tensors["zeros"] = pack(codes.zero_points, fmt.bits)
-    return PackedWeight(fmt, tuple(weight.shape), rows, columns, weight.dtype, tensors)
+    packed = PackedWeight(fmt, tuple(weight.shape), rows, columns, weight.dtype, tensors)
+    # A scale rounded up can lift the largest float16 weights beyond float16.
+    if weight.dtype == torch.float16 and not bool(torch.isfinite(packed.unpacked()).all()):
+        raise FormatError(
+            f"a weight of {float(matrix.abs().max()):.3g} becomes infinite in float16 at "
+            f"{fmt.name}; keep this unit at 32 bits"
+        )
+    return packed
 
 
 def unpack_weight(

@@ -44,31 +44,32 @@ class SensitivityTable:
     mode: str = "measured"
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, object]:
+        """The table as JSON values; the file is exactly this."""
+        return {
+            "schema_version": 1,
+            "mode": self.mode,
+            "output": self.output,
+            "output_power": self.output_power,
+            "samples": self.samples,
+            "model_fingerprint": self.model_fingerprint,
+            "calibration_fingerprint": self.calibration_fingerprint,
+            "units": {
+                unit: {
+                    fmt.name: {"error": e.error, "error_se": e.error_se, "samples": e.samples}
+                    for fmt, e in row.items()
+                }
+                for unit, row in self.entries.items()
+            },
+            "refused": [
+                {"unit": unit, "format": name, "reason": reason}
+                for (unit, name), reason in self.refused.items()
+            ],
+        }
+
     def save(self, path: str | Path) -> None:
         """Write the table as JSON, whole or not at all."""
-        write_json_atomic(
-            path,
-            {
-                "schema_version": 1,
-                "mode": self.mode,
-                "output": self.output,
-                "output_power": self.output_power,
-                "samples": self.samples,
-                "model_fingerprint": self.model_fingerprint,
-                "calibration_fingerprint": self.calibration_fingerprint,
-                "units": {
-                    unit: {
-                        fmt.name: {"error": e.error, "error_se": e.error_se, "samples": e.samples}
-                        for fmt, e in row.items()
-                    }
-                    for unit, row in self.entries.items()
-                },
-                "refused": [
-                    {"unit": unit, "format": name, "reason": reason}
-                    for (unit, name), reason in self.refused.items()
-                ],
-            },
-        )
+        write_json_atomic(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> SensitivityTable:
