@@ -29,6 +29,30 @@ def apply(plan: Plan, model: nn.Module) -> nn.Module:
         PlanError: if the plan is for other weights, names a unit that the model lacks, or `model`
             was applied to already.
     """
+    stored = check_fits(plan, model)
+    packed: dict[str, PackedWeight] = {}
+    for name, layer in plan.layers.items():
+        if layer.bits != 32:
+            try:
+                packed[name] = pack_weight(stored[name].tensor, layer.format, *layer.matrix)
+            except FormatError as error:
+                raise PlanError(
+                    f"layer {name!r:.100} cannot be stored as planned: {error}"
+                ) from error
+    quantized = copied(model, shared=[stored[name].tensor for name in packed])
+    for name, weight in packed.items():
+        replace_parameter(quantized, stored[name].names, weight)
+    set_origin(quantized, plan.model.fingerprint)
+    return quantized
+
+
+def check_fits(plan: Plan, model: nn.Module) -> dict[str, StoredTensor]:
+    """The model's stored tensors by name, if the plan is for exactly this model.
+
+    Raises:
+        PlanError: if the plan is for other weights, names a unit that the model lacks, or `model`
+            was applied to already.
+    """
     if origin(model) is not None:
         raise PlanError(
             f"{type(model).__name__} holds packed weights of a plan already; apply plans to the "
@@ -42,21 +66,9 @@ def apply(plan: Plan, model: nn.Module) -> nn.Module:
             "search again for this model"
         )
     stored = {item.names[0]: item for item in stored_tensors(model)}
-    packed: dict[str, PackedWeight] = {}
     for name, layer in plan.layers.items():
-        item = _checked(name, layer, stored)
-        if layer.bits != 32:
-            try:
-                packed[name] = pack_weight(item.tensor, layer.format, *layer.matrix)
-            except FormatError as error:
-                raise PlanError(
-                    f"layer {name!r:.100} cannot be stored as planned: {error}"
-                ) from error
-    quantized = copied(model, shared=[stored[name].tensor for name in packed])
-    for name, weight in packed.items():
-        replace_parameter(quantized, stored[name].names, weight)
-    set_origin(quantized, found)
-    return quantized
+        _check_layer(name, layer, stored)
+    return stored
 
 
 def copied(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
@@ -98,7 +110,7 @@ def _notes(model: nn.Module) -> dict[str, Any]:
     return model.meta if isinstance(model, GraphModule) else model.__dict__
 
 
-def _checked(name: str, layer: Layer, stored: dict[str, StoredTensor]) -> StoredTensor:
+def _check_layer(name: str, layer: Layer, stored: dict[str, StoredTensor]) -> None:
     item = stored.get(name)
     if item is None or not item.is_parameter:
         raise PlanError(
@@ -110,4 +122,3 @@ def _checked(name: str, layer: Layer, stored: dict[str, StoredTensor]) -> Stored
             f"the plan has layer {name!r:.100} with shape {tuple(layer.shape)!r:.60} as a matrix "
             f"{layer.matrix!r:.60}, but the model's has shape {shape}; search again for this model"
         )
-    return item

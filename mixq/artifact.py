@@ -1,7 +1,8 @@
 """Artifact: a quantized model's tensors in one safetensors file, packed, without pickle.
 
-The file's metadata hold two strings: `mixq`, JSON that says which tensors are packed and how, and
-`mixq.sha256`, a checksum of that JSON and of every tensor.
+The file's metadata hold one string, `mixq`: the SHA-256 of what follows and of every tensor, a
+space, and JSON that says which tensors are packed and how. It is one because safetensors writes
+several in an order that differs from run to run.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from mixq.quantize.weights import PackedWeight, tensor_specs
 
 VERSION: Final = 1
 _KEY: Final = "mixq"
-_CHECKSUM: Final = "mixq.sha256"
 _OTHER: Final = "pass the architecture it was made from"
 
 Size = Annotated[int, Field(ge=1, le=1 << 62)]
@@ -78,7 +78,7 @@ def save(model: nn.Module, path: str | Path) -> int:
     }
     header = {"version": VERSION, "origin": made_from, "units": _units(model, tensors)}
     text = json.dumps(header, sort_keys=True)
-    metadata = {_KEY: text, _CHECKSUM: _checksum(text, tensors)}
+    metadata = {_KEY: f"{_checksum(text, tensors)} {text}"}
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
@@ -170,19 +170,19 @@ def _read(path: Path, where: str) -> tuple[_Header, dict[str, Tensor]]:
             metadata: dict[str, str] = file.metadata() or {}
             names: list[str] = file.keys()
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # torch maps the file
         raise ArtifactError(
             f"{where} is damaged or not a safetensors file: {one_line(error)}; save it again"
         ) from error
-    text = metadata.get(_KEY)
-    if text is None:
+    if _KEY not in metadata:
         raise ArtifactError(f"{where} is a safetensors file, but mixq did not write it")
+    checksum, _, text = metadata[_KEY].partition(" ")
     data = parse_json(text, ArtifactError, f"the header of {where}")
     try:
         header = _Header.model_validate(data)
     except ValidationError as error:
         raise ArtifactError(f"the header of {where}: {first_problem(error)}") from error
-    if metadata.get(_CHECKSUM) != _checksum(text, tensors):
+    if checksum != _checksum(text, tensors):
         raise ArtifactError(
             f"{where} is damaged: its content does not match its checksum; save or copy it again"
         )

@@ -12,7 +12,7 @@ from typing import Self, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from mixq.errors import CalibrationError, UsageError
+from mixq.errors import CalibrationError, MixqError, UsageError
 
 Batch: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 """One positional argument of forward, all positional ones, or all keyword arguments by name."""
@@ -166,13 +166,19 @@ def repeat_sample(calibration: Calibration, count: int) -> Batch:
     """A batch of `count` samples, all the first one: what a workload of that size looks like.
 
     Raises:
-        UsageError: if `count` is not positive.
+        UsageError: if `count` is not positive, or so many samples find no room in memory.
     """
     if count < 1:
         raise UsageError(f"the batch size is {count}, but a workload has at least one sample")
 
     def repeated(item: Tensor) -> Tensor:
-        return item.repeat_interleave(count, dim=0)
+        try:
+            return item.repeat_interleave(count, dim=0)
+        except (RuntimeError, ValueError, OverflowError) as error:
+            raise UsageError(
+                f"the batch size is {count}, but so many samples of {tuple(item.shape[1:])} find "
+                "no room in memory; choose a smaller one"
+            ) from error
 
     first = calibration.take(1).batches[0]
     if isinstance(first, Tensor):
@@ -202,7 +208,9 @@ def call(model: nn.Module, batch: Batch) -> object:
         if isinstance(batch, dict):
             return model(**batch)
         return model(*batch) if isinstance(batch, tuple) else model(batch)
-    except (TypeError, RuntimeError, ValueError, IndexError) as error:
+    except MixqError:
+        raise
+    except Exception as error:  # a user's model may raise anything; it is reported, not swallowed
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise CalibrationError(
             f"model {type(model).__name__} does not take the calibration batch "

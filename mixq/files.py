@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from mixq.errors import MixqError, OutputError
+
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def one_line(text: object, limit: int = 300) -> str:
@@ -119,13 +123,17 @@ def read_bounded(path: str | Path, limit_bytes: int, error: type[MixqError], wha
 
 
 def parse_json(text: str, error: type[MixqError], what: str) -> object:
-    """The value of a JSON text, with NaN, infinity and absurd nesting refused.
+    """The value of a JSON text, with NaN, infinity, half characters and absurd nesting refused.
 
     Raises:
         error: if `text` is not JSON.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        value: object = json.loads(text, parse_constant=_refuse_constant)
+        if _SURROGATE.search(text):
+            # JSON can spell half of a surrogate pair, which nothing can print or write again.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
     except (ValueError, RecursionError) as problem:
         raise error(
             f"{one_line(what)} is not valid JSON: {one_line(problem)}; it may be truncated"

@@ -24,7 +24,8 @@ def check_plan(plan: Plan) -> list[str]:
         if layer.bits != 32 and layer.weight_bytes != layer.format.stored_bytes(rows, columns):
             raise PlanError(
                 f"layer {name!r:.100} says {layer.weight_bytes} bytes, but {rows} x {columns} in "
-                f"{layer.format.name} takes {layer.format.stored_bytes(rows, columns)}; search again"
+                f"{layer.format.name} takes {layer.format.stored_bytes(rows, columns)}; "
+                "search again"
             )
     layers = sum(layer.weight_bytes for layer in plan.layers.values())
     predicted = plan.predicted
@@ -60,7 +61,9 @@ def _demands(plan: Plan) -> list[tuple[str, float, float, bool]]:
         "max_size_bytes": (predicted.weight_bytes, False),
         "max_latency_s": (predicted.latency_s, False),
         "min_speedup": (
-            predicted.baseline_latency_s / predicted.latency_s if predicted.latency_s else math.inf,
+            predicted.baseline_latency_s / predicted.latency_s
+            if predicted.latency_s
+            else math.inf,
             True,
         ),
         "max_memory_bytes": (predicted.peak_memory_bytes, False),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import mixq
+from mixq import __version__
 from mixq.graph.units import WeightUnit
 from mixq.plan import (
     CertificateInfo,
@@ -45,7 +45,7 @@ def assemble(
     assignment = chosen.proposal.assignment
     power = sensitivity.output_power
     return Plan(
-        mixq_version=mixq.__version__,
+        mixq_version=__version__,
         seed=seed,
         model=ModelInfo(
             name=name,

@@ -161,7 +161,7 @@ def _conflicts(problem: Problem, limits: Limits) -> list[str]:
         if least <= getattr(limits, name):
             return []
         shift, unit = _unit(name)
-        text = _rounded(least, shift, up=True)
+        text = rounded(least, shift, up=True)
         hints.append(f"with the others met, {_NOUNS[name]} is at least {text}{unit}")
     return hints or ["no two of them leave room for the rest"]
 
@@ -175,15 +175,15 @@ def _range(problem: Problem, name: str, baseline_latency_s: float | None) -> str
     high = getattr(problem.extreme(quantity, largest=True), quantity)
     if name == "compression":
         worst, best = problem.original_bytes / high, problem.original_bytes / low
-        return f"{_rounded(worst, up=False)} to {_rounded(best, up=False)}"
+        return f"{rounded(worst, up=False)} to {rounded(best, up=False)}"
     if name == "min_speedup":
         baseline_s = _baseline(baseline_latency_s)
         ends = [baseline_s / value if value > 0 else math.inf for value in (high, low)]
-        return f"{_rounded(ends[0], up=False)} to {_rounded(ends[1], up=False)}"
+        return f"{rounded(ends[0], up=False)} to {rounded(ends[1], up=False)}"
     if name == "max_memory_bytes":
         low, high = low + problem.constant_memory_bytes, high + problem.constant_memory_bytes
     shift, unit = _unit(name)
-    return f"{_rounded(low, shift, up=True)} to {_rounded(high, shift, up=True)}{unit}"
+    return f"{rounded(low, shift, up=True)} to {rounded(high, shift, up=True)}{unit}"
 
 
 def _unit(name: str) -> tuple[int, str]:
@@ -198,7 +198,7 @@ def _asked(name: str, value: float) -> str:
     return f"{_OPTIONS[name]} {float(Decimal(repr(value)).scaleb(shift)):.6g}{unit}"
 
 
-def _rounded(value: float, shift: int = 0, *, up: bool) -> str:
+def rounded(value: float, shift: int = 0, *, up: bool) -> str:
     """Four digits of value x 10^shift, rounded up or down."""
     if not math.isfinite(value):
         return "any"

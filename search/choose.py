@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from mixq.search.problem import Limits
 from mixq.search.trials import Trial, paired_difference
 
+Accept: TypeAlias = Callable[[Trial], bool]
+"""Whether a measured plan keeps a demand that totals do not tell, such as one on a metric."""
 
-def choose(trials: Sequence[Trial], limits: Limits) -> Trial | None:
-    """The best of the measured plans that keep the limits; None if none does.
+
+def choose(trials: Sequence[Trial], limits: Limits, accept: Accept | None = None) -> Trial | None:
+    """The best of the measured plans that keep every demand; None if none does.
 
     If bytes or latency are limited, plans are ranked by their error on calibration data, and the
     optimum of the added errors goes first unless another beats it by more than the noise: among
     several plans that are equally good, the luckiest on calibration data is rarely the best on
-    other data. If only the error is limited, the smallest plan goes first.
+    other data. Otherwise the smallest plan goes first.
 
-    Then the guard: a plan that errs more than a feasible uniform one of no more bytes, on
-    held-out data if there are any, is passed over. A uniform plan passes that test itself
-    unless a smaller uniform one beats it, so that something always passes.
+    Then the guard: a plan that errs more than a uniform one that keeps the demands too and takes
+    no more bytes, on held-out data if there are any, is passed over. A uniform plan passes that
+    test itself unless a smaller uniform one beats it, so that something always passes.
+
+    `accept` is asked in the order of the ranking, and only as often as the choice needs.
     """
-    feasible = [trial for trial in trials if _keeps(trial, limits)]
-    uniform = [trial for trial in feasible if trial.proposal.kind == "uniform"]
-    for trial in _ranked(feasible, limits):
-        if all(trial.judged_error <= rival.judged_error for rival in rivals(trial, uniform)):
+    accepts = accept or (lambda trial: True)
+    kept = [trial for trial in trials if keeps(trial, limits)]
+    uniform = [trial for trial in kept if trial.proposal.kind == "uniform"]
+    for trial in _ranked(kept, limits):
+        better = [r for r in rivals(trial, uniform) if r.judged_error < trial.judged_error]
+        if accepts(trial) and not any(map(accepts, better)):
             return trial
     return None
 
 
-def rivals(trial: Trial, uniform: Sequence[Trial]) -> list[Trial]:
-    """The uniform plans of no more bytes."""
-    return [rival for rival in uniform if rival.totals.weight_bytes <= trial.totals.weight_bytes]
-
-
-def _keeps(trial: Trial, limits: Limits) -> bool:
+def keeps(trial: Trial, limits: Limits) -> bool:
     """Whether a trial keeps the limits, by its measured and not its predicted error."""
     totals = trial.totals
     return (
@@ -43,24 +46,26 @@ def _keeps(trial: Trial, limits: Limits) -> bool:
     )
 
 
-def _ranked(feasible: Sequence[Trial], limits: Limits) -> list[Trial]:
-    """Best first; see `choose`."""
-    if limits.objective != "error":
-        return sorted(
-            feasible,
-            key=lambda t: (t.totals.weight_bytes, t.measured.error, t.proposal.name),
-        )
-    ranked = sorted(
-        feasible, key=lambda t: (t.measured.error, t.totals.weight_bytes, t.proposal.name)
-    )
-    for optimum in (trial for trial in ranked if trial.proposal.kind == "additive"):
-        better = [t for t in ranked if beats(t, optimum)]
-        rest = [t for t in ranked if t is not optimum and t not in better]
-        return [*better, optimum, *rest]
-    return ranked
+def rivals(trial: Trial, uniform: Sequence[Trial]) -> list[Trial]:
+    """The uniform plans of no more bytes."""
+    return [rival for rival in uniform if rival.totals.weight_bytes <= trial.totals.weight_bytes]
 
 
 def beats(trial: Trial, incumbent: Trial) -> bool:
     """Whether a plan's calibration error is lower by more than two standard errors."""
     difference = paired_difference(trial.errors, incumbent.errors)
     return difference.error < -2 * difference.error_se
+
+
+def _ranked(kept: Sequence[Trial], limits: Limits) -> list[Trial]:
+    """Best first; see `choose`."""
+    if limits.objective != "error":
+        return sorted(
+            kept, key=lambda t: (t.totals.weight_bytes, t.measured.error, t.proposal.name)
+        )
+    ranked = sorted(kept, key=lambda t: (t.measured.error, t.totals.weight_bytes, t.proposal.name))
+    for optimum in (trial for trial in ranked if trial.proposal.kind == "additive"):
+        better = [trial for trial in ranked if beats(trial, optimum)]
+        rest = [trial for trial in ranked if trial is not optimum and trial not in better]
+        return [*better, optimum, *rest]
+    return ranked

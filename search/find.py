@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mixq.errors import InfeasibleError
 from mixq.formats import Format
-from mixq.search.budget import Budget
+from mixq.search.bisection import bisect_size
+from mixq.search.budget import Budget, rounded
 from mixq.search.certificate import Certificate
-from mixq.search.choose import choose, rivals
+from mixq.search.choose import Accept, choose, keeps, rivals
 from mixq.search.frontier import Frontier
-from mixq.search.metric import Judge, smallest_within_drop
+from mixq.search.metric import Judge
 from mixq.search.milp import minimise, solve
 from mixq.search.problem import Limits, Problem
 from mixq.search.proposals import budget_proposals, uniform_proposals
@@ -49,34 +50,31 @@ def find(
 ) -> Found:
     """Measure the uniform plans and the best proposals, and choose.
 
+    Under a limit on bytes or latency the plans of least added error are measured, up to `trials`
+    of them. Without one the smallest plan is sought whose measured error and metric are good
+    enough, in a fixed number of steps. Errors that only add up are never held against a demand.
+
     Raises:
         InfeasibleError: if no measured plan keeps the error or the metric demand.
     """
-    uniform = session.run(uniform_proposals(session.problem))
-    max_drop = budget.max_metric_drop
-    if judge is not None and max_drop is not None and limits.objective != "error":
-        chosen, measured = smallest_within_drop(session, limits, judge, max_drop, session.progress)
-        chosen = _smaller_uniform(chosen, uniform, limits, judge, max_drop)
-        size = Limits(weight_bytes=chosen.totals.weight_bytes)
-        optimum = solve(session.problem, size, frontier=frontier)
-        return _found(chosen, uniform, measured, optimum.certificate, size)
-    optimum = solve(session.problem, limits, frontier=frontier)
-    proposals = budget_proposals(
-        session.problem, limits, optimum.assignment, _highs, trials=trials, seed=seed
-    )
-    measured = session.run(proposals)
-    best = choose([*uniform, *measured], limits)
+    problem = session.problem
+    accept = _acceptance(judge, budget.max_metric_drop)
+    uniform = session.run(uniform_proposals(problem))
+    summed = replace(limits, error=None)
+    if limits.objective == "error":
+        optimum = solve(problem, summed, frontier=frontier).assignment
+        measured = session.run(
+            budget_proposals(problem, summed, optimum, _highs, trials=trials, seed=seed)
+        )
+    else:
+        measured = bisect_size(session, lambda t: keeps(t, limits) and accept(t), frontier)
+    best = choose([*uniform, *measured], limits, accept)
     if best is None:
-        raise _error_out_of_reach([*uniform, *measured], limits)
-    if judge is not None and max_drop is not None:
-        drop = judge.drop(best.proposal.assignment)
-        if drop > max_drop:
-            raise InfeasibleError(
-                f"--max-metric-drop {max_drop:g} cannot be met together with the other demands: "
-                f"the best plan within them drops {judge.primary()} by {drop:g}; relax one",
-                {"max_metric_drop": f"{drop:g} or more"},
-            )
-    return _found(best, uniform, measured, optimum.certificate, limits)
+        raise _out_of_reach([*uniform, *measured], limits, budget, judge)
+    if limits.objective != "error":
+        summed = Limits(weight_bytes=best.totals.weight_bytes)
+    certificate = solve(problem, summed, frontier=frontier).certificate
+    return _found(best, uniform, measured, certificate, summed)
 
 
 def _highs(problem: Problem, limits: Limits) -> dict[str, Format]:
@@ -84,24 +82,31 @@ def _highs(problem: Problem, limits: Limits) -> dict[str, Format]:
     return minimise(problem, limits.objective, limits).assignment
 
 
-def _smaller_uniform(
-    chosen: Trial, uniform: Sequence[Trial], limits: Limits, judge: Judge, max_drop: float
-) -> Trial:
-    """The smallest uniform plan that keeps the metric demand, if it is no larger than `chosen`."""
-    kept = [
-        trial
-        for trial in rivals(chosen, uniform)
-        if limits.allow(trial.totals) and judge.drop(trial.proposal.assignment) <= max_drop
-    ]
-    return min(kept, key=lambda trial: trial.totals.weight_bytes, default=chosen)
+def _acceptance(judge: Judge | None, max_drop: float | None) -> Accept:
+    if judge is None or max_drop is None:
+        return lambda trial: True
+    return lambda trial: judge.drop(trial.proposal.assignment) <= max_drop
 
 
-def _error_out_of_reach(measured: Sequence[Trial], limits: Limits) -> InfeasibleError:
-    least = min(trial.measured.error for trial in measured)
+def _out_of_reach(
+    measured: Sequence[Trial], limits: Limits, budget: Budget, judge: Judge | None
+) -> InfeasibleError:
+    """Why no measured plan is good enough: the error, or else the metric."""
+    within = [trial for trial in measured if keeps(trial, replace(limits, error=None))]
+    small = [trial for trial in within if keeps(trial, limits)]
+    together = " together with the other demands" if len(budget.to_dict()) > 1 else ""
+    if not small or judge is None or budget.max_metric_drop is None:
+        least = rounded(min(trial.measured.error for trial in within), up=True)
+        return InfeasibleError(
+            f"--max-error {limits.error or 0:g} cannot be met{together}: the least measured error "
+            f"is {least}; allow more, or wider formats with --bits",
+            {"max_error": f"{least} or more"},
+        )
+    drop = rounded(min(judge.drop(trial.proposal.assignment) for trial in small), up=True)
     return InfeasibleError(
-        f"--max-error {limits.error or 0:g} cannot be met together with the other demands: the "
-        f"least measured error is {least:.4g}; allow more, or relax another demand",
-        {"max_error": f"{least:.4g} or more"},
+        f"--max-metric-drop {budget.max_metric_drop:g} cannot be met{together}: the least measured "
+        f"drop of {judge.primary()} is {drop}; allow more, or wider formats with --bits",
+        {"max_metric_drop": f"{drop} or more"},
     )
 
 
@@ -127,11 +132,12 @@ def _found(
 
 def _uniform_notes(chosen: Trial, uniform: Sequence[Trial]) -> list[str]:
     """What to say when a uniform plan does as well."""
-    if chosen.proposal.kind == "uniform":
-        return [
-            f"{chosen.proposal.name} bit already meets the demands, and no measured mix of no "
-            "more bytes is better: a mixed plan buys nothing here"
-        ]
+    for rival in uniform:
+        if rival.proposal.assignment == chosen.proposal.assignment:
+            return [
+                f"{rival.proposal.name} bit already meets the demands, and no measured mix of no "
+                "more bytes is better: a mixed plan buys nothing here"
+            ]
     return [
         f"{rival.proposal.name} bit is as good within the noise of the data, at "
         f"{rival.totals.compression:.2f}x"

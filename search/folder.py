@@ -6,26 +6,61 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from mixq.errors import OutputError
-from mixq.files import parse_json, read_bounded, write_json_atomic
+from mixq.files import one_line, parse_json, read_bounded, write_json_atomic
 
 RUN: Final = "run.json"
 LOCK: Final = ".mixq.lock"
-OURS: Final = (
-    RUN, "plan.json", "sensitivity.json", "sensitivity.csv", "frontier.json", "frontier.csv",
+RESULTS: Final = (
+    "plan.json", "sensitivity.json", "sensitivity.csv", "frontier.json", "frontier.csv",
     "pareto.html", "pareto.png", "study.journal",
 )  # fmt: skip
-"""Files that a run writes; --overwrite deletes these, and measurements-*.jsonl, and no others."""
+"""Files that a run leaves beside run.json and measurements-*.jsonl; --overwrite deletes all of
+these and no others."""
+LARGEST_RUN: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that this process has locked, and what the run in it is of.
+
+    Attributes:
+        identity: `model` and, once a search has been there, `hardware`, with their fingerprints.
+    """
+
+    path: Path
+    identity: Mapping[str, str]
+
+    @property
+    def state(self) -> str | None:
+        """The state in run.json; None if there is none that can be read."""
+        state = (_read(self.path) or {}).get("state")
+        return state if isinstance(state, str) else None
+
+    def write(self, state: str, facts: Mapping[str, object] | None = None) -> Path:
+        """Write run.json: which run the folder holds, how far it is, and what it was asked.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        run = self.path / RUN
+        known = {"schema_version": 1, "identity": dict(self.identity), "state": state}
+        write_json_atomic(run, known | dict(facts or {}))
+        return run
 
 
 @contextmanager
 def run_folder(
     path: str | Path, identity: Mapping[str, str], *, overwrite: bool = False
-) -> Iterator[Path]:
+) -> Iterator[RunFolder]:
     """The folder of a run, made if need be and locked while the block runs.
+
+    A folder that holds a finished run keeps its run.json until `RunFolder.write` replaces it, so
+    that a request that is refused changes nothing.
 
     Args:
         path: the folder.
@@ -42,48 +77,81 @@ def run_folder(
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise OutputError(
-            f"folder {folder} cannot be written: {error.strerror or error}; "
+            f"folder {one_line(folder)} cannot be written: {error.strerror or error}; "
             "choose another with --output"
         ) from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                f"folder {folder} is in use by another mixq; wait for it or choose another "
-                "with --output"
-            ) from error
-        _claim(folder, identity, overwrite=overwrite)
-        yield folder
+        _lock(handle, folder)
+        yield _claimed(folder, identity, overwrite=overwrite)
     finally:
         os.close(handle)
 
 
-def _claim(folder: Path, identity: Mapping[str, str], *, overwrite: bool) -> None:
-    run = folder / RUN
-    if run.exists():
-        data = parse_json(read_bounded(run, 1 << 20, OutputError, "run"), OutputError, str(run))
-        known = data.get("identity") if isinstance(data, dict) else None
-        if known != dict(identity):
-            differs = [
-                key
-                for key, value in identity.items()
-                if not isinstance(known, dict) or known.get(key) != value
-            ]
-            if not overwrite:
-                raise OutputError(
-                    f"folder {folder} holds the run of another {' and '.join(differs)}; choose "
-                    "another with --output, or replace it with --overwrite"
-                )
-            _clear(folder)
-    write_json_atomic(run, {"schema_version": 1, "identity": dict(identity), "state": "running"})
-
-
-def _clear(folder: Path) -> None:
+def _lock(handle: int, folder: Path) -> None:
     try:
-        for name in OURS:
-            (folder / name).unlink(missing_ok=True)
-        for path in folder.glob("measurements-*.jsonl"):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(
+            f"folder {one_line(folder)} is in use by another mixq; wait for it or choose another "
+            "with --output"
+        ) from error
+    except OSError as error:  # some network file systems know no locks
+        raise OutputError(
+            f"folder {one_line(folder)} cannot be locked: {error.strerror or error}; choose one "
+            "on a local disk with --output"
+        ) from error
+
+
+def _claimed(folder: Path, identity: Mapping[str, str], *, overwrite: bool) -> RunFolder:
+    """The folder as this run's; refused if it is another's."""
+    known = (_read(folder) or {}).get("identity")
+    known = known if isinstance(known, dict) else {}
+    differs = [key for key, value in identity.items() if known.get(key, value) != value]
+    held = _held(folder)
+    if held and (differs or not known):
+        if not overwrite:
+            what = (
+                f"the run of another {' and '.join(differs)}"
+                if differs
+                else f"{held[0].name}, but no readable {RUN} that says what it is of"
+            )
+            raise OutputError(
+                f"folder {one_line(folder)} holds {what}; choose another with --output, or "
+                "replace it with --overwrite"
+            )
+        _clear(folder, held)
+    # A run that was refused before it measured anything left nothing worth protecting.
+    claimed = RunFolder(folder, dict(identity) if differs else {**known, **identity})
+    if claimed.identity != known:
+        claimed.write("running")
+    return claimed
+
+
+def _read(folder: Path) -> dict[str, object] | None:
+    """The object in run.json; None if there is none or it is damaged."""
+    run = folder / RUN
+    try:
+        data = parse_json(
+            read_bounded(run, LARGEST_RUN, OutputError, "run"), OutputError, str(run)
+        )
+    except OutputError:
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _held(folder: Path) -> list[Path]:
+    """What a run has left in the folder, run.json aside."""
+    named = [folder / name for name in RESULTS]
+    kept = [path for path in named if path.exists() or path.is_symlink()]
+    return [*kept, *sorted(folder.glob("measurements-*.jsonl"))]
+
+
+def _clear(folder: Path, held: list[Path]) -> None:
+    try:
+        for path in held:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"folder {folder} cannot be cleared: {error.strerror}") from error
+        raise OutputError(
+            f"folder {one_line(folder)} cannot be cleared: {error.strerror or error}; choose "
+            "another with --output"
+        ) from error

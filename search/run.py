@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING
 
 from mixq.calibration import Calibration
 from mixq.errors import UsageError
+from mixq.graph.state import fingerprint
 from mixq.plan import Plan
 from mixq.profiles import Profile
 from mixq.profiles import load as load_profile
 from mixq.progress import Progress, silent
 from mixq.search.analysis import Layout, lay_out, measure_sensitivity
 from mixq.search.assemble import assemble
-from mixq.search.budget import Budget, check_feasible
+from mixq.search.budget import check_feasible
 from mixq.search.find import find
+from mixq.search.folder import run_folder
 from mixq.search.frontier import Frontier, build_frontier
-from mixq.search.metric import Evaluate, Judge
+from mixq.search.metric import Judge
+from mixq.search.request import DEFAULT_BITS, DEFAULT_TRIALS, Request, demands
 from mixq.search.session import Session, study_name
-from mixq.search.study import ProposalSampler, open_storage, open_study
+from mixq.search.storage import open_storage
+from mixq.search.study import ProposalSampler, open_study
 from mixq.search.trials import Trial
+from mixq.sensitivity.compare import Evaluate
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.table import SensitivityTable
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from torch import nn
-
-DEFAULT_BITS = (32, 8, 4, 2)
-DEFAULT_TRIALS = 8
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,13 @@ def search(
     batch_size: int = 1,
     threads: int | None = None,
     name: str | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     storage: str | None = None,
     progress: Progress = silent,
 ) -> SearchResult:
-    """Find the plan of least output error that meets every demand; or of fewest bytes, if only
-    an error or a metric drop is demanded.
+    """Find the plan of least output error that meets every demand.
 
-    The model is not changed. The last quarter of the calibration samples is held out: it judges
+    If only an error or a metric drop is demanded, find the smallest plan instead. The model is not changed. The last quarter of the calibration samples is held out: it judges
     plans and is never searched on. A plan that comes back is never worse, on held-out data, than
     a uniform plan of no more bytes.
 
@@ -105,12 +106,13 @@ def search(
         tie: patterns; the units that match one take one format together.
         evaluate: metrics of a model on labelled data; its attribute `primary` names the headline
             metric, `higher_is_better` (default True) says which way is better.
-        trials: plans to measure beside the uniform ones.
+        trials: plans of least added error to measure beside the uniform ones.
         seed: the same seed gives the same plan.
         batch_size: samples per forward pass of the predicted workload.
         threads: of the predicted workload; by default the profile's.
         name: of the model, for the plan; by default its class.
-        folder: where measurements and the study are kept, so that a run can go on.
+        folder: where measurements and the study are kept, so that a run can go on; it is locked
+            meanwhile, and refused if it holds another model's or chip's run.
         storage: database URL for the study instead of the folder's journal.
         progress: is told how far it is.
 
@@ -118,24 +120,64 @@ def search(
         InfeasibleError: if no plan meets all demands, with what is feasible.
         MixqError: for anything else that is refused; nothing measured is lost.
     """
-    budget = Budget(
-        compression=target_compression,
-        max_size_bytes=_scaled(max_size_mb, 1e6, int),
-        max_latency_s=_scaled(max_latency_ms, 1e-3, float),
-        min_speedup=min_speedup,
-        max_memory_bytes=_scaled(max_memory_mb, 1e6, int),
-        max_error=max_error,
-        max_metric_drop=max_metric_drop,
-    )
-    _check_request(budget, evaluate, trials)
-    profile = hardware if isinstance(hardware, Profile) else load_profile(hardware)
-    tuning, heldout = Calibration.of(calibration).split()
-    layout = lay_out(
-        model, tuning, profile, bits=bits, pins=pin or {}, ties=tie,
-        batch_size=batch_size, threads=threads,
+    budget = demands(
+        target_compression=target_compression, max_size_mb=max_size_mb,
+        max_latency_ms=max_latency_ms, min_speedup=min_speedup, max_memory_mb=max_memory_mb,
+        max_error=max_error, max_metric_drop=max_metric_drop,
     )  # fmt: skip
+    request = Request(budget, tuple(bits), pin or {}, tie, trials, seed, batch_size, threads)
+    profile = hardware if isinstance(hardware, Profile) else load_profile(hardware)
+    subject = Subject(
+        model, Calibration.of(calibration), profile, evaluate, name or type(model).__name__
+    )
+    if folder is None:
+        return run(request, subject, storage=storage, progress=progress)
+    with run_folder(folder, subject.identity) as held:
+        return run(request, subject, folder=held.path, storage=storage, progress=progress)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is searched: a model, the data it is measured on, and the chip it is for.
+
+    Attributes:
+        name: of the model, for the plan.
+    """
+
+    model: nn.Module
+    calibration: Calibration
+    profile: Profile
+    evaluate: Evaluate | None
+    name: str
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What a run folder must be of, to go on in it."""
+        return {"model": fingerprint(self.model), "hardware": self.profile.fingerprint}
+
+
+def run(
+    request: Request,
+    subject: Subject,
+    *,
+    folder: Path | None = None,
+    storage: str | None = None,
+    progress: Progress = silent,
+) -> SearchResult:
+    """Search in a folder that the caller has locked, or in none; see `search`."""
+    model, profile, budget = subject.model, subject.profile, request.budget
+    if budget.max_metric_drop is not None and subject.evaluate is None:
+        raise UsageError(
+            "--max-metric-drop needs labelled data, but the model came without an evaluation; "
+            "let the function of --model return (model, calibration, evaluate)"
+        )
+    tuning, heldout = subject.calibration.split()
+    layout = lay_out(
+        model, tuning, profile, bits=request.bits, pins=request.pins, ties=request.ties,
+        batch_size=request.batch_size, threads=request.threads,
+    )  # fmt: skip
+    # Demands on bytes and time are refused before anything is measured; errors are measured.
     baseline_latency_s = layout.costs.baseline_latency_s
-    # Demands on bytes and time are refused before anything is measured.
     check_feasible(layout.problem(), replace(budget, max_error=None), baseline_latency_s)
     references = {"calibration": Reference(model, tuning)}
     if heldout is not None:
@@ -144,27 +186,26 @@ def search(
         model, layout, tuning, references["calibration"], folder=folder, progress=progress
     )
     problem = layout.problem(sensitivity)
-    check_feasible(problem, budget, baseline_latency_s)
     sampler = ProposalSampler()
-    fingerprints = (layout.model_fingerprint, tuning.fingerprint, profile.fingerprint)
-    study = open_study(
-        open_storage(folder, storage), study_name(problem, *fingerprints), sampler
+    held = "" if heldout is None else heldout.fingerprint
+    name = study_name(
+        problem, layout.model_fingerprint, tuning.fingerprint, held, profile.fingerprint
     )
-    session = Session(
-        model, layout.graph.units, references, problem, study, sampler, progress
-    )
+    study = open_study(open_storage(folder, storage), name, sampler)
+    session = Session(model, layout.graph.units, references, problem, study, sampler, progress)
     frontier = build_frontier(problem)
+    evaluate = subject.evaluate
     judge = None if evaluate is None else Judge(model, layout.graph.units, evaluate)
     found = find(
         session, frontier, budget, budget.limits(problem, baseline_latency_s), judge,
-        trials=trials, seed=seed,
+        trials=request.trials, seed=request.seed,
     )  # fmt: skip
     plan = assemble(
-        name=name or type(model).__name__,
-        seed=seed,
+        name=subject.name,
+        seed=request.seed,
         layout=layout,
         profile=profile,
-        batch_size=batch_size,
+        batch_size=request.batch_size,
         budget=budget.to_dict(),
         sensitivity=sensitivity,
         chosen=found.chosen,
@@ -174,43 +215,11 @@ def search(
         notes=[*layout.graph.lost, *found.notes, *_data_notes(heldout)],
     )
     return SearchResult(
-        plan=plan,
-        frontier=frontier,
-        trials=found.trials,
-        chosen=found.chosen,
-        study=study,
-        sensitivity=sensitivity,
-        layout=layout,
+        plan, frontier, found.trials, found.chosen, study, sensitivity=sensitivity, layout=layout
     )
-
-
-def _check_request(budget: Budget, evaluate: Evaluate | None, trials: int) -> None:
-    if not budget.to_dict():
-        raise UsageError(
-            "no demand is given, so there is nothing to search for; give one, such as "
-            "--target-compression 6 (target_compression=6)"
-        )
-    if budget.max_metric_drop is not None and evaluate is None:
-        raise UsageError(
-            "--max-metric-drop needs labelled data, but the model came without an evaluation; "
-            "let the function of --model return (model, calibration, evaluate)"
-        )
-    if trials < 1:
-        raise UsageError(f"--trials is {trials}, but at least one plan has to be measured")
 
 
 def _data_notes(heldout: Calibration | None) -> list[str]:
     if heldout is not None:
         return []
     return ["one calibration sample cannot be split, so nothing is held out to judge the plan by"]
-
-
-N = TypeVar("N", int, float)
-
-
-def _scaled(value: float | None, factor: float, kind: Callable[[float], N]) -> N | None:
-    """A demand in SI units; what is no finite number is left for Budget to refuse."""
-    if value is None:
-        return None
-    scaled = value * factor
-    return kind(scaled) if math.isfinite(scaled) else cast("N", scaled)

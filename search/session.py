@@ -14,6 +14,7 @@ from mixq.search.study import ProposalSampler, run_trials
 from mixq.search.trials import Proposal, Trial
 from mixq.sensitivity.joint import joint_errors
 from mixq.sensitivity.reference import Reference
+from mixq.sensitivity.store import CODE_VERSION
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -52,9 +53,10 @@ class Session:
 def study_name(problem: Problem, *fingerprints: str) -> str:
     """Name of the study of a problem: the same weights, data and choices give the same name.
 
-    Budgets are not part of it: plans that were measured for one budget serve the next.
+    Budgets are not part of it: plans that were measured for one budget serve the next. The
+    fingerprints are those of everything that measured errors and prices depend on.
     """
-    digest = hashlib.sha256("|".join(fingerprints).encode())
+    digest = hashlib.sha256("|".join((CODE_VERSION, *fingerprints)).encode())
     for unit, choices in sorted(problem.choices.items()):
         listed = ",".join(f"{c.format.name}:{c.latency_s!r}" for c in choices)
         digest.update(f"|{unit}={listed}".encode())

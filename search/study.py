@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from contextlib import AbstractContextManager
+from typing import Any, Final, TypeAlias, TypeGuard
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from mixq.errors import OutputError, UsageError
+from mixq.errors import MixqError
 from mixq.progress import Progress, track
 from mixq.search.problem import Problem
+from mixq.search.storage import storage_problems
 from mixq.search.trials import Proposal, Trial
 
 STAGE: Final = "measuring plans"
-JOURNAL: Final = "study.journal"
 
-Measure = Callable[[Proposal], tuple[Sequence[float], Sequence[float] | None]]
+Errors: TypeAlias = tuple[Sequence[float], Sequence[float] | None]
 """Per-sample errors of a plan on calibration and on held-out data."""
+Measure: TypeAlias = Callable[[Proposal], Errors]
+Key: TypeAlias = tuple[tuple[str, str], ...]
+"""A plan as sorted (unit, format name) pairs."""
 
 
 class ProposalSampler(BaseSampler):
@@ -56,54 +58,32 @@ class ProposalSampler(BaseSampler):
         return self.next[param_name]
 
 
-def open_storage(folder: Path | None, url: str | None) -> BaseStorage:
-    """The storage of a run: a database by URL, else a journal in the folder, else memory.
+def open_study(storage: BaseStorage, name: str, sampler: BaseSampler) -> Study:
+    """The study of this name, made if need be.
 
-    A last journal line that a kill has torn is cut off, since Optuna refuses to open it, and a
-    lock that a killed process left is removed; the caller holds the folder's own lock.
+    Trials that a kill left running in a journal are failed; in a database they may be another
+    process's that is alive.
 
     Raises:
-        UsageError: if the database cannot be opened.
-        OutputError: if the journal cannot be written.
+        OutputError: if the storage cannot be written.
     """
-    if url is not None:
-        try:
-            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-        except Exception as error:  # SQLAlchemy's and the drivers' errors share no base
-            first = str(error).splitlines()[0]
-            raise UsageError(
-                f"--storage {url} cannot be opened: {first}; give a database URL like "
-                "sqlite:///study.db or leave it out"
-            ) from error
-    if folder is None:
-        return InMemoryStorage()
-    journal = folder / JOURNAL
-    try:
-        if journal.exists():
-            data = journal.read_bytes()
-            whole = data.rfind(b"\n") + 1
-            if whole < len(data):
-                os.truncate(journal, whole)
-        for lock in folder.glob(f"{JOURNAL}*.lock"):
-            lock.unlink(missing_ok=True)
-        return JournalStorage(JournalFileBackend(str(journal)))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{journal} cannot be opened: {error}; delete it to start over") from error
-
-
-def open_study(storage: BaseStorage, name: str, sampler: BaseSampler) -> Study:
-    """The study of this name, made if need be; trials that a kill left running are failed."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=storage,
-        sampler=sampler,
-        study_name=name,
-        directions=["minimize", "minimize", "minimize"],
-        load_if_exists=True,
-    )
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
+    with storage_problems(f"the study {name} cannot be opened"):
+        study = optuna.create_study(
+            storage=storage,
+            sampler=sampler,
+            study_name=name,
+            directions=["minimize", "minimize", "minimize"],
+            load_if_exists=True,
+        )
+        if isinstance(storage, JournalStorage):
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                study.tell(trial.number, state=TrialState.FAIL)
     return study
+
+
+def writing(study: Study) -> AbstractContextManager[None]:
+    """Around everything that writes to a study; see `storage_problems`."""
+    return storage_problems(f"the study {study.study_name} cannot be written")
 
 
 def run_trials(
@@ -114,48 +94,78 @@ def run_trials(
     measure: Measure,
     progress: Progress,
 ) -> list[Trial]:
-    """Measure every proposal that the study does not hold yet; all of them, in their order."""
+    """Measure every proposal that the study does not hold yet; all of them, in their order.
+
+    Raises:
+        OutputError: if the study cannot be written; what it holds stays.
+        MixqError: whatever `measure` raises; its trial is failed.
+    """
     distributions: dict[str, BaseDistribution] = {
         unit: CategoricalDistribution([choice.format.name for choice in choices])
         for unit, choices in problem.choices.items()
     }
-    done = {
-        tuple(sorted(trial.params.items())): trial
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if set(trial.params) == set(distributions)
-    }
+    with writing(study):
+        done = _finished(study, set(distributions))
     missing = [proposal for proposal in proposals if _key(proposal) not in done]
-    finished: dict[tuple[tuple[str, str], ...], Trial] = {}
     for proposal in track(
         missing, STAGE, len(proposals), progress, done=len(proposals) - len(missing)
     ):
         sampler.next = {unit: fmt.name for unit, fmt in proposal.assignment.items()}
-        asked = study.ask(distributions)
-        errors, heldout = measure(proposal)
-        totals = problem.evaluate(proposal.assignment)
-        asked.set_user_attr("name", proposal.name)
-        asked.set_user_attr("kind", proposal.kind)
-        asked.set_user_attr("errors", list(errors))
-        asked.set_user_attr("heldout_errors", None if heldout is None else list(heldout))
-        asked.set_user_attr("compression", totals.compression)
-        trial = Trial(proposal, totals, tuple(errors), None if heldout is None else tuple(heldout))
-        study.tell(asked, [trial.measured.error, totals.weight_bytes, totals.latency_s])
-        finished[_key(proposal)] = trial
-    return [
-        finished.get(_key(proposal)) or _restored(proposal, problem, done[_key(proposal)])
-        for proposal in proposals
-    ]
+        with writing(study):
+            asked = study.ask(distributions)
+        try:
+            errors = measure(proposal)
+        except MixqError:
+            with writing(study):
+                study.tell(asked, state=TrialState.FAIL)
+            raise
+        with writing(study):
+            _tell(study, asked, _trial(proposal, problem, errors))
+        done[_key(proposal)] = errors
+    return [_trial(proposal, problem, done[_key(proposal)]) for proposal in proposals]
 
 
-def _restored(proposal: Proposal, problem: Problem, frozen: FrozenTrial) -> Trial:
-    heldout = frozen.user_attrs["heldout_errors"]
-    return Trial(
-        proposal,
-        problem.evaluate(proposal.assignment),
-        tuple(frozen.user_attrs["errors"]),
-        None if heldout is None else tuple(heldout),
+def _finished(study: Study, units: set[str]) -> dict[Key, Errors]:
+    """Errors of the finished trials by plan, without trials that others have added."""
+    done: dict[Key, Errors] = {}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        errors, heldout = (trial.user_attrs.get(name) for name in ("errors", "heldout_errors"))
+        if (
+            set(trial.params) == units
+            and _numbers(errors)
+            and (heldout is None or _numbers(heldout))
+        ):
+            done[tuple(sorted(trial.params.items()))] = (errors, heldout)
+    return done
+
+
+def _numbers(value: object) -> TypeGuard[list[float]]:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, float) and 0 <= item < math.inf for item in value)
     )
 
 
-def _key(proposal: Proposal) -> tuple[tuple[str, str], ...]:
+def _trial(proposal: Proposal, problem: Problem, errors: Errors) -> Trial:
+    tuning, heldout = errors
+    totals = problem.evaluate(proposal.assignment)
+    return Trial(proposal, totals, tuple(tuning), None if heldout is None else tuple(heldout))
+
+
+def _tell(study: Study, asked: optuna.Trial, trial: Trial) -> None:
+    heldout = trial.heldout_errors
+    for name, value in {
+        "name": trial.proposal.name,
+        "kind": trial.proposal.kind,
+        "compression": trial.totals.compression,
+        "errors": list(trial.errors),
+        "heldout_errors": None if heldout is None else list(heldout),
+    }.items():
+        asked.set_user_attr(name, value)
+    totals = trial.totals
+    study.tell(asked, [trial.measured.error, totals.weight_bytes, totals.latency_s])
+
+
+def _key(proposal: Proposal) -> Key:
     return tuple(sorted((unit, fmt.name) for unit, fmt in proposal.assignment.items()))

@@ -11,9 +11,9 @@ from mixq.formats import Format
 from mixq.search.problem import Totals
 from mixq.sensitivity.estimate import Estimate
 
-Kind = Literal["uniform", "additive", "tilted", "metric"]
+Kind = Literal["uniform", "additive", "tilted", "bisected"]
 """Where a plan came from: one width for all, the additive optimum, the optimum of tilted errors,
-or the bisection for a metric demand."""
+or the bisection for the smallest plan that is good enough."""
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ class Perplexity:
 
     windows: Tensor
     primary: ClassVar[str] = "perplexity"
+    higher_is_better: ClassVar[bool] = False
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:

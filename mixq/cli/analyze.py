@@ -28,13 +28,14 @@ def analyze(
 
     profile = load_profile(hardware)
     from mixq.graph.state import fingerprint
-    from mixq.report.folder import write_sensitivity
+    from mixq.report.folder import write_analysis
     from mixq.report.tables import sensitivity_table
     from mixq.search.analysis import analyze as run_analysis
     from mixq.search.folder import run_folder
 
     loaded, data = load_inputs(model, calibration)
-    identity = {"model": fingerprint(loaded.model), "hardware": profile.fingerprint}
+    # Sensitivities do not depend on the chip, so a search for any chip goes on from here.
+    identity = {"model": fingerprint(loaded.model)}
     with run_folder(output, identity, overwrite=overwrite) as folder:
         with progress_bar() as progress:
             layout, table = run_analysis(
@@ -44,10 +45,10 @@ def analyze(
                 bits=widths,
                 batch_size=batch_size,
                 threads=threads,
-                folder=folder,
+                folder=folder.path,
                 progress=progress,
             )
-        files = write_sensitivity(table, folder)
+        files = write_analysis(table, folder)
     if format is OutputFormat.json:
         show_json({**table.to_json(), "files": [str(file) for file in files]})
         return

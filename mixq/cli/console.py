@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from mixq.progress import Progress
 
+PIPE_WIDTH = 160
 LONGEST_LINE = 4000
 """Characters of a message; a terminal scrolls for longer ones and nobody reads them."""
 
@@ -35,17 +37,23 @@ class OutputFormat(StrEnum):
 
 def show(*results: RenderableType) -> None:
     """Print results for people on stdout; text is printed as it is, without markup."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
+    screen = Console()
+    rendered = _Rendered()
+    rendered.encoding = screen.encoding
+    console = Console(
+        file=rendered,
         # Wide enough for any table: a pipe has no width, and cut names are of no use to scripts.
-        console = Console(highlight=False, width=160)
-    with console.capture() as capture:
-        for result in results:
-            if isinstance(result, str):
-                console.print(Text(one_line(result, LONGEST_LINE)), soft_wrap=True)
-            else:
-                console.print(result)
-    _write(capture.get())
+        width=screen.width if screen.is_terminal else PIPE_WIDTH,
+        force_terminal=screen.is_terminal,
+        color_system="auto" if screen.is_terminal else None,
+        highlight=False,
+    )
+    for result in results:
+        if isinstance(result, str):
+            console.print(Text(one_line(result, LONGEST_LINE)), soft_wrap=True)
+        else:
+            console.print(result)
+    _write(rendered.getvalue())
 
 
 def show_json(value: object) -> None:
@@ -55,6 +63,8 @@ def show_json(value: object) -> None:
 
 def note(text: str) -> None:
     """Print a remark in one line on stderr."""
+    if sys.stderr is None:  # closed by whoever started us; print would take stdout instead
+        return
     line = one_line(" ".join(text.split()), LONGEST_LINE)
     with contextlib.suppress(OSError):  # a lost reader of remarks is no reason to stop
         print(line, file=sys.stderr, flush=True)
@@ -94,6 +104,12 @@ def progress_bar() -> Iterator[Progress]:
 
     with bars:
         yield report
+
+
+class _Rendered(StringIO):
+    """Text on its way to stdout; rich asks it which characters stdout can show."""
+
+    encoding = "utf-8"
 
 
 def _write(text: str) -> None:

@@ -20,7 +20,8 @@ def list_profiles(format: options.Format = OutputFormat.table) -> None:
 
     profiles = [load(name) for name in available()]
     if format is OutputFormat.json:
-        show_json({"profiles": [profile.name for profile in profiles]})
+        facts = ("name", "description", "default_runtime", "default_threads")
+        show_json({"profiles": [{fact: getattr(p, fact) for fact in facts} for p in profiles]})
         return
     show(profiles_table(profiles))
 
@@ -34,10 +35,10 @@ def show_profile(
 ) -> None:
     """Show a profile: rates, bandwidths, and the kernels of each runtime."""
     from mixq.profiles import load
-    from mixq.report.hardware import kernels_table, profile_facts
+    from mixq.report.hardware import kernels_table, profile_facts, profile_json
 
     profile = load(name)
     if format is OutputFormat.json:
-        show_json(profile.to_dict())
+        show_json(profile_json(profile))
         return
     show(profile_facts(profile), kernels_table(profile))

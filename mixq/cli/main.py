@@ -65,7 +65,7 @@ def _refuse_usage(error: typer.TyperException) -> int:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if not message:  # no command was given, and the help has been shown
         return status
-    return _refuse(f"{message} Try 'mixq --help'.", status)
+    return _refuse(f"{message.rstrip('.')}; try 'mixq --help'", status)
 
 
 def _interrupted() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 from mixq.cli.console import OutputFormat
 from mixq.errors import UsageError
+from mixq.files import one_line
 
 Model = Annotated[
     str | None,
@@ -30,9 +32,7 @@ Calibration = Annotated[
 ]
 Hardware = Annotated[
     str,
-    typer.Option(
-        "--hardware", metavar="NAME|FILE.toml", help="A chip; see mixq hardware list."
-    ),
+    typer.Option("--hardware", metavar="NAME|FILE.toml", help="A chip; see mixq hardware list."),
 ]
 Bits = Annotated[
     str, typer.Option("--bits", metavar="LIST", help="Widths to choose from, of 32,16,8,4,2.")
@@ -81,7 +81,8 @@ def parse_bits(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise UsageError(
-            f"--bits is {text!r}, but it must be whole numbers with commas, such as 32,8,4,2"
+            f"--bits is {one_line(repr(text), 60)}, but it must be whole numbers with commas, "
+            "such as 32,8,4,2"
         ) from error
 
 
@@ -94,7 +95,10 @@ def parse_pins(pins: Sequence[str] | None) -> dict[str, int]:
     parsed: dict[str, int] = {}
     for pin in pins or ():
         pattern, equals, width = pin.rpartition("=")
-        if not equals or not pattern or not width.strip().isdecimal():
-            raise UsageError(f"--pin is {pin!r}, but it must be PATTERN=BITS, such as 'head.*=8'")
+        if not equals or not pattern or re.fullmatch(r"\d{1,3}", width) is None:
+            raise UsageError(
+                f"--pin is {one_line(repr(pin), 100)}, but it must be PATTERN=BITS, such as "
+                "'head.*=8'"
+            )
         parsed[pattern] = int(width)
     return parsed

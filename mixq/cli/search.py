@@ -56,15 +56,16 @@ def search(
         SensitivityMode, typer.Option(help="How sensitivities are found; auto measures them.")
     ] = SensitivityMode.auto,
     trials: Annotated[
-        int, typer.Option(min=1, help="Whole plans to measure beside the uniform ones.")
+        int,
+        typer.Option(min=1, help="Plans of least error to measure beside the uniform ones."),
     ] = 8,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same plan.")] = 0,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes; this version works in one.")
-    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same plan.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; this version works in one.")] = 1,
     storage: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Database for the Optuna study, not the folder's journal."),
+        typer.Option(
+            metavar="URL", help="Database for the Optuna study, not the folder's journal."
+        ),
     ] = None,
     batch_size: options.BatchSize = 1,
     threads: options.Threads = None,
@@ -79,58 +80,45 @@ def search(
     is worse than a uniform width of no more bytes. If only an error or a metric drop is demanded,
     finds the smallest plan instead. Interrupted, the same command goes on from where it was.
 
-    Examples:
+    For example:
 
       mixq search --target-compression 6 --hardware intel_cpu
 
       mixq search --model my_pkg.models:load --max-size-mb 5 --hardware arm_mobile
 
-      mixq search --model ./minilm --calibration texts.txt --max-metric-drop 0.01 --hardware host.toml
+      mixq search --model ./minilm --calibration texts.txt --max-error 0.01 --hardware host.toml
     """
     if sensitivity is SensitivityMode.sketch:
         raise UsageError("--sensitivity sketch is not in this version; use auto or measured")
-    widths, pins = options.parse_bits(bits), options.parse_pins(pin)
-    # Names are checked before torch is loaded, which takes a second.
     from mixq.profiles import load as load_profile
+    from mixq.search.request import Request, demands
 
+    # What can be refused is refused before torch and the model are loaded, which takes a while.
+    budget = demands(
+        target_compression=target_compression,
+        max_size_mb=max_size_mb,
+        max_latency_ms=max_latency_ms,
+        min_speedup=min_speedup,
+        max_memory_mb=max_memory_mb,
+        max_error=max_error,
+        max_metric_drop=max_metric_drop,
+    )
+    widths, pins = options.parse_bits(bits), options.parse_pins(pin)
+    request = Request(budget, widths, pins, tie or (), trials, seed, batch_size, threads)
     profile = load_profile(hardware)
     if workers > 1:
         note(f"note: --workers {workers}: this version works in one process")
-    from mixq.graph.state import fingerprint
     from mixq.report.folder import write_results
     from mixq.report.tables import plan_table, summary
     from mixq.search.folder import run_folder
-    from mixq.search.run import search as run_search
+    from mixq.search.run import Subject, run
 
     loaded, data = load_inputs(model, calibration)
-    identity = {"model": fingerprint(loaded.model), "hardware": profile.fingerprint}
-    with run_folder(output, identity, overwrite=overwrite) as folder:
+    subject = Subject(loaded.model, data, profile, loaded.evaluate, loaded.name)
+    with run_folder(output, subject.identity, overwrite=overwrite) as folder:
         with progress_bar() as progress:
-            result = run_search(
-                loaded.model,
-                data,
-                hardware=profile,
-                target_compression=target_compression,
-                max_size_mb=max_size_mb,
-                max_latency_ms=max_latency_ms,
-                min_speedup=min_speedup,
-                max_memory_mb=max_memory_mb,
-                max_error=max_error,
-                max_metric_drop=max_metric_drop,
-                bits=widths,
-                pin=pins,
-                tie=tie or (),
-                evaluate=loaded.evaluate,
-                trials=trials,
-                seed=seed,
-                batch_size=batch_size,
-                threads=threads,
-                name=loaded.name,
-                folder=folder,
-                storage=storage,
-                progress=progress,
-            )
-        files = write_results(result, folder, identity)
+            result = run(request, subject, folder=folder.path, storage=storage, progress=progress)
+        files = write_results(result, folder)
     if format is OutputFormat.json:
         show_json({**result.plan.to_json(), "files": [str(file) for file in files]})
         return

@@ -78,12 +78,13 @@ class Values:
         start = tensor.untyped_storage().data_ptr()
         value = Value()
         for other, known in others:
-            if start != 0 and other.untyped_storage().data_ptr() == start:
+            is_weight = known.storage is None and known.units
+            if start != 0 and other.untyped_storage().data_ptr() == start and not is_weight:
                 # What overwrites a view is read through every other view: they share the value.
                 value = known
                 break
         value.units = ()
-        value.producers = (*value.producers, node)
+        value.producers = (node,)  # which has an edge from whoever wrote the memory before
         value.is_active = value.is_active or is_active
         if value.storage is None:
             value.storage = self._allocate(tensor, first=self._steps)

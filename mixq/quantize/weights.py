@@ -57,7 +57,7 @@ def pack_weight(weight: Tensor, fmt: Format, rows: int, columns: int) -> PackedW
     if fmt.bits == 32:
         raise FormatError("a 32-bit unit is kept as it is and not packed")
     if fmt.bits == 16:
-        half = matrix.to(torch.float16)
+        half = matrix.to(torch.float16, copy=True)  # of a float16 model, too
         if not bool(torch.isfinite(half).all()):
             raise FormatError(
                 f"a weight of {float(matrix.abs().max()):.3g} does not fit into float16; "

@@ -2,51 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixq.files import write_json_atomic
 from mixq.plan import Plan
 from mixq.report.pareto import write_pareto_html, write_pareto_png
 from mixq.report.records import Records
+from mixq.search.folder import RunFolder
 
 if TYPE_CHECKING:
     from mixq.search.run import SearchResult
     from mixq.sensitivity.table import SensitivityTable
 
 
-def write_results(result: SearchResult, folder: Path, identity: Mapping[str, str]) -> list[Path]:
+def write_results(result: SearchResult, folder: RunFolder) -> list[Path]:
     """Write everything that a search leaves; the paths, plan.json first.
 
-    run.json comes last: its state `done` says that all the others are there.
+    run.json comes last: its state `done` says that all the others are there, from one run.
 
     Raises:
         OutputError: if a file cannot be written.
     """
+    folder.write("writing")
     records = Records.of(result)
-    plan = folder / "plan.json"
+    plan, *others = (folder.path / name for name in ("plan.json", "frontier.json", "frontier.csv"))
     result.plan.save(plan)
-    files = [plan, *write_sensitivity(result.sensitivity, folder)]
-    records.save(folder / "frontier.json")
-    records.save_csv(folder / "frontier.csv")
-    files += [folder / "frontier.json", folder / "frontier.csv"]
-    files += _draw(records, result.plan, folder)
-    run = folder / "run.json"
-    write_json_atomic(
-        run,
-        {
-            "schema_version": 1,
-            "identity": dict(identity),
-            "state": "done",
-            "mixq_version": result.plan.mixq_version,
-            "budget": result.plan.budget,
-            "seed": result.plan.seed,
-            "study": result.study.study_name,
-            "files": [file.name for file in files],
-        },
-    )
-    return [*files, run]
+    sensitivity = write_sensitivity(result.sensitivity, folder.path)
+    records.save(others[0])
+    records.save_csv(others[1])
+    files = [plan, *sensitivity, *others, *_draw(records, result.plan, folder.path)]
+    facts = {
+        "mixq_version": result.plan.mixq_version,
+        "budget": result.plan.budget,
+        "seed": result.plan.seed,
+        "study": result.study.study_name,
+        "files": [file.name for file in files],
+    }
+    return [*files, folder.write("done", facts)]
+
+
+def write_analysis(table: SensitivityTable, folder: RunFolder) -> list[Path]:
+    """Write what an analysis leaves; a finished search in the folder stays finished.
+
+    Raises:
+        OutputError: if a file cannot be written.
+    """
+    files = write_sensitivity(table, folder.path)
+    if folder.state != "done":
+        folder.write("analyzed", {"files": [file.name for file in files]})
+    return files
 
 
 def write_sensitivity(table: SensitivityTable, folder: Path) -> list[Path]:

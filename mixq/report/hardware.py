@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -58,3 +60,8 @@ def kernels_table(profile: Profile) -> Table:
                 escape(kernel.compute),
             )
     return table
+
+
+def profile_json(profile: Profile) -> dict[str, Any]:
+    """A profile as JSON values: its fields in SI units, as `mixq.profiles.Profile` names them."""
+    return asdict(profile)

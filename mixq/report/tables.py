@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from mixq.files import one_line
 from mixq.plan import Plan
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ COLOURS = {32: "white", 16: "cyan", 8: "green", 4: "yellow", 2: "red"}
 
 def plan_table(plan: Plan) -> Table:
     """One row per layer: format, bytes, error, kernel, latency."""
-    table = Table(title=f"{escape(plan.model.name)} on {escape(plan.hardware.name)}")
+    table = Table(title=_plain(f"{plan.model.name} on {plan.hardware.name}"))
     table.add_column("layer", overflow="fold")
     table.add_column("format")
     for column in ("bytes", "error alone", "latency us"):
@@ -30,12 +30,12 @@ def plan_table(plan: Plan) -> Table:
     table.add_column("kernel", overflow="fold")
     for name, layer in plan.layers.items():
         table.add_row(
-            escape(name),
+            _plain(name),
             Text(layer.format.name, style=COLOURS[layer.bits]),
             f"{layer.weight_bytes:,}",
             f"{layer.error:.2e} ± {layer.error_se:.0e}" if layer.error else "0",
             f"{layer.latency_s * 1e6:.1f}",
-            escape(layer.kernel),
+            _plain(layer.kernel),
         )
     return table
 
@@ -46,15 +46,21 @@ def summary(plan: Plan) -> Table:
     table = Table()
     table.add_column("plan")
     for column in ("compression", "bytes", "output error", "held-out", "latency ms", *metrics):
-        table.add_column(column, justify="right")
-    original = [f"{plan.measured.original_metric[name]:.4g}" for name in metrics]
+        table.add_column(_plain(column), justify="right")
+    original = [_number(plan.measured.original_metric.get(name), 4) for name in metrics]
     baseline = plan.predicted.baseline_latency_s * 1e3
     table.add_row(
-        "original", "1.00", f"{plan.model.original_bytes:,}", "0", "0", f"{baseline:.3f}", *original
+        "original",
+        "1.00",
+        f"{plan.model.original_bytes:,}",
+        "0",
+        "0",
+        f"{baseline:.3f}",
+        *original,
     )
     for width, uniform in plan.uniform.items():
         table.add_row(
-            f"uniform {width} bit",
+            _plain(f"uniform {width} bit"),
             f"{uniform.compression:.2f}",
             f"{uniform.weight_bytes:,}",
             f"{uniform.output_mse:.3g}",
@@ -75,9 +81,9 @@ def summary(plan: Plan) -> Table:
         *(_number(plan.measured.metric.get(name), 4) for name in metrics),
     )
     gap = plan.certificate.gap
-    table.caption = (
+    table.caption = _plain(
         f"added error within {gap:.2%} of the best possible ({plan.certificate.solver}); "
-        f"latency predicted for {escape(plan.hardware.name)}, {escape(plan.hardware.runtime)}, "
+        f"latency predicted for {plan.hardware.name}, {plan.hardware.runtime}, "
         f"{plan.hardware.threads} threads, batch {plan.workload.batch_size}"
     )
     return table
@@ -95,11 +101,13 @@ def sensitivity_table(table: SensitivityTable, graph: ModelGraph) -> Table:
     for name, row in table.entries.items():
         unit = graph.units[name]
         cells = [
-            f"{row[fmt].error / power:.2e} ± {row[fmt].error_se / power:.0e}" if fmt in row else "-"
+            f"{row[fmt].error / power:.2e} ± {row[fmt].error_se / power:.0e}"
+            if fmt in row
+            else "-"
             for fmt in formats
         ]
         shape = " x ".join(map(str, unit.shape))
-        shown.add_row(escape(name), shape, f"{unit.macs:,}", *cells)
+        shown.add_row(_plain(name), shape, f"{unit.macs:,}", *cells)
     shown.caption = (
         f"{table.samples} samples, {graph.parameters:,} parameters, {graph.macs:,} MACs, "
         f"{graph.peak_activation_bytes:,} bytes of live activations at batch {graph.batch_size}"
@@ -114,16 +122,15 @@ def diff_table(first: Plan, second: Plan) -> Table:
     table.add_column("first")
     table.add_column("second")
     for name, (one, other) in first.diff(second).items():
-        table.add_row(escape(name), one or "-", other or "-")
+        table.add_row(_plain(name), one or "-", other or "-")
     table.add_section()
-    for label, pick in (
-        ("bytes", lambda plan: f"{plan.predicted.weight_bytes:,}"),
-        ("compression", lambda plan: f"{plan.predicted.compression:.2f}"),
-        ("output error", lambda plan: f"{plan.measured.output_mse:.3g}"),
-        ("held-out error", lambda plan: _number(plan.measured.heldout_output_mse)),
-        ("latency ms", lambda plan: f"{plan.predicted.latency_s * 1e3:.3f}"),
+    for label, one, other in zip(
+        ("bytes", "compression", "output error", "held-out error", "latency ms"),
+        _facts(first),
+        _facts(second),
+        strict=True,
     ):
-        table.add_row(label, pick(first), pick(second))
+        table.add_row(label, one, other)
     return table
 
 
@@ -136,8 +143,24 @@ def evaluation_table(outcome: Comparison) -> Table:
     for label, value in outcome.errors().items():
         table.add_row(label, "0", f"{value:.4g}")
     for name, value in outcome.metric.items():
-        table.add_row(escape(name), _number(outcome.original_metric.get(name), 4), f"{value:.4g}")
+        table.add_row(_plain(name), _number(outcome.original_metric.get(name), 4), f"{value:.4g}")
     return table
+
+
+def _facts(plan: Plan) -> list[str]:
+    """What a plan costs and loses."""
+    return [
+        f"{plan.predicted.weight_bytes:,}",
+        f"{plan.predicted.compression:.2f}",
+        f"{plan.measured.output_mse:.3g}",
+        _number(plan.measured.heldout_output_mse),
+        f"{plan.predicted.latency_s * 1e3:.3f}",
+    ]
+
+
+def _plain(text: str) -> Text:
+    """Text that comes from outside: no markup, no control characters."""
+    return Text(one_line(text))
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -39,10 +39,13 @@ def dequantized_copy(
     It computes exactly what the packed model computes, at the original's speed.
     """
     changed = copy.deepcopy(model)
-    parameters = dict(changed.named_parameters(remove_duplicate=False))
+    tensors = {
+        **dict(changed.named_parameters(remove_duplicate=False)),
+        **dict(changed.named_buffers(remove_duplicate=False)),
+    }
     with torch.no_grad():
         for name, weight in _weights(model, units, assignment).items():
-            parameters[name].copy_(weight)
+            tensors[name].copy_(weight)
     return changed
 
 

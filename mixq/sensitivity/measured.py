@@ -40,13 +40,18 @@ def measure(
     A unit whose quantization changes nothing has an error of exactly zero; 32 bits always has.
 
     Args:
+        model: any module; left as it was.
+        calibration: what it is run on.
+        units: of the model.
         formats: candidate formats by unit name.
         reference: of the same model and calibration, if there is one already.
         store: where measurements are kept and taken up again.
+        progress: is told how far it is.
 
     Raises:
         ModelError: if an output is NaN or infinite, naming the unit and the format.
         CalibrationError: if a batch does not fit the model.
+        OutputError: if the store cannot be written; what it holds is kept.
     """
     listed = list(units)
     reference = reference or Reference(model, calibration)
@@ -56,15 +61,13 @@ def measure(
     missing = [step for step in steps if store.get(step[0].name, step[1].name) is None]
     entries: dict[str, dict[Format, Estimate]] = {unit.name: {} for unit in listed}
     refused: dict[tuple[str, str], str] = {}
-    for unit, fmt in track(
-        missing, STAGE, len(steps), progress, done=len(steps) - len(missing)
-    ):
+    for unit, fmt in track(missing, STAGE, len(steps), progress, done=len(steps) - len(missing)):
         try:
             weight = quantized(parameters[unit.name], unit, fmt)
         except FormatError as error:
             refused[unit.name, fmt.name] = str(error)
             continue
-        errors = _errors(parameters[unit.name], weight, unit, fmt, reference, calibration)
+        errors = _errors(parameters[unit.name], weight, unit, fmt, reference)
         store.put(unit.name, fmt.name, errors)
     for unit, fmt in steps:
         known = store.get(unit.name, fmt.name)
@@ -97,8 +100,7 @@ def _errors(
     unit: WeightUnit,
     fmt: Format,
     reference: Reference,
-    calibration: Calibration,
 ) -> list[float]:
     if torch.equal(original, weight):  # nothing changes, so nothing has to be run
-        return [0.0] * calibration.samples
+        return [0.0] * reference.samples
     return reference.errors(replacement(unit, weight), f"{unit.name} at {fmt.name}")

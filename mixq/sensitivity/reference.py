@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from mixq.calibration import Batch, Calibration, call
 from mixq.errors import ModelError
+from mixq.graph.evaluating import evaluating as evaluating
 from mixq.sensitivity.outputs import main_output, squared_error
 
 
@@ -24,75 +25,89 @@ class Reference:
     Attributes:
         output: name of the compared output.
         power: mean square of the original's output, what relative errors divide by.
+        samples: how many errors a measurement gives: one per sample, or one per batch where the
+            output does not count samples.
+
+    Raises:
+        CalibrationError: if a batch does not fit the model.
+        ModelError: if the model cannot be measured: its output holds no floating-point tensor,
+            or is NaN or infinite; it is TorchScript.
     """
 
     def __init__(self, model: nn.Module, calibration: Calibration) -> None:
+        if isinstance(model, torch.jit.ScriptModule):
+            raise ModelError(
+                f"model {getattr(model, 'original_name', '')} is TorchScript, whose weights "
+                "cannot be replaced for a call; pass the module that it was made from"
+            )
         self._model = model
+        self._slots = frozenset(
+            f"{path}.{name}" if path else name
+            for path, module in model.named_modules()
+            for named in (module.named_parameters, module.named_buffers)
+            for name, _ in named(recurse=False, remove_duplicate=False)
+        )
+        self._recurrent = [m for m in model.modules() if isinstance(m, nn.RNNBase)]
         self._batches = calibration.batches
         self._outputs: list[Tensor] = []
         powers: list[float] = []
         self.output = ""
-        for batch in self._batches:
-            with evaluating(model):
+        with evaluating(model):
+            for batch in self._batches:
                 main = main_output(call(model, batch))
-            if not bool(torch.isfinite(main.tensor).all()):
-                raise ModelError(
-                    f"the original model's output is NaN or infinite; the first layer whose output "
-                    f"is not finite is {_first_bad_layer(model, batch)}"
-                )
-            self._outputs.append(main.tensor.detach().clone())
-            self.output = main.name
-            powers += squared_error(
-                main.tensor, torch.zeros_like(main.tensor), batch
-            ).tolist()
-        self.power = sum(powers) / len(powers)
+                power = squared_error(main.tensor, torch.zeros_like(main.tensor), batch).tolist()
+                if not all(map(math.isfinite, power)):
+                    raise ModelError(
+                        "the original model's output is NaN or infinite; the first layer whose "
+                        f"output is not finite is {_first_bad_layer(model, batch)}"
+                    )
+                self._outputs.append(main.tensor.detach().clone())
+                self.output = main.name
+                powers += power
+        self.samples = len(powers)
+        self.power = math.fsum(powers) / len(powers)
 
     def errors(self, weights: Mapping[str, Tensor], what: str) -> list[float]:
-        """Squared output error of every sample with `weights` (parameter name to tensor) in place.
+        """Squared output error of every sample with `weights` in place.
+
+        Args:
+            weights: parameter name to tensor, under every name that the parameter has.
+            what: was changed, for messages.
 
         Raises:
             ModelError: if an output is NaN or infinite, naming `what` was changed.
         """
+        # A module used twice has one slot under two names: replacing it twice would put the
+        # replacement back as if it were the original.
+        placed = {name: weight for name, weight in weights.items() if name in self._slots}
         per_sample: list[float] = []
-        for batch, original in zip(self._batches, self._outputs, strict=True):
-            with evaluating(self._model):
-                output = main_output(_forward(self._model, weights, batch)).tensor
-            if output.shape != original.shape:
-                raise ModelError(
-                    f"with {what}, the output has shape {tuple(output.shape)} instead of "
-                    f"{tuple(original.shape)}; output error needs equal shapes"
-                )
-            if not bool(torch.isfinite(output).all()):
-                raise ModelError(
-                    f"with {what}, the model's output is NaN or infinite; "
-                    "pin that layer at 32 bits or repair the model"
-                )
-            per_sample += squared_error(output, original, batch).tolist()
+        with evaluating(self._model):
+            for batch, original in zip(self._batches, self._outputs, strict=True):
+                output = main_output(_forward(self._model, placed, batch)).tensor
+                if output.shape != original.shape:
+                    raise ModelError(
+                        f"with {what}, the output has shape {tuple(output.shape)} instead of "
+                        f"{tuple(original.shape)}; output error needs equal shapes"
+                    )
+                errors = squared_error(output, original, batch).tolist()
+                if not all(map(math.isfinite, errors)):
+                    raise ModelError(
+                        f"with {what}, the model's output is NaN or infinite; "
+                        "pin that layer at 32 bits or repair the model"
+                    )
+                per_sample += errors
         return per_sample
 
 
-def _forward(model: nn.Module, weights: Mapping[str, Tensor], batch: Batch) -> object:
+def _forward(model: nn.Module, weights: dict[str, Tensor], batch: Batch) -> object:
     """The output for `batch` with some parameters replaced for this call."""
-    if isinstance(batch, dict):
-        return functional_call(model, dict(weights), (), batch)
-    return functional_call(model, dict(weights), batch)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; every module's own mode is put back afterwards."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
+    args, kwargs = ((), batch) if isinstance(batch, dict) else (batch, None)
+    # Ties are spelled out by the caller; finding them again costs a walk over the model.
+    return functional_call(model, dict(weights), args, kwargs, tie_weights=False)
 
 
 def _first_bad_layer(model: nn.Module, batch: Batch) -> str:
+    """Name of the first module to return NaN or infinity when run as it is."""
     bad: list[str] = []
 
     def look(name: str, output: object) -> None:
@@ -104,10 +119,10 @@ def _first_bad_layer(model: nn.Module, batch: Batch) -> str:
         module.register_forward_hook(lambda _m, _a, out, name=name: look(name, out))
         for name, module in model.named_modules()
         if not any(True for _ in module.children())
+        and not isinstance(module, torch.jit.ScriptModule)  # refuses hooks
     ]
     try:
-        with evaluating(model):
-            call(model, batch)
+        call(model, batch)
     finally:
         for handle in handles:
             handle.remove()

@@ -7,8 +7,10 @@ that a kill has torn is cut off before going on.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 
@@ -21,7 +23,10 @@ CODE_VERSION = "measured-1"
 class Store:
     """Per-sample output errors by (unit, format name).
 
-    Without a folder it only remembers, for runs that write nothing.
+    Without a folder it only remembers, for runs that write nothing. One process at a time.
+
+    Raises:
+        OutputError: if the folder's file cannot be read, or holds anything but measurements.
     """
 
     def __init__(self, folder: Path | None, *fingerprints: str) -> None:
@@ -42,20 +47,13 @@ class Store:
         Raises:
             OutputError: if the file cannot be written; nothing measured before is lost.
         """
+        if self._path is not None:
+            line = json.dumps({"unit": unit, "format": format_name, "errors": per_sample})
+            try:
+                _append(self._path, line.encode() + b"\n")
+            except OSError as error:
+                raise _unwritable(self._path, error) from error
         self._known[unit, format_name] = per_sample
-        if self._path is None:
-            return
-        line = json.dumps({"unit": unit, "format": format_name, "errors": per_sample})
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise OutputError(
-                f"{self._path} cannot be written: {error.strerror or error}; make room and run "
-                "the same command again, it goes on from the measurements before this one"
-            ) from error
 
     def _load(self, path: Path) -> None:
         try:
@@ -63,22 +61,52 @@ class Store:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise OutputError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise OutputError(
+                f"{path} cannot be read: {error.strerror or error}; make it readable or delete it"
+            ) from error
         whole = data[: data.rfind(b"\n") + 1]
-        for line in whole.splitlines():
+        for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                entry = json.loads(line)
-                key = (str(entry["unit"]), str(entry["format"]))
-                errors = [float(value) for value in entry["errors"]]
+                unit, format_name, errors = _measurement(line)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise OutputError(
-                    f"{path} has a line that is no measurement; delete the file to measure again"
+                    f"{path} has a line that is no measurement (line {number}); delete the line, "
+                    "or the file to measure again"
                 ) from error
-            self._known[key] = errors
+            self._known[unit, format_name] = errors
         if len(whole) < len(data):
             try:
                 os.truncate(path, len(whole))
             except OSError as error:
-                raise OutputError(
-                    f"{path} cannot be written: {error.strerror or error}"
-                ) from error
+                raise _unwritable(path, error) from error
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Append a line whole; what a full disk took of it is cut off again."""
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            if file.write(line) < len(line):
+                raise OSError(f"only a part of {len(line)} bytes was written")
+            os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            raise
+
+
+def _measurement(line: bytes) -> tuple[str, str, list[float]]:
+    entry = json.loads(line)
+    unit, format_name, errors = entry["unit"], entry["format"], entry["errors"]
+    if not (isinstance(unit, str) and isinstance(format_name, str) and isinstance(errors, list)):
+        raise TypeError("a measurement has two names and a list")
+    if not errors or not all(type(value) is float and 0 <= value < math.inf for value in errors):
+        raise ValueError("errors are finite and not negative")
+    return unit, format_name, errors
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path} cannot be written: {error.strerror or error}; make room and run the same command "
+        "again, it goes on from the measurements before this one"
+    )

@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mixq.errors import PlanError
+from mixq.errors import FormatError, PlanError
 from mixq.files import parse_json, read_bounded, write_json_atomic, write_text_atomic
 from mixq.formats import Format
 from mixq.plan import first_problem
@@ -86,14 +86,18 @@ class SensitivityTable:
             file = _File.model_validate(data)
         except ValidationError as error:
             raise PlanError(f"{what}: {first_problem(error)}") from error
-        return cls(
-            entries={
+        try:
+            entries = {
                 unit: {
                     Format.parse(name): Estimate(e.error, e.error_se, e.samples)
                     for name, e in row.items()
                 }
                 for unit, row in file.units.items()
-            },
+            }
+        except FormatError as error:
+            raise PlanError(f"{what}: {error}") from error
+        return cls(
+            entries=entries,
             output_power=file.output_power,
             output=file.output,
             samples=file.samples,
@@ -104,7 +108,7 @@ class SensitivityTable:
         )
 
     def save_csv(self, path: str | Path) -> None:
-        """Write one row per (unit, format): unit, format, bits, error, error_se, relative_error."""
+        """Write one row per (unit, format), with the relative error beside the error."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["unit", "format", "bits", "error", "error_se", "relative_error"])

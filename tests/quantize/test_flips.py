@@ -17,7 +17,9 @@ law = settings(derandomize=True, deadline=None, max_examples=60)
 numbers = st.lists(st.floats(0.0, 15.0, width=32), min_size=1, max_size=24)
 
 
-def flipped(values: list[float], low: int = 0, high: int = 15) -> tuple[torch.Tensor, torch.Tensor]:
+def flipped(
+    values: list[float], low: int = 0, high: int = 15
+) -> tuple[torch.Tensor, torch.Tensor]:
     exact = torch.tensor(values)[None, None]
     nearest = exact.round().clamp(low, high)
     everywhere = torch.ones_like(exact, dtype=torch.bool)

@@ -1,0 +1,95 @@
+"""Request: what a search is asked for, refused before anything is loaded if it makes no sense."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+from mixq.errors import UsageError
+from mixq.search.budget import Budget
+
+DEFAULT_BITS: Final = (32, 8, 4, 2)
+DEFAULT_TRIALS: Final = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """Demands on a plan, and how to look for it.
+
+    Attributes:
+        budget: at least one demand.
+        bits: widths to choose from.
+        pins: unit name pattern to width.
+        ties: patterns; the units that match one take one format together.
+        trials: plans of least added error to measure beside the uniform ones.
+        seed: the same seed gives the same plan.
+        batch_size: samples per forward pass of the predicted workload.
+        threads: of the predicted workload; None is the profile's own.
+
+    Raises:
+        UsageError: if there is no demand, or a number is out of its range.
+    """
+
+    budget: Budget
+    bits: Sequence[int] = DEFAULT_BITS
+    pins: Mapping[str, int] = field(default_factory=dict)
+    ties: Sequence[str] = ()
+    trials: int = DEFAULT_TRIALS
+    seed: int = 0
+    batch_size: int = 1
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.budget.to_dict():
+            raise UsageError(
+                "no demand is given, so there is nothing to search for; give one, such as "
+                "--target-compression 6 (target_compression=6)"
+            )
+        for option, value, least in (
+            ("--trials", self.trials, 1),
+            ("--seed", self.seed, 0),
+            ("--batch-size", self.batch_size, 1),
+        ):
+            if value < least:
+                raise UsageError(f"{option} is {value}, but it must be at least {least}")
+
+
+def demands(
+    *,
+    target_compression: float | None = None,
+    max_size_mb: float | None = None,
+    max_latency_ms: float | None = None,
+    min_speedup: float | None = None,
+    max_memory_mb: float | None = None,
+    max_error: float | None = None,
+    max_metric_drop: float | None = None,
+) -> Budget:
+    """The demands of the command line, in its units, as a Budget in SI units.
+
+    Raises:
+        UsageError: for a demand that is not a positive finite number.
+    """
+    return Budget(
+        compression=target_compression,
+        max_size_bytes=_bytes("--max-size-mb", max_size_mb),
+        max_latency_s=None if max_latency_ms is None else max_latency_ms / 1e3,
+        min_speedup=min_speedup,
+        max_memory_bytes=_bytes("--max-memory-mb", max_memory_mb),
+        max_error=max_error,
+        max_metric_drop=max_metric_drop,
+    )
+
+
+def _bytes(option: str, megabytes: float | None) -> int | None:
+    """Whole bytes of so many megabytes of 10^6, exactly: 4.35 MB are 4,350,000 bytes."""
+    if megabytes is None:
+        return None
+    if not math.isfinite(megabytes):
+        raise UsageError(
+            f"{option} is {megabytes}, but it must be finite and positive; leave it out to demand "
+            "nothing"
+        )
+    return math.floor(Decimal(repr(float(megabytes))).scaleb(6))

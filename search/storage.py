@@ -1,0 +1,97 @@
+"""Storage: where Optuna keeps a study, opened so that it survives what killed the last run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import optuna
+from optuna.exceptions import OptunaError
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from mixq.errors import OutputError, UsageError
+from mixq.files import one_line
+
+JOURNAL: Final = "study.journal"
+
+
+def open_storage(folder: Path | None, url: str | None) -> BaseStorage:
+    """The storage of a run: a database by URL, else a journal in the folder, else memory.
+
+    A last journal line that a kill has torn is cut off, since Optuna refuses to open it, and a
+    lock that a killed process left is removed; the caller holds the folder's own lock.
+
+    Raises:
+        UsageError: if the database cannot be opened.
+        OutputError: if the journal cannot be read or written.
+    """
+    if url is not None:
+        try:
+            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        except Exception as error:  # SQLAlchemy's and the drivers' errors share no base
+            raise UsageError(
+                f"--storage {one_line(_without_password(url))} cannot be opened: "
+                f"{one_line(_without_password(_first_line(error)))}; give a database URL like "
+                "sqlite:///study.db or leave it out"
+            ) from error
+    if folder is None:
+        return InMemoryStorage()
+    # Absolute: Optuna's lock is a symbolic link to this path, read from the journal's folder.
+    journal = folder.resolve() / JOURNAL
+    try:
+        if journal.exists():
+            data = journal.read_bytes()
+            whole = data.rfind(b"\n") + 1
+            if whole < len(data):
+                os.truncate(journal, whole)
+        for lock in journal.parent.glob(f"{JOURNAL}.lock*"):
+            lock.unlink(missing_ok=True)
+        return JournalStorage(JournalFileBackend(str(journal)))
+    except OSError as error:
+        raise OutputError(
+            f"{one_line(journal)} cannot be opened: {error.strerror or error}; make room or "
+            "choose another folder with --output"
+        ) from error
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        # What Optuna's replay of the lines raises when one of them is not its own.
+        raise OutputError(
+            f"{one_line(journal)} has a line that Optuna did not write; delete the file to "
+            "measure the plans again"
+        ) from error
+
+
+@contextmanager
+def storage_problems(what: str) -> Iterator[None]:
+    """Turns what Optuna's storages raise for a full disk or a lost database into one line.
+
+    Optuna's own remarks on stderr are kept quiet meanwhile.
+
+    Raises:
+        OutputError: that `what`, and why.
+    """
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    except (OSError, OptunaError, RuntimeError) as error:  # the journal's lock raises the last
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise OutputError(
+            f"{what}: {one_line(reason or _first_line(error))}; make room or repair it and run "
+            "the same command again, it goes on from the plans measured before this one"
+        ) from error
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind if it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,0 +1,328 @@
+"""`mixq search` on the demo and on a tiny model: what it writes, prints, keeps and repeats."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+
+from mixq import demo
+from mixq.artifact import tensor_bytes
+from mixq.plan import Plan
+from mixq.plan_check import check_plan
+from mixq.report.records import Records
+from mixq.sensitivity.reference import Reference
+
+RESULTS = {
+    "plan.json", "sensitivity.json", "sensitivity.csv", "frontier.json", "frontier.csv",
+    "pareto.html", "pareto.png", "run.json", "study.journal",
+}  # fmt: skip
+
+
+class Counter:
+    """Counts the forward passes over all calibration data that measure something."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.measured: list[str] = []
+        original = Reference.errors
+
+        def counted(reference: Reference, weights: object, what: str) -> list[float]:
+            self.measured.append(what)
+            return original(reference, weights, what)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Reference, "errors", counted)
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    return Counter(monkeypatch)
+
+
+def test_writes_exactly_the_files_of_the_contract(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    extra = names - RESULTS
+    assert names >= RESULTS
+    assert {name for name in extra if not name.startswith("measurements-")} == {".mixq.lock"}
+    assert len(extra) == 2
+
+
+def test_the_files_hold_what_they_say(finished: Path) -> None:
+    plan = Plan.load(finished / "plan.json")
+    records = Records.load(finished / "frontier.json")
+    rows = list(csv.DictReader((finished / "frontier.csv").open(encoding="utf-8")))
+    assert [row["name"] for row in rows] == [record.name for record in records.plans]
+    (chosen,) = (record for record in records.plans if record.kind == "chosen")
+    assert chosen.weight_bytes == plan.predicted.weight_bytes
+    assert chosen.error == plan.measured.output_mse
+    named = dict(zip(records.units, (records.formats[i] for i in chosen.formats), strict=True))
+    assert named == {unit: fmt.name for unit, fmt in plan.assignment.items()}
+    sensitivity = list(csv.DictReader((finished / "sensitivity.csv").open(encoding="utf-8")))
+    assert {row["unit"] for row in sensitivity} == set(plan.layers)
+    run = json.loads((finished / "run.json").read_text(encoding="utf-8"))
+    assert run["state"] == "done"
+    assert run["identity"]["model"] == plan.model.fingerprint
+    assert run["identity"]["hardware"] == plan.hardware.fingerprint
+    assert set(run["files"]) == RESULTS - {"run.json", "study.journal"}
+    assert (finished / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    assert "plotly" in (finished / "pareto.html").read_text(encoding="utf-8")[:5_000_000].lower()
+
+
+def test_the_study_opens_with_optuna_and_holds_every_measured_plan(finished: Path) -> None:
+    run = json.loads((finished / "run.json").read_text(encoding="utf-8"))
+    backend = optuna.storages.journal.JournalFileBackend(str(finished / "study.journal"))
+    study = optuna.load_study(
+        study_name=run["study"], storage=optuna.storages.JournalStorage(backend)
+    )
+    records = Records.load(finished / "frontier.json")
+    measured = [record for record in records.plans if record.measured]
+    assert len(study.trials) == len(measured) == 5  # three uniform widths and two trials
+    for trial, record in zip(study.trials, measured, strict=True):
+        assert trial.state == optuna.trial.TrialState.COMPLETE
+        assert trial.user_attrs["name"] == record.name
+        assert trial.values == [record.error, record.weight_bytes, record.latency_s]
+        formats = {u: records.formats[i] for u, i in zip(records.units, record.formats, strict=True)}
+        assert trial.params == formats
+
+
+def test_json_is_one_object_and_nothing_else(search: Callable) -> None:
+    answer = search("--target-compression", "5", "--format", "json")
+    assert answer.status == 0
+    plan = answer.json
+    files = plan.pop("files")
+    assert plan == json.loads(Path("run/plan.json").read_text(encoding="utf-8"))
+    assert files[0] == "run/plan.json"
+    assert all(Path(file).is_file() for file in files)
+
+
+def test_results_on_stdout_progress_on_stderr(search: Callable) -> None:
+    answer = search("--target-compression", "5", "--workers", "2")
+    assert answer.status == 0
+    assert "this plan" in answer.out
+    assert "0.weight" in answer.out
+    assert "Written to run: plan.json" in answer.out
+    assert "measuring" not in answer.out
+    lines = answer.err.splitlines()
+    assert lines[0] == "note: --workers 2: this version works in one process"
+    assert lines[1] == "measuring sensitivities: 12 of 12"
+
+
+def test_the_model_may_name_its_evaluation(search: Callable) -> None:
+    plan = search("--target-compression", "5", "--format", "json", model="judged").json
+    assert plan["measured"]["original_metric"] == {"closeness": 0.0}
+    assert -1 < plan["measured"]["metric"]["closeness"] < 0
+    assert set(plan["uniform"]["4"]["metric"]) == {"closeness"}
+    assert search("--target-compression", "5", "--format", "json").json["measured"]["metric"] == {}
+
+
+def test_one_sample_is_enough_and_nothing_is_held_out(search: Callable) -> None:
+    answer = search("--target-compression", "5", model="one_sample")
+    assert answer.status == 0
+    assert "note: one calibration sample cannot be split" in answer.err
+    plan = Plan.load("run/plan.json")
+    assert plan.measured.heldout_output_mse is None
+    assert plan.measured.output_mse_se == 0
+
+
+@pytest.mark.parametrize("target", [4, 6, 8])
+def test_demo_keeps_its_promises(cli: Callable, tmp_path: Path, target: int) -> None:
+    """Smaller than demanded, exactly as large as predicted, and no uniform plan is better."""
+    command = ["search", "--hardware", "intel_cpu", "--target-compression", target]
+    answer = cli(*command, "--trials", 1, "--output", "run", "--format", "json")
+    assert answer.status == 0
+    plan = Plan.load("run/plan.json")
+    assert plan.predicted.compression >= target
+    assert len(check_plan(plan)) == 3
+    for uniform in plan.uniform.values():
+        if uniform.weight_bytes <= plan.predicted.weight_bytes:
+            assert plan.measured.heldout_output_mse <= uniform.heldout_output_mse
+    applied = cli("apply", "run/plan.json", "--output", "demo.safetensors", "--format", "json")
+    assert applied.json["tensor_bytes"] == plan.predicted.weight_bytes
+    assert tensor_bytes("demo.safetensors") == plan.predicted.weight_bytes
+    evaluated = cli("evaluate", "demo.safetensors", "--format", "json").json
+    # The packed model computes what was measured: the same dequantized numbers.
+    assert math.isclose(
+        evaluated["output_mse"]["error"], plan.measured.output_mse, rel_tol=1e-3
+    )
+    assert evaluated["metric"]["accuracy"] == pytest.approx(plan.measured.metric["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("demand", "limit", "reached"),
+    [
+        ("--max-size-mb", 0.006, lambda plan: plan.predicted.weight_bytes / 1e6),
+        ("--max-error", 0.01, lambda plan: plan.measured.output_mse),
+        ("--max-metric-drop", 0.05, lambda plan: -plan.measured.metric["closeness"]),
+        ("--max-latency-ms", 0.2, lambda plan: plan.predicted.latency_s * 1e3),
+        ("--max-memory-mb", 60, lambda plan: plan.predicted.peak_memory_bytes / 1e6),
+    ],
+    ids=lambda value: value.strip("-") if isinstance(value, str) else "",
+)
+def test_every_demand_is_kept(
+    search: Callable, demand: str, limit: float, reached: Callable[[Plan], float]
+) -> None:
+    answer = search(demand, str(limit), "--target-compression", "1.5", model="judged")
+    assert answer.status == 0, answer.err
+    plan = Plan.load("run/plan.json")
+    assert reached(plan) <= limit
+    assert plan.predicted.compression >= 1.5
+    check_plan(plan)
+
+
+def test_a_second_budget_measures_no_unit_and_no_uniform_plan_again(
+    search: Callable, counter: Counter
+) -> None:
+    assert search("--target-compression", "4").status == 0
+    first = list(counter.measured)
+    assert len(first) > 9
+    counter.measured.clear()
+    assert search("--target-compression", "4").status == 0
+    assert counter.measured == []
+    assert search("--target-compression", "6").status == 0
+    assert counter.measured  # plans for the new budget, on calibration and held-out data
+    assert all(what.startswith("optimum") for what in counter.measured)
+    counter.measured.clear()
+    assert search("--target-compression", "4", "--hardware", "arm_mobile").status == 1
+    assert counter.measured == []
+
+
+def test_the_same_again_gives_the_same_files(search: Callable, contents: Callable) -> None:
+    assert search("--target-compression", "6").status == 0
+    first = contents(Path("run"))
+    assert search("--target-compression", "6").status == 0
+    assert contents(Path("run")) == first
+
+
+def test_a_resumed_run_gives_the_plan_of_a_fresh_one(search: Callable) -> None:
+    assert search("--target-compression", "4").status == 0
+    assert search("--target-compression", "6").status == 0
+    assert search("--target-compression", "6", output="fresh").status == 0
+    assert Path("run/plan.json").read_bytes() == Path("fresh/plan.json").read_bytes()
+
+
+def test_the_same_seed_gives_the_same_plan_in_another_process(cli: Callable) -> None:
+    command = [sys.executable, "-c", "from mixq.cli import main; main()", "search"]
+    options = ["--model", "tiny.py:load", "--hardware", "intel_cpu", "--target-compression", "6"]
+    plans = []
+    for hash_seed in ("0", "1234"):
+        subprocess.run(
+            [*command, *options, "--trials", "4", "--seed", "7", "--output", hash_seed],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
+        plans.append(Path(hash_seed, "plan.json").read_bytes())
+    assert plans[0] == plans[1]
+
+
+def test_storage_in_a_database(search: Callable, counter: Counter) -> None:
+    url = "sqlite:///studies.db"
+    assert search("--target-compression", "5", "--storage", url).status == 0
+    assert not Path("run/study.journal").exists()
+    journal = search("--target-compression", "5", output="journal")
+    assert journal.status == 0
+    assert Path("run/plan.json").read_bytes() == Path("journal/plan.json").read_bytes()
+    counter.measured.clear()
+    assert search("--target-compression", "5", "--storage", url).status == 0
+    assert counter.measured == []
+    name = json.loads(Path("run/run.json").read_text(encoding="utf-8"))["study"]
+    study = optuna.load_study(study_name=name, storage=url)
+    assert {trial.user_attrs["kind"] for trial in study.trials} >= {"uniform", "additive"}
+
+
+def test_pins_and_ties_hold_everywhere(search: Callable) -> None:
+    answer = search(
+        "--target-compression", "3", "--pin", "0.*=32", "--tie", "[24].weight", "--trials", "4"
+    )
+    assert answer.status == 0, answer.err
+    records = Records.load("run/frontier.json")
+    for record in records.plans:
+        formats = dict(zip(records.units, (records.formats[i] for i in record.formats), strict=True))
+        assert formats["0.weight"] == "w32"
+        assert formats["2.weight"] == formats["4.weight"]
+
+
+@pytest.mark.parametrize("other", ["other", "hardware"])
+def test_another_runs_folder_is_kept_unless_overwritten(
+    search: Callable, contents: Callable, other: str
+) -> None:
+    assert search("--target-compression", "4").status == 0
+    Path("run/notes.txt").write_text("mine", encoding="utf-8")
+    before = contents(Path("run"))
+    more = ("--hardware", "arm_mobile") if other == "hardware" else ()
+    model = "load" if other == "hardware" else "judged_other"
+    if other == "other":
+        Path("tiny.py").write_text(
+            Path("tiny.py").read_text(encoding="utf-8")
+            + "\ndef judged_other():\n    net()\n    return load()\n",
+            encoding="utf-8",
+        )
+    refused = search("--target-compression", "4", *more, model=model)
+    assert refused.status == 1
+    assert "--overwrite" in refused.error
+    assert ("another hardware" if other == "hardware" else "another model") in refused.error
+    assert contents(Path("run")) == before
+    assert search("--target-compression", "4", "--overwrite", *more, model=model).status == 0
+    after = contents(Path("run"))
+    assert after["notes.txt"] == b"mine"
+    assert after["plan.json"] != before["plan.json"]
+    assert len([name for name in after if name.startswith("measurements-")]) == 1
+
+
+def test_a_refused_request_leaves_a_finished_run_as_it_was(
+    search: Callable, contents: Callable
+) -> None:
+    assert search("--target-compression", "4").status == 0
+    before = contents(Path("run"))
+    assert search("--target-compression", "99").status == 3
+    assert search("--target-compression", "4", "--max-error", "1e-9").status == 3
+    assert {**contents(Path("run")), "study.journal": b""} == {**before, "study.journal": b""}
+
+
+def test_a_folder_that_only_saw_a_refusal_is_free(search: Callable) -> None:
+    assert search("--target-compression", "99").status == 3
+    assert search("--target-compression", "4", "--hardware", "arm_mobile").status == 0
+
+
+def test_someone_elses_plan_is_not_overwritten(search: Callable) -> None:
+    Path("run").mkdir()
+    Path("run/plan.json").write_text("my own", encoding="utf-8")
+    answer = search("--target-compression", "4")
+    assert answer.status == 1
+    assert "plan.json, but no readable run.json" in answer.error
+    assert Path("run/plan.json").read_text(encoding="utf-8") == "my own"
+
+
+def test_markup_in_a_folders_name_is_printed_as_it_is(search: Callable) -> None:
+    answer = search("--target-compression", "4", output="[/bold] [red]x")
+    assert answer.status == 0
+    assert "Written to [/bold] [red]x: plan.json" in answer.out
+
+
+def test_the_model_and_torchs_random_numbers_are_left_alone(search: Callable) -> None:
+    before = torch.random.get_rng_state()
+    assert search("--target-compression", "4").status == 0
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_uniform_is_named_when_it_does_it_already(search: Callable) -> None:
+    # With one width there is nothing to mix.
+    answer = search("--max-size-mb", "1", "--bits", "8")
+    assert answer.status == 0
+    assert "note: uniform 8 bit already meets the demands" in answer.err
+
+
+def test_demo_is_the_default_model(finished: Path) -> None:
+    model, _, _ = demo.load()
+    plan = Plan.load(finished / "plan.json")
+    assert plan.model.name == "demo"
+    assert plan.model.parameters == sum(parameter.numel() for parameter in model.parameters())

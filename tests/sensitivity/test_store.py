@@ -1,0 +1,258 @@
+"""Measurements survive whatever ends a run, and are used again for nothing else."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixq.errors import OutputError
+from mixq.sensitivity.store import Store
+
+ERRORS = [0.1, 1e-300, 0.0]
+
+
+def file_of(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_nothing_is_written_without_a_folder() -> None:
+    store = Store(None)
+    store.put("a", "w8", ERRORS)
+    assert store.get("a", "w8") == ERRORS
+    assert store.get("a", "w4") is None
+    assert store.get("b", "w8") is None
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(
+    st.dictionaries(
+        st.tuples(st.text(max_size=8), st.text(max_size=4)),
+        st.lists(st.floats(0, allow_infinity=False), min_size=1, max_size=4),
+        max_size=5,
+    )
+)
+def test_round_trip(tmp_path_factory: Any, entries: dict[tuple[str, str], list[float]]) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    first = Store(folder, "model", "data")
+    for (unit, fmt), errors in entries.items():
+        first.put(unit, fmt, errors)
+    second = Store(folder, "model", "data")
+    assert {key: second.get(*key) for key in entries} == entries
+
+
+def test_lines_are_appended(tmp_path: Path) -> None:
+    Store(tmp_path, "model").put("a", "w8", ERRORS)
+    before = file_of(tmp_path).read_bytes()
+    Store(tmp_path, "model").put("a", "w4", ERRORS)
+    after = file_of(tmp_path).read_bytes()
+    assert after.startswith(before)
+    assert [json.loads(line)["format"] for line in after.splitlines()] == ["w8", "w4"]
+
+
+@pytest.mark.parametrize("other", [("m",), ("m", "c2"), ("m2", "c"), ("c", "m"), ("m", "c", "")])
+def test_other_fingerprints_are_other_stores(tmp_path: Path, other: tuple[str, ...]) -> None:
+    Store(tmp_path, "m", "c").put("a", "w8", ERRORS)
+    assert Store(tmp_path, *other).get("a", "w8") is None
+    assert Store(tmp_path, "m", "c").get("a", "w8") == ERRORS
+
+
+def test_other_code_is_another_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(tmp_path, "m").put("a", "w8", ERRORS)
+    monkeypatch.setattr("mixq.sensitivity.store.CODE_VERSION", "other")
+    assert Store(tmp_path, "m").get("a", "w8") is None
+
+
+def test_every_torn_end_is_cut_off(tmp_path: Path) -> None:
+    store = Store(tmp_path, "m")
+    store.put("a", "w8", ERRORS)
+    path = file_of(tmp_path)
+    whole = path.read_bytes()
+    store.put("a", "w4", ERRORS)
+    full = path.read_bytes()
+    for end in range(len(whole), len(full)):
+        path.write_bytes(full[:end])
+        again = Store(tmp_path, "m")
+        assert again.get("a", "w8") == ERRORS
+        assert again.get("a", "w4") is None
+        assert path.read_bytes() == whole
+        again.put("a", "w4", ERRORS)
+        assert path.read_bytes() == full
+
+
+GARBAGE: dict[str, bytes] = {
+    "text": b"hello\n",
+    "empty-line": b"\n",
+    "nul": b"\0\0\0\n",
+    "latin": b'{"unit": "\xff"}\n',
+    "list": b"[1]\n",
+    "no-errors": b'{"unit": "a", "format": "w8"}\n',
+    "no-list": b'{"unit": "a", "format": "w8", "errors": 3}\n',
+    "no-samples": b'{"unit": "a", "format": "w8", "errors": []}\n',
+    "nan": b'{"unit": "a", "format": "w8", "errors": [NaN]}\n',
+    "infinite": b'{"unit": "a", "format": "w8", "errors": [1e999]}\n',
+    "negative": b'{"unit": "a", "format": "w8", "errors": [-1]}\n',
+    "digits": b'{"unit": "a", "format": "w8", "errors": "12"}\n',
+    "number": b'{"unit": 1, "format": "w8", "errors": [0.0]}\n',
+    "bool": b'{"unit": "a", "format": "w8", "errors": [true]}\n',
+    "word": b'{"unit": "a", "format": "w8", "errors": ["x"]}\n',
+    "huge": b'{"unit": "a", "format": "w8", "errors": [1' + b"0" * 400 + b"]}\n",
+    "nested": b"[" * 100_000 + b"\n",
+}
+
+
+@pytest.mark.parametrize("line", GARBAGE.values(), ids=GARBAGE)
+def test_garbage_is_refused_in_one_line(tmp_path: Path, line: bytes) -> None:
+    Store(tmp_path, "m").put("a", "w8", ERRORS)
+    path = file_of(tmp_path)
+    data = path.read_bytes() + line + path.read_bytes()
+    path.write_bytes(data)
+    with pytest.raises(OutputError, match=r"no measurement \(line 2\); delete") as refusal:
+        Store(tmp_path, "m")
+    assert "\n" not in str(refusal.value)
+    assert str(path) in str(refusal.value)
+    assert path.read_bytes() == data
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path, "m")
+    store.put("a", "w8", ERRORS)
+    path = file_of(tmp_path)
+    before = path.read_bytes()
+    write = io.FileIO.write
+
+    class Full(io.FileIO):
+        """Takes ten bytes and is full, as a disk does in the middle of a line."""
+
+        def write(self, data: Any) -> int:
+            write(self, bytes(data)[:10])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "open", lambda self, mode, buffering: Full(self, mode))
+    with pytest.raises(OutputError, match="No space left on device; make room") as refusal:
+        store.put("a", "w4", ERRORS)
+    assert "\n" not in str(refusal.value)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert store.get("a", "w4") is None
+    store.put("a", "w4", ERRORS)
+    assert Store(tmp_path, "m").get("a", "w4") == ERRORS
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_really_full_device_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path, "m")
+    store.put("a", "w8", ERRORS)
+    path = file_of(tmp_path)
+    path.unlink()
+    path.symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="No space left on device"):
+        store.put("a", "w4", ERRORS)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path / "none", "m")
+    with pytest.raises(OutputError, match="No such file or directory"):
+        store.put("a", "w8", ERRORS)
+
+
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path, "m").put("a", "w8", ERRORS)
+    path = file_of(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OutputError, match="cannot be read: Is a directory"):
+        Store(tmp_path, "m")
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+
+import torch
+
+from mixq.demo import load
+from mixq.formats import Format
+from mixq.graph.find import find_units
+from mixq.graph.state import fingerprint
+from mixq.sensitivity.measured import measure
+from mixq.sensitivity.store import Store
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+model, calibration, _ = load()
+calibration = calibration.take(50)
+units = find_units(model)
+formats = {unit.name: [Format(32), Format(8), Format(4, 64), Format(2, 64)] for unit in units}
+store = Store(folder, fingerprint(model), calibration.fingerprint)
+print("ready", flush=True)
+table = measure(model, calibration, units, formats, store=store)
+table.save(folder / "sensitivity.json")
+table.save_csv(folder / "sensitivity.csv")
+"""
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", MEASURE, str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_killed_and_resumed_is_byte_for_byte_the_same(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    with start(whole) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    draw = random.Random(0)
+    kills = 0
+    lines = [0]
+    for _ in range(2):
+        with start(killed) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            wait_for_lines(killed, lines[-1] + draw.randrange(3, 10), process)
+            process.send_signal(signal.SIGKILL)
+        kills += process.returncode == -signal.SIGKILL
+        lines.append(file_of(killed).read_bytes().count(b"\n"))
+        # As if the kill had torn the line that was being written.
+        with file_of(killed).open("ab") as file:
+            file.write(b'{"unit": "sto')
+    assert kills == 2
+    assert 0 < lines[1] < lines[2] < 44
+    with start(killed) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    for name in ("sensitivity.json", "sensitivity.csv"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    stores = [next(folder.glob("measurements-*")) for folder in (whole, killed)]
+    assert stores[0].name == stores[1].name
+    assert stores[0].read_bytes() == stores[1].read_bytes()
+    assert stores[0].read_bytes().count(b"\n") == 44
+
+
+def wait_for_lines(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Until the store in `folder` holds `count` measurements."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(path.read_bytes().count(b"\n") >= count for path in folder.glob("meas*")):
+            return
+        time.sleep(0.001)
+    pytest.fail("the run ended before it could be killed")
