@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -38,14 +37,9 @@ def _one_by_one(data: object, handler: ValidatorFunctionWrapHandler) -> Any:
     return {k: v for key, value in data.items() for k, v in handler({key: value}).items()}
 
 
-def _cut(data: object) -> object:
-    # One entry too many is enough to be refused, and keeps the number of reports small.
-    return data[: LONGEST_LIST + 1] if isinstance(data, list) else data
-
-
 _T = TypeVar("_T")
 Table = Annotated[dict[str, _T], WrapValidator(_one_by_one)]
-Row = Annotated[list[_T], Field(max_length=LONGEST_LIST), BeforeValidator(_cut)]
+Row = Annotated[list[_T], Field(max_length=LONGEST_LIST)]  # which stops at the first too many
 Count = Annotated[int, Field(ge=0, le=1 << 62)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Metrics = Table[Annotated[float, Field(allow_inf_nan=False)]]
@@ -286,6 +280,7 @@ def first_problem(error: ValidationError) -> str:
     return f"{one_line(place, 200)}: {one_line(message)}{found}{rest}"
 
 
+# Unlike repr, it stops early: a value from outside may be 60 MB.
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
 

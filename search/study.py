@@ -68,13 +68,16 @@ def open_study(storage: BaseStorage, name: str, sampler: BaseSampler) -> Study:
         OutputError: if the storage cannot be written.
     """
     with storage_problems(f"the study {name} cannot be opened"):
-        study = optuna.create_study(
-            storage=storage,
-            sampler=sampler,
-            study_name=name,
-            directions=["minimize", "minimize", "minimize"],
-            load_if_exists=True,
-        )
+        if name in optuna.get_all_study_names(storage):  # a journal grows with every attempt
+            study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+        else:
+            study = optuna.create_study(
+                storage=storage,
+                sampler=sampler,
+                study_name=name,
+                directions=["minimize", "minimize", "minimize"],
+                load_if_exists=True,
+            )
         if isinstance(storage, JournalStorage):
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 study.tell(trial.number, state=TrialState.FAIL)
@@ -106,9 +109,12 @@ def run_trials(
     }
     with writing(study):
         done = _finished(study, set(distributions))
-    missing = [proposal for proposal in proposals if _key(proposal) not in done]
-    for proposal in track(
-        missing, STAGE, len(proposals), progress, done=len(proposals) - len(missing)
+    missing: dict[Key, Proposal] = {}
+    for proposal in proposals:
+        if _key(proposal) not in done:  # two proposals may be the same plan
+            missing.setdefault(_key(proposal), proposal)
+    for key, proposal in track(
+        missing.items(), STAGE, len(proposals), progress, done=len(proposals) - len(missing)
     ):
         sampler.next = {unit: fmt.name for unit, fmt in proposal.assignment.items()}
         with writing(study):
@@ -121,7 +127,7 @@ def run_trials(
             raise
         with writing(study):
             _tell(study, asked, _trial(proposal, problem, errors))
-        done[_key(proposal)] = errors
+        done[key] = errors
     return [_trial(proposal, problem, done[_key(proposal)]) for proposal in proposals]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ class Reference:
         # replacement back as if it were the original.
         placed = {name: weight for name, weight in weights.items() if name in self._slots}
         per_sample: list[float] = []
-        with evaluating(self._model):
+        with evaluating(self._model), _weights_put_back(self._recurrent):
             for batch, original in zip(self._batches, self._outputs, strict=True):
                 output = main_output(_forward(self._model, placed, batch)).tensor
                 if output.shape != original.shape:
@@ -97,6 +98,16 @@ class Reference:
                     )
                 per_sample += errors
         return per_sample
+
+
+@contextlib.contextmanager
+def _weights_put_back(recurrent: list[nn.RNNBase]) -> Iterator[None]:
+    """Recurrent modules keep a list of their weights, which torch renews in forward only."""
+    try:
+        yield
+    finally:
+        for module in recurrent:
+            module._update_flat_weights()
 
 
 def _forward(model: nn.Module, weights: dict[str, Tensor], batch: Batch) -> object:

@@ -26,7 +26,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "no-demand": (DEMO, USAGE, "no demand"),
     "compression-zero": ((*DEMO, "--target-compression", "0"), USAGE, "--target-compression is 0"),
     "compression-nan": ((*DEMO, "--target-compression", "nan"), USAGE, "--target-compression"),
-    "compression-word": ((*DEMO, "--target-compression", "six"), USAGE, "valid number; try"),
+    "compression-word": ((*DEMO, "--target-compression", "six"), USAGE, "number; try"),
     "size-infinite": ((*DEMO, "--max-size-mb", "inf"), USAGE, "--max-size-mb is inf"),
     "size-negative": ((*DEMO, "--max-size-mb", "-1"), USAGE, "--max-size-mb is -"),
     "error-negative": ((*DEMO, "--max-error", "-1"), USAGE, "--max-error is -1"),

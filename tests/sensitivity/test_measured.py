@@ -276,6 +276,10 @@ def test_errors_are_those_of_the_naive_reference(case: Case) -> None:
     for name, tensor in state(model).items():
         assert tensor is before[name][0], name
         assert torch.equal(tensor, before[name][1]), name
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            pairs = zip(module._flat_weights, module._flat_weights_names, strict=True)
+            assert all(weight is getattr(module, name) for weight, name in pairs)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
