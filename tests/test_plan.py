@@ -335,29 +335,30 @@ def test_a_hundred_thousand_layers_are_no_problem() -> None:
 
 HOSTILE = {
     "layers": '"{}": 1',
-    "budget": '"{}": "a"',
     "notes": "{}",
-    "uniform": '"{}": 0',
 }
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own count")
 @pytest.mark.parametrize("key", HOSTILE)
 def test_a_million_errors_take_little_memory(key: str, tmp_path: Path) -> None:
-    # In a process of its own, whose peak is its own: 2,000,000 reports took 3 GB.
+    # In a process of its own, whose peak is its own: 1,000,000 reports took 1.6 GB.
     path = tmp_path / "plan.json"
-    entries = ",".join(HOSTILE[key].format(index) for index in range(2_000_000))
+    entries = ",".join(HOSTILE[key].format(index) for index in range(1_000_000))
     brackets = "[]" if key == "notes" else "{}"
     text = json.dumps({**golden(), key: "PLACE"})
     path.write_text(text.replace('"PLACE"', brackets[0] + entries + brackets[1]), "utf-8")
     code = (
-        "import sys, resource; from mixq.plan import Plan; from mixq.errors import PlanError\n"
-        f"try: Plan.load({str(path)!r})\n"
+        "import sys; from mixq.plan import Plan; from mixq.errors import PlanError\n"
+        "try: Plan.load(sys.argv[1])\n"
         "except PlanError as error: print(error)\n"
-        "sys.stderr.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))\n"
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert key in done.stdout
-    assert int(done.stderr) * 1024 < 1 << 30  # ru_maxrss is in KiB
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    refused, peak_kib = done.stdout.splitlines()
+    assert key in refused
+    assert int(peak_kib) < 400_000
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:

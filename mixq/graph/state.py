@@ -38,13 +38,14 @@ class StoredTensor:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes as the model holds it."""
-        return self.elements * self.tensor.element_size()
+        """Bytes that an artifact takes for it: a window is stored in full, as files have none."""
+        return self.tensor.numel() * self.tensor.element_size()
 
     @property
     def original_bytes(self) -> int:
         """Bytes with floating-point numbers in 32 bits, integers at their own size."""
-        return self.elements * 4 if self.tensor.is_floating_point() else self.stored_bytes
+        width = 4 if self.tensor.is_floating_point() else self.tensor.element_size()
+        return self.elements * width
 
 
 def stored_tensors(model: nn.Module) -> list[StoredTensor]:

@@ -3,7 +3,7 @@
 Round-to-nearest leaves each group of weights with a sum of errors that grows with the square root
 of its size. Where a layer's inputs share a sign, as behind a ReLU, that sum shifts the output by a
 constant, and in a deep convolutional network the shifts decide: at uniform 4 bits EfficientNet-
-Lite0 keeps .75 of its top-1 accuracy (.875) with these flips and .35 without. Rounding the few
+Lite0 keeps .76 of its top-1 accuracy (.875) with these flips and .35 without. Rounding the few
 weights that were nearest to the other code that way instead brings the sum within half a step.
 
 Source: Guo et al., "SQuant: On-the-Fly Data-Free Quantization via Diagonal Hessian

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+import torch
 
 from mixq.cli.main import run
 
@@ -17,15 +18,14 @@ TINY = '''
 import torch
 from torch import nn
 
-WEIGHTS = torch.Generator().manual_seed(0)
 
-
-def net(sizes=(32, 48, 32, 8)):
+def net(sizes=(32, 48, 32, 8), seed=0):
+    generator = torch.Generator().manual_seed(seed)
     layers = []
     for inputs, outputs in zip(sizes, sizes[1:]):
         layer = nn.Linear(inputs, outputs)
         with torch.no_grad():
-            layer.weight.copy_(torch.randn(outputs, inputs, generator=WEIGHTS) / inputs**0.5)
+            layer.weight.copy_(torch.randn(outputs, inputs, generator=generator) / inputs**0.5)
             layer.bias.zero_()
         layers += [layer, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
@@ -40,8 +40,7 @@ def load():
 
 
 def other():
-    net()
-    return load()
+    return net(seed=1), load()[1]
 
 
 def one_sample():
@@ -134,6 +133,11 @@ class Answer:
 
 
 Cli: TypeAlias = Callable[..., Answer]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # small tensors gain nothing, and processors are shared
 
 
 @pytest.fixture

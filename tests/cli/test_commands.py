@@ -1,0 +1,143 @@
+"""analyze, apply, evaluate, report, plan and hardware on the demo: what they answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mixq import demo
+from mixq.artifact import load
+from mixq.plan import Plan
+from mixq.sensitivity.table import SensitivityTable
+
+
+def test_analyze(search: Callable, cli: Callable) -> None:
+    arguments = ("analyze", "--model", "tiny.py:load", "--output", "run")
+    answer = cli(*arguments)
+    assert answer.status == 0
+    assert "4.weight" in answer.out
+    assert "Written to run: sensitivity.json, sensitivity.csv" in answer.out
+    table = SensitivityTable.load("run/sensitivity.json")
+    assert cli(*arguments, "--format", "json").json == {
+        **table.to_json(),
+        "files": ["run/sensitivity.json", "run/sensitivity.csv"],
+    }
+    assert json.loads(Path("run/run.json").read_text(encoding="utf-8"))["state"] == "analyzed"
+
+
+@pytest.mark.parametrize("chip", ["intel_cpu", "arm_mobile"])
+def test_a_search_for_any_chip_goes_on_from_an_analysis(
+    search: Callable, cli: Callable, chip: str
+) -> None:
+    assert cli("analyze", "--model", "tiny.py:load", "--output", "run").status == 0
+    (store,) = Path("run").glob("measurements-*.jsonl")
+    before = store.read_bytes()
+    assert search("--target-compression", "5", "--hardware", chip).status == 0
+    assert store.read_bytes() == before
+    plan = Plan.load("run/plan.json")
+    # An analysis of the same model afterwards leaves the search finished.
+    assert cli("analyze", "--model", "tiny.py:load", "--output", "run").status == 0
+    run = json.loads(Path("run/run.json").read_text(encoding="utf-8"))
+    assert run["state"] == "done"
+    assert run["identity"]["hardware"] == plan.hardware.fingerprint
+
+
+def test_apply(cli: Callable, demo_run: Path) -> None:
+    answer = cli("apply", demo_run / "plan.json")
+    assert answer.status == 0
+    plan = Plan.load(demo_run / "plan.json")
+    assert f"{plan.predicted.weight_bytes:,} bytes of tensors, as the plan predicted" in answer.out
+    model, _, _ = demo.load()
+    assert load("model.mixq.safetensors", model) is not None
+    answer = cli("apply", demo_run / "plan.json", "--output", "b.safetensors", "--format", "json")
+    assert answer.json == {
+        "file": "b.safetensors",
+        "tensor_bytes": plan.predicted.weight_bytes,
+        "predicted_bytes": plan.predicted.weight_bytes,
+    }
+    assert Path("b.safetensors").read_bytes() == Path("model.mixq.safetensors").read_bytes()
+
+
+def test_evaluate_gives_the_measured_numbers(cli: Callable, demo_run: Path) -> None:
+    plan = Plan.load(demo_run / "plan.json")
+    answer = cli("evaluate", demo_run / "plan.json", "--format", "json").json
+    measured = plan.measured
+    assert answer["output_mse"]["error"] == pytest.approx(measured.output_mse, rel=1e-3)
+    assert answer["heldout_output_mse"]["error"] == pytest.approx(
+        measured.heldout_output_mse, rel=1e-3
+    )
+    assert answer["metric"] == pytest.approx(measured.metric, rel=1e-3)
+    assert answer["original_metric"] == pytest.approx(measured.original_metric)
+    table = cli("evaluate", demo_run / "plan.json")
+    assert table.status == 0
+    assert "held-out output error" in table.out
+    assert "accuracy" in table.out
+
+
+def test_report_draws_the_same_plots_again(cli: Callable, demo_run: Path) -> None:
+    before = {name: (demo_run / name).read_bytes() for name in ("pareto.html", "pareto.png")}
+    for name in before:
+        (demo_run / name).unlink()
+    answer = cli("report", demo_run)
+    assert answer.status == 0
+    assert "this plan" in answer.out
+    assert {name: (demo_run / name).read_bytes() for name in before} == before
+    plan = cli("report", demo_run, "--format", "json").json
+    assert [Path(file).name for file in plan.pop("files")] == ["pareto.html", "pareto.png"]
+    assert plan == Plan.load(demo_run / "plan.json").to_json()
+
+
+def test_plan_show(cli: Callable, demo_run: Path) -> None:
+    plan = Plan.load(demo_run / "plan.json")
+    answer = cli("plan", "show", demo_run / "plan.json")
+    assert answer.status == 0
+    assert all(name in answer.out for name in plan.layers)
+    assert f"{plan.predicted.weight_bytes:,}" in answer.out
+    assert cli("plan", "show", demo_run / "plan.json", "--format", "json").json == plan.to_json()
+
+
+def test_plan_check(cli: Callable, demo_run: Path) -> None:
+    answer = cli("plan", "check", demo_run / "plan.json", "--model", "demo")
+    assert answer.status == 0
+    assert answer.out.splitlines()[-1] == "holds: the model's weights are the plan's"
+    held = cli("plan", "check", demo_run / "plan.json", "--format", "json").json
+    assert len(held["holds"]) == 3
+    assert "compression 6 demanded" in held["holds"][-1]
+
+
+def test_plan_diff(cli: Callable, demo_run: Path) -> None:
+    plan = Plan.load(demo_run / "plan.json")
+    layers = {
+        **plan.layers,
+        "position": plan.layers["position"].model_copy(update={"bits": 2, "group_size": 16}),
+    }
+    plan.model_copy(update={"layers": layers}).save("other.json")
+    answer = cli("plan", "diff", demo_run / "plan.json", "other.json", "--format", "json")
+    assert answer.json == {"layers": {"position": [plan.layers["position"].format.name, "w2g16"]}}
+    table = cli("plan", "diff", demo_run / "plan.json", "other.json")
+    assert "position" in table.out
+    assert "wide.weight" not in table.out
+    same = cli("plan", "diff", "other.json", "other.json", "--format", "json")
+    assert same.json == {"layers": {}}
+
+
+def test_hardware(cli: Callable) -> None:
+    listed = cli("hardware", "list", "--format", "json").json["profiles"]
+    assert {profile["name"] for profile in listed} >= {"intel_cpu", "arm_mobile", "nvidia_a100"}
+    for profile in listed:
+        shown = cli("hardware", "show", profile["name"], "--format", "json").json
+        assert shown["name"] == profile["name"]
+        assert shown["dram_bytes_per_s"] > 1e9
+        assert cli("hardware", "show", profile["name"]).status == 0
+    table = cli("hardware", "list")
+    assert all(profile["name"] in table.out for profile in listed)
+
+
+def test_version(cli: Callable) -> None:
+    from mixq import __version__
+
+    answer = cli("--version")
+    assert (answer.status, answer.out) == (0, f"mixq {__version__}\n")

@@ -1,0 +1,290 @@
+"""Ctrl-C, kill -9, a full disk, two at once: nothing is lost and the same command goes on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from mixq.plan import Plan
+from mixq.report.records import Records
+from mixq.search.folder import run_folder
+from mixq.sensitivity.table import SensitivityTable
+
+SLOW = """
+import os
+import time
+import torch
+from torch import nn
+from tiny import load as load_tiny
+
+
+class Slow(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        time.sleep(float(os.environ.get("PAUSE_S", "0")))
+        return self.inner(x)
+
+
+def load():
+    model, batches = load_tiny()
+    return Slow(model), batches
+"""
+OPTIONS = ("--hardware", "intel_cpu", "--target-compression", "5", "--trials", "4")
+
+
+@pytest.fixture
+def undisturbed(cli: Callable) -> bytes:
+    """plan.json of a run that nothing interrupts."""
+    Path("slow.py").write_text(SLOW, encoding="utf-8")
+    assert cli("search", *OPTIONS, "--model", "slow.py:load", "--output", "calm").status == 0
+    return Path("calm/plan.json").read_bytes()
+
+
+def command(output: str) -> list[str]:
+    start = [sys.executable, "-c", "from mixq.cli import main; main()", "search", *OPTIONS]
+    return [*start, "--model", "slow.py:load", "--output", output]
+
+
+@contextmanager
+def running(output: str, until: Callable[[], bool]) -> Iterator[subprocess.Popen[str]]:
+    """The search in another process, slowly, once `until` holds."""
+    process = subprocess.Popen(
+        command(output),
+        env={**os.environ, "PAUSE_S": "0.02"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not until():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def lines(pattern: str) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in Path().glob(pattern))
+
+
+def finish(cli: Callable, output: str, undisturbed: bytes) -> None:
+    """The same command again ends with the plan of the undisturbed run."""
+    answer = cli("search", *OPTIONS, "--model", "slow.py:load", "--output", output)
+    assert answer.status == 0, answer.err
+    assert Path(output, "plan.json").read_bytes() == undisturbed
+    assert json.loads(Path(output, "run.json").read_text(encoding="utf-8"))["state"] == "done"
+
+
+def test_ctrl_c_and_kill_while_measuring(cli: Callable, undisturbed: bytes) -> None:
+    with running("run", lambda: lines("run/measurements-*") >= 2) as process:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert err == "error: interrupted; the same command goes on from here\n"
+    kept = lines("run/measurements-*")
+    assert kept >= 2
+    assert not Path("run/plan.json").exists()
+
+    with running("run", lambda: lines("run/measurements-*") > kept) as process:
+        process.kill()
+    assert lines("run/measurements-*") > kept
+
+    with running("run", lambda: lines("run/study.journal") > 2) as process:
+        process.kill()
+    finish(cli, "run", undisturbed)
+
+
+def test_what_a_kill_leaves_in_the_study_is_repaired(cli: Callable, undisturbed: bytes) -> None:
+    assert cli("search", *OPTIONS, "--model", "slow.py:load", "--output", "run").status == 0
+    journal = Path("run/study.journal")
+    whole = journal.read_bytes()
+    ends = [index for index, byte in enumerate(whole) if byte == ord("\n")]
+    # Cut everywhere that matters: in a line, between lines, in the middle of a trial.
+    for cut in (ends[0] + 1, ends[2] + 1, ends[len(ends) // 2] + 7, ends[-2] + 1, len(whole) - 1):
+        journal.write_bytes(whole[:cut])
+        Path("run/study.journal.lock").symlink_to("run/study.journal")
+        finish(cli, "run", undisturbed)
+        assert not Path("run/study.journal.lock").is_symlink()
+
+
+def test_a_torn_measurement_is_measured_again(cli: Callable, undisturbed: bytes) -> None:
+    assert cli("search", *OPTIONS, "--model", "slow.py:load", "--output", "run").status == 0
+    (store,) = Path("run").glob("measurements-*.jsonl")
+    store.write_bytes(store.read_bytes()[:-9])
+    finish(cli, "run", undisturbed)
+    assert store.read_bytes().endswith(b"]}\n")
+
+
+def test_two_at_once_in_one_folder(search: Callable, contents: Callable) -> None:
+    assert search("--target-compression", "5").status == 0
+    before = contents(Path("run"))
+    with run_folder("run", {}):
+        answer = search("--target-compression", "4")
+    assert answer.status == 1
+    assert "in use by another mixq" in answer.error
+    assert contents(Path("run")) == before
+    assert search("--target-compression", "4").status == 0
+
+
+@pytest.mark.parametrize(
+    "place", ["file", "under-a-file", "/proc/nothing", "/dev/null/run"], ids=str
+)
+def test_a_folder_that_cannot_be_written(search: Callable, place: str) -> None:
+    Path("file").write_text("in the way", encoding="utf-8")
+    output = {"under-a-file": "file/run"}.get(place, place)
+    answer = search("--target-compression", "5", output=output)
+    assert answer.status == 1
+    assert "choose another with --output" in answer.error
+    assert Path("file").read_text(encoding="utf-8") == "in the way"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plan.json", "sensitivity.csv", "frontier.json", "pareto.png", "run.json", "study.journal"],
+)
+def test_a_folder_where_a_file_should_be(search: Callable, name: str) -> None:
+    blocked = Path("run", name)
+    blocked.mkdir(parents=True)
+    (blocked / "mine").touch()
+    answer = search("--target-compression", "5", "--overwrite")
+    assert answer.status == 1
+    assert name in answer.error or "cleared" in answer.error
+    assert (blocked / "mine").exists()
+    assert not list(Path("run").glob(".*.*.*"))  # no temporary file is left behind
+
+
+def readable(folder: Path) -> None:
+    """Every result in the folder is whole."""
+    for path in folder.iterdir():
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+    if (folder / "plan.json").exists():
+        Plan.load(folder / "plan.json")
+    if (folder / "frontier.json").exists():
+        Records.load(folder / "frontier.json")
+    if (folder / "sensitivity.json").exists():
+        SensitivityTable.load(folder / "sensitivity.json")
+    if (folder / "pareto.png").exists():
+        assert (folder / "pareto.png").read_bytes().endswith(b"IEND\xaeB`\x82")
+    if (folder / "pareto.html").exists():
+        assert (folder / "pareto.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
+
+
+@pytest.mark.parametrize("bytes_left", [100, 4000, 100_000])
+def test_a_disk_that_fills_up(cli: Callable, undisturbed: bytes, bytes_left: int) -> None:
+    """No file may grow beyond so many bytes, in another process: EFBIG instead of ENOSPC."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, bytes_left))
+
+    done = subprocess.run(
+        command("run"), preexec_fn=limit, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("measuring ")]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert "cannot be" in errors[0]
+    readable(Path("run"))
+    finish(cli, "run", undisturbed)
+
+
+class FullDisk:
+    """Lets so many files be put in place, then fails like a full disk."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, files: int) -> None:
+        self.left = files
+        self._replace = Path.replace
+        monkeypatch.setattr(Path, "replace", lambda path, target: self.replace(path, target))
+
+    def replace(self, path: Path, target: Path) -> Path:
+        if self.left == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        self.left -= 1
+        return self._replace(path, target)
+
+
+def test_a_disk_that_is_full_at_any_file(
+    search: Callable, monkeypatch: pytest.MonkeyPatch, contents: Callable
+) -> None:
+    assert search("--target-compression", "5", output="calm").status == 0
+    calm = contents(Path("calm"))
+    for files in range(20):
+        with monkeypatch.context() as patch:
+            disk = FullDisk(patch, files)
+            answer = search("--target-compression", "5")
+        if answer.status == 0:
+            break
+        assert disk.left == 0
+        assert "No space left on device" in answer.error
+        assert answer.out == ""
+        readable(Path("run"))
+        names = {path.name for path in Path("run").iterdir()}
+        assert not {name for name in names if name.startswith(".")} - {".mixq.lock"}
+        if "plan.json" in names:
+            assert Path("run/plan.json").read_bytes() == calm["plan.json"]
+    assert files == 9  # the seven results, and run.json before and after them
+    for name in set(calm) - {"study.journal"}:
+        assert Path("run", name).read_bytes() == calm[name], name
+
+
+def test_a_full_disk_under_the_study(search: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = JournalFileBackend.append_logs
+    written = 0
+
+    def full(backend: JournalFileBackend, logs: list[dict[str, object]]) -> None:
+        nonlocal written
+        written += 1
+        if written > 9:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(backend, logs)
+
+    assert search("--target-compression", "5", output="calm").status == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFileBackend, "append_logs", full)
+        answer = search("--target-compression", "5")
+    assert answer.status == 1
+    assert "the study mixq-" in answer.error
+    assert "No space left on device" in answer.error
+    assert search("--target-compression", "5").status == 0
+    assert Path("run/plan.json").read_bytes() == Path("calm/plan.json").read_bytes()
+
+
+def test_a_database_that_goes_away(search: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise StorageInternalError("server has gone\naway")
+
+    url = ("--storage", "sqlite:///a.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(RDBStorage, "set_trial_user_attr", lost)
+        answer = search("--target-compression", "5", *url)
+    assert answer.status == 1
+    assert "server has gone" in answer.error
+    assert search("--target-compression", "5", *url).status == 0
+    Path("a.db").write_bytes(b"no database at all" * 100)
+    answer = search("--target-compression", "5", *url)
+    assert answer.status == 2
+    assert "--storage sqlite:///a.db cannot be opened" in answer.error

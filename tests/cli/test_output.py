@@ -1,0 +1,84 @@
+"""stdout and stderr as other programs meet them: pipes that close, disks that fill, terminals."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+MIXQ = [sys.executable, "-c", "from mixq.cli import main; main()"]
+SHOW = [*MIXQ, "plan", "show"]
+
+
+@pytest.fixture
+def plan(demo_run: Path) -> str:
+    return str(demo_run / "plan.json")
+
+
+@pytest.mark.parametrize("format", ["table", "json"])
+def test_a_reader_that_goes_away(plan: str, format: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*SHOW, plan, "--format", format], stdout=write, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_full_disk_behind_stdout(plan: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*SHOW, plan], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: standard output cannot be written: No space left")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [1, 2], ids=["stdout", "stderr"])
+def test_a_closed_stream(plan: str, closed: int) -> None:
+    command = [*SHOW, plan] if closed == 1 else [*MIXQ, "nonsense"]
+    pipe = {"stderr": subprocess.PIPE} if closed == 1 else {"stdout": subprocess.PIPE}
+    done = subprocess.run(command, preexec_fn=lambda: os.close(closed), timeout=60, **pipe)
+    assert done.returncode == (0 if closed == 1 else 2)
+    assert not (done.stderr if closed == 1 else done.stdout)
+
+
+def test_a_terminal_without_unicode(plan: str) -> None:
+    done = subprocess.run(
+        [*SHOW, plan],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.isascii()
+    assert b"+------" in done.stdout
+
+
+def test_a_terminal_gets_its_width_and_colours(
+    cli: Callable, plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [*SHOW, plan],
+        env={**os.environ, "COLUMNS": "90", "TERM": "xterm-256color"},
+        stdout=child,
+    )
+    os.close(child)
+    shown = b""
+    try:
+        while chunk := os.read(parent, 65536):
+            shown += chunk
+    except OSError:  # Linux: the other side has closed
+        pass
+    os.close(parent)
+    assert process.wait(timeout=60) == 0
+    assert b"\x1b[32m" in shown
+    assert cli("plan", "show", plan).out.count("\x1b") == 0
