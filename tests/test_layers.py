@@ -18,7 +18,7 @@ LEVELS = (
     {"formats", "files", "progress"},
     {"profiles", "plan", "graph", "quantize", "calibration"},
     {"packed_module"},
-    {"cost", "sensitivity", "apply", "artifact", "sources", "demo"},
+    {"cost", "sensitivity", "apply", "artifact", "sources", "demo", "plan_check"},
     {"search", "export"},
     {"report"},
     {"cli"},

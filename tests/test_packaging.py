@@ -140,8 +140,8 @@ def test_imports_are_declared() -> None:
         f"{where}: {name}"
         for name, where in third_party_imports()
         if not {canonicalize_name(owner) for owner in owners.get(name, [name])} & known.keys()
-        # Contract suites run under the pytest of whoever imports them.
-        and not (name == "pytest" and where.startswith("mixq/testing/"))
+        # Contract suites run under the pytest and hypothesis of whoever imports them.
+        and not (name in {"pytest", "hypothesis"} and where.startswith("mixq/testing/"))
     }
     assert missing == set()
 
