@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self, TypeAlias
 
@@ -30,6 +30,8 @@ class Calibration:
 
     Attributes:
         batches: at least one batch, each with at least one sample.
+        whole: whether the model takes batches of this size only (a program exported without a
+            dynamic batch dimension), so that none may be cut.
 
     Raises:
         CalibrationError: if there is no batch, or one is not made of dense tensors that share
@@ -37,6 +39,7 @@ class Calibration:
     """
 
     batches: tuple[Batch, ...]
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if not self.batches:
@@ -92,18 +95,26 @@ class Calibration:
     def take(self, count: int) -> Calibration:
         """The first `count` samples in their batches, the last one cut; all if there are fewer.
 
+        Whole batches are never cut: the last one is kept as it is.
+
         Raises:
             UsageError: if `count` is not positive.
         """
         if count < 1:
             raise UsageError(f"asked for {count} calibration samples; ask for at least 1")
-        return self if count >= self.samples else self._range(0, count)
+        if count >= self.samples:
+            return self
+        if self.whole:
+            size = sample_count(self.batches[0])
+            return replace(self, batches=self.batches[: -(-count // size)])
+        return self._range(0, count)
 
     def split(self, heldout_fraction: float = 0.25) -> tuple[Calibration, Calibration | None]:
         """The first samples and the held-out last ones; no sample is in both.
 
         From four batches on the held-out part is whole batches, below that it is cut to the
-        sample. Each part keeps at least one. A single sample cannot be split: None is held out.
+        sample, unless batches are `whole`. Each part keeps at least one. What cannot be split, a
+        single sample or a single whole batch, holds out None.
 
         Raises:
             UsageError: if `heldout_fraction` does not lie between 0 and 1.
@@ -112,9 +123,14 @@ class Calibration:
             raise UsageError(
                 f"heldout_fraction is {heldout_fraction}, but it must lie between 0 and 1"
             )
-        if len(self.batches) >= WHOLE_BATCHES:
+        if self.whole and len(self.batches) == 1:
+            return self, None
+        if self.whole or len(self.batches) >= WHOLE_BATCHES:
             cut = len(self.batches) - _share(len(self.batches), heldout_fraction)
-            return Calibration(self.batches[:cut]), Calibration(self.batches[cut:])
+            return (
+                replace(self, batches=self.batches[:cut]),
+                replace(self, batches=self.batches[cut:]),
+            )
         total = self.samples
         if total == 1:
             return self, None
@@ -165,11 +181,15 @@ def sample_count(batch: Batch) -> int:
 def repeat_sample(calibration: Calibration, count: int) -> Batch:
     """A batch of `count` samples, all the first one: what a workload of that size looks like.
 
+    A calibration of whole batches gives its first one, the only size that the model takes.
+
     Raises:
         UsageError: if `count` is not positive, or so many samples find no room in memory.
     """
     if count < 1:
         raise UsageError(f"the batch size is {count}, but a workload has at least one sample")
+    if calibration.whole:
+        return calibration.batches[0]
 
     def repeated(item: Tensor) -> Tensor:
         try:
@@ -186,6 +206,23 @@ def repeat_sample(calibration: Calibration, count: int) -> Batch:
     if isinstance(first, tuple):
         return tuple(map(repeated, first))
     return {name: repeated(item) for name, item in first.items()}
+
+
+def in_batches(batch: Batch, size: int, *, whole: bool = False) -> Calibration:
+    """One batch cut into batches of `size` samples; a shorter last one is left out if `whole`.
+
+    Raises:
+        CalibrationError: if `whole`, and there are fewer samples than one batch takes.
+    """
+    count = sample_count(batch)
+    if whole and count < size:
+        raise CalibrationError(
+            f"calibration has {count} samples, but the model was exported for batches of {size}; "
+            "pass more, or export it with a dynamic batch dimension"
+        )
+    stop = count - count % size if whole else count
+    batches = [_cut(batch, low, min(low + size, stop)) for low in range(0, stop, size)]
+    return Calibration(tuple(batches), whole=whole)
 
 
 def describe(batch: Batch) -> str:

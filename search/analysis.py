@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixq.calibration import Calibration, call, named_tensors, repeat_sample
+from mixq.calibration import Calibration, call, named_tensors, repeat_sample, sample_count
 from mixq.cost.build import build_cost_table
 from mixq.cost.table import CostTable
 from mixq.formats import Format
@@ -93,7 +93,7 @@ def lay_out(
     batch = repeat_sample(calibration, batch_size)
     with evaluating(model):
         call(model, batch)  # a batch that does not fit is refused here, in torch's words
-        graph = build_graph(model, lambda: call(model, batch), batch_size=batch_size)
+        graph = build_graph(model, lambda: call(model, batch), batch_size=sample_count(batch))
     resolved = resolve_pins(graph.units, pins)
     formats = default_formats(graph.units, bits, resolved)
     return Layout(
@@ -151,7 +151,5 @@ def analyze(
         threads=threads,
     )  # fmt: skip
     reference = Reference(model, tuning)
-    table = measure_sensitivity(
-        model, layout, tuning, reference, folder=folder, progress=progress
-    )
+    table = measure_sensitivity(model, layout, tuning, reference, folder=folder, progress=progress)
     return layout, table

@@ -205,7 +205,7 @@ def run(
         seed=request.seed,
         layout=layout,
         profile=profile,
-        batch_size=request.batch_size,
+        batch_size=layout.graph.batch_size,
         budget=budget.to_dict(),
         sensitivity=sensitivity,
         chosen=found.chosen,

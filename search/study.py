@@ -135,12 +135,11 @@ def _finished(study: Study, units: set[str]) -> dict[Key, Errors]:
     """Errors of the finished trials by plan, without trials that others have added."""
     done: dict[Key, Errors] = {}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        errors, heldout = (trial.user_attrs.get(name) for name in ("errors", "heldout_errors"))
-        if (
-            set(trial.params) == units
-            and _numbers(errors)
-            and (heldout is None or _numbers(heldout))
-        ):
+        found = trial.user_attrs
+        if set(trial.params) != units or not {"errors", "heldout_errors"} <= set(found):
+            continue
+        errors, heldout = found["errors"], found["heldout_errors"]
+        if _numbers(errors) and (heldout is None or _numbers(heldout)):
             done[tuple(sorted(trial.params.items()))] = (errors, heldout)
     return done
 

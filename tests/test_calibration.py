@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mixq.calibration import Batch, Calibration, call, named_tensors
+from mixq.calibration import (
+    Batch,
+    Calibration,
+    call,
+    in_batches,
+    named_tensors,
+    repeat_sample,
+    sample_count,
+)
 from mixq.errors import CalibrationError, UsageError
 
 ONES = torch.ones(3, 2)
@@ -225,3 +233,58 @@ def test_call_says_what_does_not_fit(
     assert "\n" not in str(caught.value)
     shapes = re.findall(r"\(\d+, \d+\)", str(caught.value))
     assert shapes
+
+
+@pytest.mark.parametrize(
+    ("batches", "kept", "heldout"),
+    [(1, 1, None), (2, 1, 1), (3, 2, 1), (8, 6, 2)],
+    ids=["one is not split", "two", "three", "eight"],
+)
+def test_whole_batches_are_never_cut(batches: int, kept: int, heldout: int | None) -> None:
+    data = torch.arange(batches * 8.0).view(batches, 8, 1)
+    calibration = Calibration(tuple(data), whole=True)
+    tuning, rest = calibration.split()
+    assert [len(batch) for batch in tuning.batches] == [8] * kept
+    assert tuning.whole
+    if heldout is None:
+        assert rest is None
+    else:
+        assert rest is not None
+        assert [len(batch) for batch in rest.batches] == [8] * heldout
+        assert rest.whole
+    assert [len(batch) for batch in calibration.take(1).batches] == [8]
+    assert [len(batch) for batch in calibration.take(9).batches] == [8] * min(batches, 2)
+    first = repeat_sample(calibration, 3)
+    assert isinstance(first, Tensor)
+    assert torch.equal(first, data[0])
+
+
+@pytest.mark.parametrize("count", [1, 3], ids=["one", "three"])
+def test_a_workload_is_the_first_sample_repeated(count: int) -> None:
+    ids, mask = torch.arange(6).view(3, 2), torch.ones(3, 2)
+    batch = repeat_sample(Calibration.of({"ids": ids, "mask": mask}), count)
+    assert isinstance(batch, dict)
+    assert torch.equal(batch["ids"], ids[:1].expand(count, 2))
+    assert torch.equal(batch["mask"], mask[:1].expand(count, 2))
+
+
+def test_a_workload_has_a_sample() -> None:
+    with pytest.raises(UsageError, match="batch size is 0"):
+        repeat_sample(Calibration.of(ONES), 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "whole", "sizes"),
+    [(20, False, [8, 8, 4]), (20, True, [8, 8]), (8, True, [8]), (3, False, [3])],
+)
+def test_a_large_batch_is_cut_in_order(count: int, whole: bool, sizes: list[int]) -> None:
+    batch = torch.arange(float(count))[:, None]
+    calibration = in_batches(batch, 8, whole=whole)
+    assert [sample_count(part) for part in calibration.batches] == sizes
+    parts = [part for part in calibration.batches if isinstance(part, Tensor)]
+    assert torch.equal(torch.cat(parts), batch[: sum(sizes)])
+
+
+def test_too_few_samples_for_a_whole_batch() -> None:
+    with pytest.raises(CalibrationError, match=r"has 3 samples, .* batches of 8"):
+        in_batches(torch.ones(3, 1), 8, whole=True)

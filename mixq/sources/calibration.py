@@ -40,11 +40,11 @@ def load_calibration(spec: str | None, loaded: LoadedModel) -> Calibration:
         if path.suffix == ".safetensors":
             from mixq.sources.tensors import load_safetensors
 
-            return load_safetensors(path, loaded.model)
+            return load_safetensors(path, loaded)
         if path.suffix == ".npz":
             from mixq.sources.tensors import load_npz
 
-            return load_npz(path, loaded.model)
+            return load_npz(path, loaded)
         from mixq.sources.text import load_text
 
         return load_text(path, loaded)

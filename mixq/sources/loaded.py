@@ -26,6 +26,7 @@ class LoadedModel:
         evaluate: metrics of a model on labelled data, higher or lower as the metric has it; an
             attribute `primary` names the headline metric. None if the spec has none.
         folder: the Hugging Face folder that the model came from, where its tokenizer lies.
+        batch_size: samples of the only batches that the model takes; None if any will do.
     """
 
     name: str
@@ -33,3 +34,4 @@ class LoadedModel:
     calibration: Calibration | None = None
     evaluate: Evaluate | None = None
     folder: Path | None = None
+    batch_size: int | None = None

@@ -6,8 +6,9 @@ import io
 from pathlib import Path
 
 from torch import nn
+from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import load_pt2
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from mixq.errors import SourceError
 from mixq.sources.loaded import LoadedModel
@@ -53,7 +54,31 @@ def load_exported(path: Path) -> LoadedModel:
             f"{str(path)!r} cannot be read by this torch: {reason(error)}; "
             "export the model again with the torch that is installed"
         ) from error
-    return LoadedModel(name=path.stem, model=_in_eval_mode(module))
+    return LoadedModel(
+        name=path.stem, model=_in_eval_mode(module), batch_size=_fixed_batch_size(program)
+    )
+
+
+def _fixed_batch_size(program: ExportedProgram) -> int | None:
+    """First dimension of the inputs, if they share one and it was exported as a constant."""
+    inputs = set(program.graph_signature.user_inputs)
+    sizes = [
+        _shape(node)[0]
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in inputs and _shape(node)
+    ]
+    # A dynamic dimension is a SymInt, which is no int.
+    first = sizes[0] if sizes else None
+    return (
+        first
+        if type(first) is int and all(type(size) is int and size == first for size in sizes)
+        else None
+    )
+
+
+def _shape(node: Node) -> tuple[object, ...]:
+    """Shape of an input of a graph; empty for what is no tensor."""
+    return tuple(getattr(node.meta.get("val"), "shape", ()))
 
 
 def _in_eval_mode(module: GraphModule) -> nn.Module:

@@ -13,16 +13,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mixq.calibration import Batch, Calibration
+from mixq.calibration import Batch, Calibration, in_batches
 from mixq.errors import CalibrationError, SourceError
 from mixq.sources.function import call_function
+from mixq.sources.loaded import LoadedModel
 
+BATCH_SIZE: Final = 16
+"""Samples that run at once: a file of a thousand images must not be one forward pass."""
 UNPACKED_BYTES: Final = 4 * 2**30
 """Most that a compressed .npz may unpack to; calibration needs megabytes."""
 
 
-def load_safetensors(path: Path, model: nn.Module) -> Calibration:
-    """One batch from a safetensors file; see `as_batch` for what the names mean.
+def load_safetensors(path: Path, loaded: LoadedModel) -> Calibration:
+    """Batches from a safetensors file; see `as_batch` for what the names mean.
 
     Raises:
         SourceError: if the file is damaged.
@@ -34,11 +37,11 @@ def load_safetensors(path: Path, model: nn.Module) -> Calibration:
         raise SourceError(
             f"calibration {str(path)!r} is no intact safetensors file: {error}"
         ) from error
-    return Calibration.of(as_batch(tensors, model))
+    return as_calibration(tensors, loaded)
 
 
-def load_npz(path: Path, model: nn.Module) -> Calibration:
-    """One batch from a NumPy archive, as `load_safetensors`; pickled objects are refused.
+def load_npz(path: Path, loaded: LoadedModel) -> Calibration:
+    """Batches from a NumPy archive, as `load_safetensors`; pickled objects are refused.
 
     Raises:
         SourceError: if the file is damaged, too large unpacked, or holds something else.
@@ -60,7 +63,7 @@ def load_npz(path: Path, model: nn.Module) -> Calibration:
         raise SourceError(
             f"calibration {str(path)!r} is no intact .npz of numbers: {error}"
         ) from error
-    return Calibration.of(as_batch(tensors, model))
+    return as_calibration(tensors, loaded)
 
 
 def load_from_function(spec: str) -> Calibration:
@@ -74,6 +77,18 @@ def load_from_function(spec: str) -> Calibration:
     if isinstance(result, tuple) and len(result) > 1 and isinstance(result[0], nn.Module):
         result = result[1]
     return Calibration.of(result)
+
+
+def as_calibration(tensors: dict[str, Tensor], loaded: LoadedModel) -> Calibration:
+    """Named tensors in batches that the model takes.
+
+    Raises:
+        CalibrationError: if the tensors break a rule of Calibration, or are fewer samples than the
+            model's own batch size.
+    """
+    calibration = Calibration.of(as_batch(tensors, loaded.model))
+    size = loaded.batch_size
+    return in_batches(calibration.batches[0], size or BATCH_SIZE, whole=size is not None)
 
 
 def as_batch(tensors: dict[str, Tensor], model: nn.Module) -> Batch:

@@ -1,0 +1,274 @@
+"""find(): what is measured and chosen, on made-up errors that add, or do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from mixq.errors import InfeasibleError
+from mixq.formats import Format
+from mixq.progress import silent
+from mixq.search.bisection import STEPS
+from mixq.search.budget import Budget
+from mixq.search.find import Found, find
+from mixq.search.frontier import build_frontier
+from mixq.search.metric import Judge
+from mixq.search.problem import Choice, Problem
+from mixq.search.trials import Proposal, Trial
+
+if TYPE_CHECKING:
+    from mixq.search.session import Session
+
+W32, W8, W4, W2 = Format(32), Format(8, 64), Format(4, 64), Format(2, 64)
+Assignment = Mapping[str, Format]
+UNITS = 6
+
+
+def problem() -> Problem:
+    """Six units of growing size and falling sensitivity; 32 bits add no error."""
+    choices = {}
+    for index in range(UNITS):
+        weights, harm = 100 * (index + 1), 1.0 / (index + 1)
+        choices[f"u{index}"] = tuple(
+            Choice(fmt, harm * error, weights * fmt.bits, 1e-3 * fmt.bits)
+            for fmt, error in ((W32, 0.0), (W8, 0.01), (W4, 0.1), (W2, 1.0))
+        )
+    return Problem(choices, original_bytes=100 * 21 * 32)
+
+
+def added(assignment: Assignment) -> float:
+    return problem().evaluate(assignment).error
+
+
+@dataclass
+class FakeSession:
+    """Measures by a formula, and remembers the names of what it measured."""
+
+    problem: Problem
+    measure: Callable[[Assignment], float] = added
+    heldout: Callable[[Assignment], float] | None = None
+    names: list[str] = field(default_factory=list)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        silent(stage, done, total)
+
+    def run(self, proposals: Sequence[Proposal]) -> list[Trial]:
+        self.names += [proposal.name for proposal in proposals]
+        return [self._trial(proposal) for proposal in proposals]
+
+    def _trial(self, proposal: Proposal) -> Trial:
+        error = self.measure(proposal.assignment)
+        held = None if self.heldout is None else (self.heldout(proposal.assignment),)
+        totals = self.problem.evaluate(proposal.assignment)
+        return Trial(proposal, totals, (0.9 * error, 1.1 * error), held)
+
+
+@dataclass
+class FakeJudge:
+    """A metric that is a formula of the assignment."""
+
+    loss: Callable[[Assignment], float]
+    judged: int = 0
+
+    def drop(self, assignment: Assignment) -> float:
+        self.judged += 1
+        return self.loss(assignment)
+
+    def primary(self) -> str:
+        return "accuracy"
+
+
+def search(
+    budget: Budget,
+    session: FakeSession | None = None,
+    judge: FakeJudge | None = None,
+    trials: int = 4,
+) -> Found:
+    session = session or FakeSession(problem())
+    limits = budget.limits(session.problem, baseline_latency_s=1.0)
+    return find(
+        cast("Session", session),
+        build_frontier(session.problem),
+        budget,
+        limits,
+        cast("Judge | None", judge),
+        trials=trials,
+        seed=0,
+    )
+
+
+@pytest.mark.parametrize("compression", [1.0, 2.0, 4.0, 7.0, 12.0, 16.0])
+def test_with_errors_that_add_the_optimum_is_chosen(compression: float) -> None:
+    found = search(Budget(compression=compression))
+    assert found.chosen.totals.compression >= compression
+    assert found.certificate.gap == pytest.approx(0, abs=1e-12)
+    smaller = [t for t in found.trials if t.totals.compression >= compression]
+    assert found.chosen.measured.error == min(t.measured.error for t in smaller)
+
+
+def test_the_uniform_plans_come_first_and_are_named() -> None:
+    session = FakeSession(problem())
+    found = search(Budget(compression=4.0), session)
+    assert session.names[:3] == ["uniform 8", "uniform 4", "uniform 2"]
+    assert [trial.proposal.name for trial in found.uniform] == session.names[:3]
+    assert found.trials[:3] == found.uniform
+    assert session.names[3] == "optimum"
+    assert len(session.names) <= 3 + 4
+
+
+def mixing_hurts(assignment: Assignment) -> float:
+    """Errors that a mix of widths multiplies: the additive optimum is a trap."""
+    return added(assignment) * 10 ** (len(set(assignment.values())) - 1)
+
+
+def test_a_uniform_plan_wins_where_mixing_hurts_and_it_is_said() -> None:
+    found = search(Budget(compression=3.0), FakeSession(problem(), mixing_hurts))
+    assert found.chosen.proposal.name == "uniform 8"
+    assert found.certificate.gap > 0  # what is certified is how far it is from the sum's optimum
+    (note,) = found.notes
+    assert note.startswith("uniform 8 bit already meets the demands")
+
+
+def test_heldout_data_have_the_last_word() -> None:
+    session = FakeSession(problem(), added, heldout=mixing_hurts)
+    assert search(Budget(compression=3.0), session).chosen.proposal.name == "uniform 8"
+
+
+def test_the_optimum_that_is_uniform_is_called_so() -> None:
+    same = {f"u{i}": tuple(Choice(f, 1 / f.bits, f.bits, 1.0) for f in (W8, W4)) for i in range(3)}
+    session = FakeSession(Problem(same, original_bytes=96), lambda a: 1.0)
+    found = search(Budget(compression=4.0), session)
+    assert found.chosen.proposal.assignment == found.uniform[0].proposal.assignment
+    assert found.notes[0].startswith("uniform 8 bit already meets the demands")
+
+
+def test_a_uniform_plan_within_the_noise_is_mentioned() -> None:
+    session = FakeSession(problem(), lambda a: 1.0)  # every plan errs alike
+    found = search(Budget(compression=4.5), session)
+    assert any(
+        note.startswith("uniform 4 bit") and ("as good" in note or "already" in note)
+        for note in found.notes
+    )
+
+
+def smallest_by_hand(good: Callable[[Assignment], bool]) -> int:
+    """Bytes of the smallest point of the frontier that is good; every size was tried."""
+    frontier = build_frontier(problem())
+    sizes = []
+    for index in range(len(frontier)):
+        assignment = frontier.assignment(index)
+        if good(assignment):
+            sizes.append(problem().evaluate(assignment).weight_bytes)
+    return min(sizes)
+
+
+STEP = (100 * 21 * 30) / 2**STEPS + 1
+"""Bytes that bisection may leave between its answer and the best."""
+
+
+@pytest.mark.parametrize("max_error", [0.0, 0.003, 0.05, 0.3, 1.0, 2.4, 9.0])
+def test_max_error_alone_finds_the_smallest_plan(max_error: float) -> None:
+    found = search(Budget(max_error=max_error))
+    assert found.chosen.measured.error <= max_error
+    best = smallest_by_hand(lambda a: added(a) <= max_error)
+    assert best <= found.chosen.totals.weight_bytes <= best + STEP
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.5, 3.0, 1000.0], ids=lambda f: f"errors-x{f:g}")
+def test_max_error_is_kept_by_the_measured_error(factor: float) -> None:
+    """Even where measured errors are nowhere near their sum, in either direction."""
+
+    def measured(assignment: Assignment) -> float:
+        return factor * added(assignment)
+
+    found = search(Budget(max_error=0.1), FakeSession(problem(), measured))
+    assert found.chosen.measured.error <= 0.1
+    best = smallest_by_hand(lambda a: measured(a) <= 0.1)
+    assert found.chosen.totals.weight_bytes <= best + STEP
+
+
+def test_max_error_that_only_the_original_keeps() -> None:
+    found = search(Budget(max_error=0.0), FakeSession(problem(), lambda a: float(added(a) > 0)))
+    assert found.chosen.totals.compression == 1.0
+
+
+def test_max_error_with_a_size_is_kept_or_refused() -> None:
+    assert search(Budget(max_error=0.5, compression=4.0)).chosen.measured.error <= 0.5
+    with pytest.raises(InfeasibleError, match="together with the other demands: the least") as e:
+        search(Budget(max_error=1e-3, compression=12.0))
+    least = float(e.value.ranges["max_error"].removesuffix(" or more"))
+    assert search(Budget(max_error=least, compression=12.0)).chosen.measured.error <= least
+
+
+@pytest.mark.parametrize("max_drop", [0.0, 0.01, 0.05, 0.2, 0.6, 5.0])
+def test_max_metric_drop_finds_the_smallest_kept(max_drop: float) -> None:
+    def loss(assignment: Assignment) -> float:
+        return 0.2 * math.sqrt(added(assignment))  # monotone in the error
+
+    judge = FakeJudge(loss)
+    found = search(Budget(max_metric_drop=max_drop), judge=judge)
+    assert loss(found.chosen.proposal.assignment) <= max_drop
+    best = smallest_by_hand(lambda a: loss(a) <= max_drop)
+    assert found.chosen.totals.weight_bytes <= best + STEP
+
+
+def test_a_smaller_uniform_plan_that_keeps_the_metric_is_taken() -> None:
+    def loss(assignment: Assignment) -> float:
+        return 0.0 if len(set(assignment.values())) == 1 else 1.0
+
+    found = search(Budget(max_metric_drop=0.5), judge=FakeJudge(loss))
+    assert found.chosen.proposal.name == "uniform 2"
+
+
+def test_error_and_metric_demands_are_both_kept() -> None:
+    judge = FakeJudge(lambda a: 0.1 * added(a))
+    found = search(Budget(max_metric_drop=0.05, max_error=0.02), judge=judge)
+    assert found.chosen.measured.error <= 0.02
+    found = search(Budget(max_metric_drop=0.001, max_error=0.5), judge=judge)
+    assert judge.loss(found.chosen.proposal.assignment) <= 0.001
+
+
+def test_with_a_size_the_next_best_plan_that_keeps_the_metric_is_taken() -> None:
+    def loss(assignment: Assignment) -> float:
+        return float(W32 in assignment.values())
+
+    # A plan with a unit at 32 bits fails the metric; the others are still there.
+    judge = FakeJudge(loss)
+    found = search(Budget(compression=3.0, max_metric_drop=0.5), judge=judge)
+    assert W32 not in found.chosen.proposal.assignment.values()
+
+
+def test_no_drop_is_small_enough() -> None:
+    judge = FakeJudge(lambda a: 0.25 + added(a))
+    with pytest.raises(InfeasibleError, match="--max-metric-drop 0.1 cannot be met: the least"):
+        search(Budget(max_metric_drop=0.1), judge=judge)
+    with pytest.raises(InfeasibleError, match="together with the other demands") as caught:
+        search(Budget(max_metric_drop=0.1, compression=4.0), judge=judge)
+    assert float(caught.value.ranges["max_metric_drop"].removesuffix(" or more")) >= 0.25
+
+
+def test_without_a_demand_on_the_metric_nothing_is_judged() -> None:
+    judge = FakeJudge(lambda a: 0.0)
+    search(Budget(compression=4.0), judge=judge)
+    assert judge.judged == 0
+
+
+@pytest.mark.parametrize("trials", [1, 2, 5])
+def test_trials_bound_the_measuring(trials: int) -> None:
+    session = FakeSession(problem())
+    search(Budget(compression=5.0), session, trials=trials)
+    assert len(session.names) <= 3 + trials
+
+
+def test_ties_hold_in_every_plan_that_is_measured() -> None:
+    tied = problem().tied([("u0", "u5"), ("u1", "u2", "u3")])
+    session = FakeSession(tied)
+    for budget in (Budget(compression=6.0), Budget(max_error=0.1)):
+        for trial in search(budget, session).trials:
+            formats = trial.proposal.assignment
+            assert formats["u0"] == formats["u5"]
+            assert formats["u1"] == formats["u2"] == formats["u3"]
