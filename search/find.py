@@ -104,8 +104,8 @@ def _out_of_reach(
         )
     drop = rounded(min(judge.drop(trial.proposal.assignment) for trial in small), up=True)
     return InfeasibleError(
-        f"--max-metric-drop {budget.max_metric_drop:g} cannot be met{together}: the least measured "
-        f"drop of {judge.primary()} is {drop}; allow more, or wider formats with --bits",
+        f"--max-metric-drop {budget.max_metric_drop:g} cannot be met{together}: the least "
+        f"measured drop of {judge.primary()} is {drop}; allow more, or wider formats with --bits",
         {"max_metric_drop": f"{drop} or more"},
     )
 

@@ -86,9 +86,10 @@ def search(
 ) -> SearchResult:
     """Find the plan of least output error that meets every demand.
 
-    If only an error or a metric drop is demanded, find the smallest plan instead. The model is not changed. The last quarter of the calibration samples is held out: it judges
-    plans and is never searched on. A plan that comes back is never worse, on held-out data, than
-    a uniform plan of no more bytes.
+    If only an error or a metric drop is demanded, find the smallest plan instead. The model is
+    not changed. The last quarter of the calibration samples is held out: it judges plans and is
+    never searched on. A plan that comes back is never worse, on held-out data, than a uniform
+    plan of no more bytes.
 
     Args:
         model: any module with parameters; measured in eval mode.

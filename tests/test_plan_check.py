@@ -63,9 +63,7 @@ def document(formats: Mapping[str, Format], budget: Mapping[str, float]) -> dict
 PLAIN = {"a": Format(8, 64), "b": Format(4, 64, "zero-point")}
 
 
-def plan(
-    formats: Mapping[str, Format] = PLAIN, budget: Mapping[str, float] | None = None
-) -> Plan:
+def plan(formats: Mapping[str, Format] = PLAIN, budget: Mapping[str, float] | None = None) -> Plan:
     return Plan.model_validate(document(formats, budget or {}))
 
 

@@ -14,7 +14,7 @@ import torch
 
 from mixq.cli.main import run
 
-TINY = '''
+TINY = """
 import torch
 from torch import nn
 
@@ -106,7 +106,7 @@ class Asserting(nn.Module):
 
 def asserting():
     return Asserting(), inputs()
-'''
+"""
 
 
 @dataclass(frozen=True)

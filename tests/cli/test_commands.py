@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from mixq.plan import Plan
 from mixq.sensitivity.table import SensitivityTable
 
 
-def test_analyze(search: Callable, cli: Callable) -> None:
+def test_analyze(search: Callable[..., Any], cli: Callable[..., Any]) -> None:
     arguments = ("analyze", "--model", "tiny.py:load", "--output", "run")
     answer = cli(*arguments)
     assert answer.status == 0
@@ -30,7 +31,7 @@ def test_analyze(search: Callable, cli: Callable) -> None:
 
 @pytest.mark.parametrize("chip", ["intel_cpu", "arm_mobile"])
 def test_a_search_for_any_chip_goes_on_from_an_analysis(
-    search: Callable, cli: Callable, chip: str
+    search: Callable[..., Any], cli: Callable[..., Any], chip: str
 ) -> None:
     assert cli("analyze", "--model", "tiny.py:load", "--output", "run").status == 0
     (store,) = Path("run").glob("measurements-*.jsonl")
@@ -45,7 +46,7 @@ def test_a_search_for_any_chip_goes_on_from_an_analysis(
     assert run["identity"]["hardware"] == plan.hardware.fingerprint
 
 
-def test_apply(cli: Callable, demo_run: Path) -> None:
+def test_apply(cli: Callable[..., Any], demo_run: Path) -> None:
     answer = cli("apply", demo_run / "plan.json")
     assert answer.status == 0
     plan = Plan.load(demo_run / "plan.json")
@@ -61,7 +62,7 @@ def test_apply(cli: Callable, demo_run: Path) -> None:
     assert Path("b.safetensors").read_bytes() == Path("model.mixq.safetensors").read_bytes()
 
 
-def test_evaluate_gives_the_measured_numbers(cli: Callable, demo_run: Path) -> None:
+def test_evaluate_gives_the_measured_numbers(cli: Callable[..., Any], demo_run: Path) -> None:
     plan = Plan.load(demo_run / "plan.json")
     answer = cli("evaluate", demo_run / "plan.json", "--format", "json").json
     measured = plan.measured
@@ -77,7 +78,7 @@ def test_evaluate_gives_the_measured_numbers(cli: Callable, demo_run: Path) -> N
     assert "accuracy" in table.out
 
 
-def test_report_draws_the_same_plots_again(cli: Callable, demo_run: Path) -> None:
+def test_report_draws_the_same_plots_again(cli: Callable[..., Any], demo_run: Path) -> None:
     before = {name: (demo_run / name).read_bytes() for name in ("pareto.html", "pareto.png")}
     for name in before:
         (demo_run / name).unlink()
@@ -90,7 +91,7 @@ def test_report_draws_the_same_plots_again(cli: Callable, demo_run: Path) -> Non
     assert plan == Plan.load(demo_run / "plan.json").to_json()
 
 
-def test_plan_show(cli: Callable, demo_run: Path) -> None:
+def test_plan_show(cli: Callable[..., Any], demo_run: Path) -> None:
     plan = Plan.load(demo_run / "plan.json")
     answer = cli("plan", "show", demo_run / "plan.json")
     assert answer.status == 0
@@ -99,7 +100,7 @@ def test_plan_show(cli: Callable, demo_run: Path) -> None:
     assert cli("plan", "show", demo_run / "plan.json", "--format", "json").json == plan.to_json()
 
 
-def test_plan_check(cli: Callable, demo_run: Path) -> None:
+def test_plan_check(cli: Callable[..., Any], demo_run: Path) -> None:
     answer = cli("plan", "check", demo_run / "plan.json", "--model", "demo")
     assert answer.status == 0
     assert answer.out.splitlines()[-1] == "holds: the model's weights are the plan's"
@@ -108,7 +109,7 @@ def test_plan_check(cli: Callable, demo_run: Path) -> None:
     assert "compression 6 demanded" in held["holds"][-1]
 
 
-def test_plan_diff(cli: Callable, demo_run: Path) -> None:
+def test_plan_diff(cli: Callable[..., Any], demo_run: Path) -> None:
     plan = Plan.load(demo_run / "plan.json")
     layers = {
         **plan.layers,
@@ -124,7 +125,7 @@ def test_plan_diff(cli: Callable, demo_run: Path) -> None:
     assert same.json == {"layers": {}}
 
 
-def test_hardware(cli: Callable) -> None:
+def test_hardware(cli: Callable[..., Any]) -> None:
     listed = cli("hardware", "list", "--format", "json").json["profiles"]
     assert {profile["name"] for profile in listed} >= {"intel_cpu", "arm_mobile", "nvidia_a100"}
     for profile in listed:
@@ -136,7 +137,7 @@ def test_hardware(cli: Callable) -> None:
     assert all(profile["name"] in table.out for profile in listed)
 
 
-def test_version(cli: Callable) -> None:
+def test_version(cli: Callable[..., Any]) -> None:
     from mixq import __version__
 
     answer = cli("--version")

@@ -42,7 +42,7 @@ HOSTILE: dict[str, bytes] = {
     ],
     ids=lambda command: "-".join(command[:2]),
 )
-def test_hostile_plan(cli: Callable, command: tuple[str, ...], content: bytes) -> None:
+def test_hostile_plan(cli: Callable[..., Any], command: tuple[str, ...], content: bytes) -> None:
     Path("bad.json").write_bytes(content)
     answer = cli(*command)
     assert answer.status == 1
@@ -53,7 +53,7 @@ def test_hostile_plan(cli: Callable, command: tuple[str, ...], content: bytes) -
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_frontier(cli: Callable, demo_run: Path, content: bytes) -> None:
+def test_hostile_frontier(cli: Callable[..., Any], demo_run: Path, content: bytes) -> None:
     before = (demo_run / "pareto.html").read_bytes()
     (demo_run / "frontier.json").write_bytes(content)
     answer = cli("report", demo_run)
@@ -63,7 +63,7 @@ def test_hostile_frontier(cli: Callable, demo_run: Path, content: bytes) -> None
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_run_file(search: Callable, content: bytes) -> None:
+def test_hostile_run_file(search: Callable[..., Any], content: bytes) -> None:
     assert search("--target-compression", "5").status == 0
     plan = Path("run/plan.json").read_bytes()
     Path("run/run.json").write_bytes(content)
@@ -91,7 +91,7 @@ def test_hostile_run_file(search: Callable, content: bytes) -> None:
         *("errors-nan", "errors-negative", "errors-empty"),
     ],
 )
-def test_hostile_measurements(search: Callable, line: str) -> None:
+def test_hostile_measurements(search: Callable[..., Any], line: str) -> None:
     assert search("--target-compression", "5").status == 0
     (store,) = Path("run").glob("measurements-*.jsonl")
     store.write_text(line + "\n", encoding="utf-8")
@@ -110,7 +110,7 @@ def test_hostile_measurements(search: Callable, line: str) -> None:
         '{"op_code": "x"}',
     ],
 )
-def test_hostile_journal(search: Callable, line: str) -> None:
+def test_hostile_journal(search: Callable[..., Any], line: str) -> None:
     assert search("--target-compression", "5").status == 0
     journal = Path("run/study.journal")
     journal.write_bytes(f"{line}\n".encode() + journal.read_bytes())
@@ -121,7 +121,10 @@ def test_hostile_journal(search: Callable, line: str) -> None:
 
 
 EDITS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "unknown-layer": (lambda p: p["layers"].update({"no.such": p["layers"]["position"]}), "no.such"),
+    "unknown-layer": (
+        lambda p: p["layers"].update({"no.such": p["layers"]["position"]}),
+        "no.such",
+    ),
     "unknown-width": (lambda p: p["layers"]["position"].update(bits=3), "layers.position"),
     "text-width": (lambda p: p["layers"]["position"].update(bits="8"), "layers.position"),
     "other-shape": (lambda p: p["layers"]["position"].update(shape=[64, 16]), "position"),
@@ -145,7 +148,11 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 @pytest.mark.parametrize(("edit", "words"), EDITS.values(), ids=EDITS)
 @pytest.mark.parametrize("command", ["apply", "evaluate", "check"])
 def test_edited_plan(
-    cli: Callable, demo_run: Path, command: str, edit: Callable[[Any], object], words: str
+    cli: Callable[..., Any],
+    demo_run: Path,
+    command: str,
+    edit: Callable[[Any], object],
+    words: str,
 ) -> None:
     path = demo_run / "plan.json"
     plan = json.loads(path.read_text(encoding="utf-8"))
@@ -172,7 +179,7 @@ def test_edited_plan(
     ids=["compression", "total", "layer", "bits", "budget", "error"],
 )
 def test_a_plan_that_does_not_add_up(
-    cli: Callable, demo_run: Path, edit: Callable[[Any], object], words: str
+    cli: Callable[..., Any], demo_run: Path, edit: Callable[[Any], object], words: str
 ) -> None:
     path = demo_run / "plan.json"
     plan = json.loads(path.read_text(encoding="utf-8"))
@@ -183,7 +190,7 @@ def test_a_plan_that_does_not_add_up(
     assert words in answer.error
 
 
-def test_a_plan_for_another_model(cli: Callable, demo_run: Path) -> None:
+def test_a_plan_for_another_model(cli: Callable[..., Any], demo_run: Path) -> None:
     for call in (("apply",), ("evaluate",), ("plan", "check")):
         answer = cli(*call, demo_run / "plan.json", "--model", "tiny.py:load")
         assert answer.status == 1
@@ -191,7 +198,7 @@ def test_a_plan_for_another_model(cli: Callable, demo_run: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 5000, -1], ids=lambda keep: f"first-{keep}")
-def test_truncated_artifact(cli: Callable, demo_run: Path, keep: int) -> None:
+def test_truncated_artifact(cli: Callable[..., Any], demo_run: Path, keep: int) -> None:
     assert cli("apply", demo_run / "plan.json", "--output", "a.safetensors").status == 0
     whole = Path("a.safetensors").read_bytes()
     Path("a.safetensors").write_bytes(whole[:keep])
@@ -200,7 +207,7 @@ def test_truncated_artifact(cli: Callable, demo_run: Path, keep: int) -> None:
     assert "a.safetensors" in answer.error
 
 
-def test_artifact_of_someone_else(cli: Callable, demo_run: Path) -> None:
+def test_artifact_of_someone_else(cli: Callable[..., Any], demo_run: Path) -> None:
     save_file({"a": torch.zeros(3)}, "foreign.safetensors")
     answer = cli("evaluate", "foreign.safetensors")
     assert answer.status == 1
@@ -211,7 +218,7 @@ def test_artifact_of_someone_else(cli: Callable, demo_run: Path) -> None:
     assert "architecture" in answer.error
 
 
-def test_apply_is_whole_or_not_at_all(cli: Callable, demo_run: Path) -> None:
+def test_apply_is_whole_or_not_at_all(cli: Callable[..., Any], demo_run: Path) -> None:
     Path("file").touch()
     for place in ("file/a.safetensors", "/proc/a.safetensors", "nowhere/a.safetensors"):
         answer = cli("apply", demo_run / "plan.json", "--output", place)
@@ -221,7 +228,7 @@ def test_apply_is_whole_or_not_at_all(cli: Callable, demo_run: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[chip", b"\xff", b"a = 1", b"[" * 9999], ids=repr)
-def test_hostile_profile(cli: Callable, content: bytes) -> None:
+def test_hostile_profile(cli: Callable[..., Any], content: bytes) -> None:
     Path("chip.toml").write_bytes(content)
     for command in (
         ("search", "--target-compression", "6", "--hardware", "chip.toml"),
@@ -234,7 +241,7 @@ def test_hostile_profile(cli: Callable, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["c.safetensors", "c.npz"])
 @pytest.mark.parametrize("keep", [0, 9, 60], ids=lambda keep: f"first-{keep}")
-def test_truncated_calibration(search: Callable, name: str, keep: int) -> None:
+def test_truncated_calibration(search: Callable[..., Any], name: str, keep: int) -> None:
     inputs = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
     save_file({"input": inputs}, "c.safetensors")
     np.savez("c.npz", input=inputs.numpy())

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.exceptions import StorageInternalError
@@ -50,7 +51,7 @@ OPTIONS = ("--hardware", "intel_cpu", "--target-compression", "5", "--trials", "
 
 
 @pytest.fixture
-def undisturbed(cli: Callable) -> bytes:
+def undisturbed(cli: Callable[..., Any]) -> bytes:
     """plan.json of a run that nothing interrupts."""
     Path("slow.py").write_text(SLOW, encoding="utf-8")
     assert cli("search", *OPTIONS, "--model", "slow.py:load", "--output", "calm").status == 0
@@ -88,7 +89,7 @@ def lines(pattern: str) -> int:
     return sum(path.read_bytes().count(b"\n") for path in Path().glob(pattern))
 
 
-def finish(cli: Callable, output: str, undisturbed: bytes) -> None:
+def finish(cli: Callable[..., Any], output: str, undisturbed: bytes) -> None:
     """The same command again ends with the plan of the undisturbed run."""
     answer = cli("search", *OPTIONS, "--model", "slow.py:load", "--output", output)
     assert answer.status == 0, answer.err
@@ -96,7 +97,7 @@ def finish(cli: Callable, output: str, undisturbed: bytes) -> None:
     assert json.loads(Path(output, "run.json").read_text(encoding="utf-8"))["state"] == "done"
 
 
-def test_ctrl_c_and_kill_while_measuring(cli: Callable, undisturbed: bytes) -> None:
+def test_ctrl_c_and_kill_while_measuring(cli: Callable[..., Any], undisturbed: bytes) -> None:
     with running("run", lambda: lines("run/measurements-*") >= 2) as process:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
@@ -116,7 +117,9 @@ def test_ctrl_c_and_kill_while_measuring(cli: Callable, undisturbed: bytes) -> N
     finish(cli, "run", undisturbed)
 
 
-def test_what_a_kill_leaves_in_the_study_is_repaired(cli: Callable, undisturbed: bytes) -> None:
+def test_what_a_kill_leaves_in_the_study_is_repaired(
+    cli: Callable[..., Any], undisturbed: bytes
+) -> None:
     assert cli("search", *OPTIONS, "--model", "slow.py:load", "--output", "run").status == 0
     journal = Path("run/study.journal")
     whole = journal.read_bytes()
@@ -129,7 +132,7 @@ def test_what_a_kill_leaves_in_the_study_is_repaired(cli: Callable, undisturbed:
         assert not Path("run/study.journal.lock").is_symlink()
 
 
-def test_a_torn_measurement_is_measured_again(cli: Callable, undisturbed: bytes) -> None:
+def test_a_torn_measurement_is_measured_again(cli: Callable[..., Any], undisturbed: bytes) -> None:
     assert cli("search", *OPTIONS, "--model", "slow.py:load", "--output", "run").status == 0
     (store,) = Path("run").glob("measurements-*.jsonl")
     store.write_bytes(store.read_bytes()[:-9])
@@ -137,7 +140,9 @@ def test_a_torn_measurement_is_measured_again(cli: Callable, undisturbed: bytes)
     assert store.read_bytes().endswith(b"]}\n")
 
 
-def test_two_at_once_in_one_folder(search: Callable, contents: Callable) -> None:
+def test_two_at_once_in_one_folder(
+    search: Callable[..., Any], contents: Callable[..., Any]
+) -> None:
     assert search("--target-compression", "5").status == 0
     before = contents(Path("run"))
     with run_folder("run", {}):
@@ -151,7 +156,7 @@ def test_two_at_once_in_one_folder(search: Callable, contents: Callable) -> None
 @pytest.mark.parametrize(
     "place", ["file", "under-a-file", "/proc/nothing", "/dev/null/run"], ids=str
 )
-def test_a_folder_that_cannot_be_written(search: Callable, place: str) -> None:
+def test_a_folder_that_cannot_be_written(search: Callable[..., Any], place: str) -> None:
     Path("file").write_text("in the way", encoding="utf-8")
     output = {"under-a-file": "file/run"}.get(place, place)
     answer = search("--target-compression", "5", output=output)
@@ -164,7 +169,7 @@ def test_a_folder_that_cannot_be_written(search: Callable, place: str) -> None:
     "name",
     ["plan.json", "sensitivity.csv", "frontier.json", "pareto.png", "run.json", "study.journal"],
 )
-def test_a_folder_where_a_file_should_be(search: Callable, name: str) -> None:
+def test_a_folder_where_a_file_should_be(search: Callable[..., Any], name: str) -> None:
     blocked = Path("run", name)
     blocked.mkdir(parents=True)
     (blocked / "mine").touch()
@@ -193,7 +198,9 @@ def readable(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("bytes_left", [100, 4000, 100_000])
-def test_a_disk_that_fills_up(cli: Callable, undisturbed: bytes, bytes_left: int) -> None:
+def test_a_disk_that_fills_up(
+    cli: Callable[..., Any], undisturbed: bytes, bytes_left: int
+) -> None:
     """No file may grow beyond so many bytes, in another process: EFBIG instead of ENOSPC."""
 
     def limit() -> None:
@@ -228,16 +235,19 @@ class FullDisk:
 
 
 def test_a_disk_that_is_full_at_any_file(
-    search: Callable, monkeypatch: pytest.MonkeyPatch, contents: Callable
+    search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, contents: Callable[..., Any]
 ) -> None:
     assert search("--target-compression", "5", output="calm").status == 0
     calm = contents(Path("calm"))
-    for files in range(20):
+    files = 0
+    while True:
         with monkeypatch.context() as patch:
             disk = FullDisk(patch, files)
             answer = search("--target-compression", "5")
         if answer.status == 0:
             break
+        files += 1
+        assert files < 20
         assert disk.left == 0
         assert "No space left on device" in answer.error
         assert answer.out == ""
@@ -251,7 +261,9 @@ def test_a_disk_that_is_full_at_any_file(
         assert Path("run", name).read_bytes() == calm[name], name
 
 
-def test_a_full_disk_under_the_study(search: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_under_the_study(
+    search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     append = JournalFileBackend.append_logs
     written = 0
 
@@ -273,7 +285,9 @@ def test_a_full_disk_under_the_study(search: Callable, monkeypatch: pytest.Monke
     assert Path("run/plan.json").read_bytes() == Path("calm/plan.json").read_bytes()
 
 
-def test_a_database_that_goes_away(search: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_goes_away(
+    search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def lost(*_: object, **__: object) -> None:
         raise StorageInternalError("server has gone\naway")
 

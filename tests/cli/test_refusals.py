@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,7 +112,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], int, str]] = {
 
 @pytest.mark.parametrize(("arguments", "status", "words"), REFUSALS.values(), ids=REFUSALS)
 def test_refused_in_one_line(
-    cli: Callable, arguments: tuple[str, ...], status: int, words: str
+    cli: Callable[..., Any], arguments: tuple[str, ...], status: int, words: str
 ) -> None:
     answer = cli(*arguments)
     assert words in answer.error
@@ -127,7 +128,7 @@ def test_refused_in_one_line(
     ids=lambda demand: demand[0].strip("-"),
 )
 def test_unreachable_is_refused_before_anything_is_measured(
-    search: Callable, demand: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    search: Callable[..., Any], demand: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object) -> None:
         raise AssertionError("measured")
@@ -138,13 +139,13 @@ def test_unreachable_is_refused_before_anything_is_measured(
     assert "feasible ranges" in answer.error
 
 
-def test_the_named_end_of_a_range_is_feasible(search: Callable) -> None:
+def test_the_named_end_of_a_range_is_feasible(search: Callable[..., Any]) -> None:
     refusal = search("--target-compression", "99").error
     best = refusal.rpartition(" to ")[2]
     assert search("--target-compression", best, "--format", "json").status == 0
 
 
-def test_the_named_least_error_is_feasible(search: Callable) -> None:
+def test_the_named_least_error_is_feasible(search: Callable[..., Any]) -> None:
     narrow = ("--bits", "8,4", "--format", "json")
     refusal = search("--max-error", "1e-12", *narrow).error
     least = refusal.partition("least measured error is ")[2].partition(";")[0]
@@ -152,28 +153,28 @@ def test_the_named_least_error_is_feasible(search: Callable) -> None:
     assert plan["measured"]["output_mse"] <= float(least)
 
 
-def test_a_password_is_not_repeated(search: Callable) -> None:
+def test_a_password_is_not_repeated(search: Callable[..., Any]) -> None:
     answer = search(*SIX, "--storage", "nosql://me:secret@host/db")
     assert answer.status == USAGE
     assert "secret" not in answer.err
     assert "nosql://me:***@host/db" in answer.error
 
 
-def test_help_is_shown_without_a_command(cli: Callable) -> None:
+def test_help_is_shown_without_a_command(cli: Callable[..., Any]) -> None:
     answer = cli()
     assert answer.status == USAGE
     assert "search" in answer.out
     assert answer.err == ""
 
 
-def test_control_characters_do_not_reach_the_terminal(cli: Callable) -> None:
+def test_control_characters_do_not_reach_the_terminal(cli: Callable[..., Any]) -> None:
     answer = cli("plan", "show", "\x1b[31mred\udcff.json")
     assert "\x1b" not in answer.err
     assert "\\x1b[31mred" in answer.error
     answer.err.encode()
 
 
-def test_a_bug_is_one_line_too(cli: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_one_line_too(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise LookupError("that\nbreaks")
 
@@ -196,7 +197,11 @@ def test_a_bug_is_one_line_too(cli: Callable, monkeypatch: pytest.MonkeyPatch) -
     ids=["memory", "disk", "ctrl-c"],
 )
 def test_what_the_machine_does_is_one_line(
-    cli: Callable, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, words: str
+    cli: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    status: int,
+    words: str,
 ) -> None:
     def fails() -> None:
         raise error

@@ -10,9 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from mixq import demo
 from mixq.artifact import tensor_bytes
@@ -82,10 +85,8 @@ def test_the_files_hold_what_they_say(finished: Path) -> None:
 
 def test_the_study_opens_with_optuna_and_holds_every_measured_plan(finished: Path) -> None:
     run = json.loads((finished / "run.json").read_text(encoding="utf-8"))
-    backend = optuna.storages.journal.JournalFileBackend(str(finished / "study.journal"))
-    study = optuna.load_study(
-        study_name=run["study"], storage=optuna.storages.JournalStorage(backend)
-    )
+    journal = JournalStorage(JournalFileBackend(str(finished / "study.journal")))
+    study = optuna.load_study(study_name=run["study"], storage=journal)
     records = Records.load(finished / "frontier.json")
     measured = [record for record in records.plans if record.measured]
     assert len(study.trials) == len(measured) >= 4  # three uniform widths and the optimum
@@ -93,11 +94,13 @@ def test_the_study_opens_with_optuna_and_holds_every_measured_plan(finished: Pat
         assert trial.state == optuna.trial.TrialState.COMPLETE
         assert trial.user_attrs["name"] == record.name
         assert trial.values == [record.error, record.weight_bytes, record.latency_s]
-        formats = {u: records.formats[i] for u, i in zip(records.units, record.formats, strict=True)}
+        formats = {
+            u: records.formats[i] for u, i in zip(records.units, record.formats, strict=True)
+        }
         assert trial.params == formats
 
 
-def test_json_is_one_object_and_nothing_else(search: Callable) -> None:
+def test_json_is_one_object_and_nothing_else(search: Callable[..., Any]) -> None:
     answer = search("--target-compression", "5", "--format", "json")
     assert answer.status == 0
     plan = answer.json
@@ -107,7 +110,7 @@ def test_json_is_one_object_and_nothing_else(search: Callable) -> None:
     assert all(Path(file).is_file() for file in files)
 
 
-def test_results_on_stdout_progress_on_stderr(search: Callable) -> None:
+def test_results_on_stdout_progress_on_stderr(search: Callable[..., Any]) -> None:
     answer = search("--target-compression", "5", "--workers", "2")
     assert answer.status == 0
     assert "this plan" in answer.out
@@ -119,7 +122,7 @@ def test_results_on_stdout_progress_on_stderr(search: Callable) -> None:
     assert lines[1] == "measuring sensitivities: 12 of 12"
 
 
-def test_the_model_may_name_its_evaluation(search: Callable) -> None:
+def test_the_model_may_name_its_evaluation(search: Callable[..., Any]) -> None:
     plan = search("--target-compression", "5", "--format", "json", model="judged").json
     assert plan["measured"]["original_metric"] == {"closeness": 0.0}
     assert -1 < plan["measured"]["metric"]["closeness"] < 0
@@ -127,7 +130,7 @@ def test_the_model_may_name_its_evaluation(search: Callable) -> None:
     assert search("--target-compression", "5", "--format", "json").json["measured"]["metric"] == {}
 
 
-def test_one_sample_is_enough_and_nothing_is_held_out(search: Callable) -> None:
+def test_one_sample_is_enough_and_nothing_is_held_out(search: Callable[..., Any]) -> None:
     answer = search("--target-compression", "5", model="one_sample")
     assert answer.status == 0
     assert "note: one calibration sample cannot be split" in answer.err
@@ -137,7 +140,7 @@ def test_one_sample_is_enough_and_nothing_is_held_out(search: Callable) -> None:
 
 
 @pytest.mark.parametrize("target", [4, 6, 8])
-def test_demo_keeps_its_promises(cli: Callable, tmp_path: Path, target: int) -> None:
+def test_demo_keeps_its_promises(cli: Callable[..., Any], tmp_path: Path, target: int) -> None:
     """Smaller than demanded, exactly as large as predicted, and no uniform plan is better."""
     command = ["search", "--hardware", "intel_cpu", "--target-compression", target]
     answer = cli(*command, "--trials", 1, "--output", "run", "--format", "json")
@@ -145,17 +148,17 @@ def test_demo_keeps_its_promises(cli: Callable, tmp_path: Path, target: int) -> 
     plan = Plan.load("run/plan.json")
     assert plan.predicted.compression >= target
     assert len(check_plan(plan)) == 3
+    heldout = plan.measured.heldout_output_mse
+    assert heldout is not None
     for uniform in plan.uniform.values():
         if uniform.weight_bytes <= plan.predicted.weight_bytes:
-            assert plan.measured.heldout_output_mse <= uniform.heldout_output_mse
+            assert heldout <= (uniform.heldout_output_mse or 0)
     applied = cli("apply", "run/plan.json", "--output", "demo.safetensors", "--format", "json")
     assert applied.json["tensor_bytes"] == plan.predicted.weight_bytes
     assert tensor_bytes("demo.safetensors") == plan.predicted.weight_bytes
     evaluated = cli("evaluate", "demo.safetensors", "--format", "json").json
     # The packed model computes what was measured: the same dequantized numbers.
-    assert math.isclose(
-        evaluated["output_mse"]["error"], plan.measured.output_mse, rel_tol=1e-3
-    )
+    assert math.isclose(evaluated["output_mse"]["error"], plan.measured.output_mse, rel_tol=1e-3)
     assert evaluated["metric"]["accuracy"] == pytest.approx(plan.measured.metric["accuracy"])
 
 
@@ -171,7 +174,7 @@ def test_demo_keeps_its_promises(cli: Callable, tmp_path: Path, target: int) -> 
     ids=lambda value: value.strip("-") if isinstance(value, str) else "",
 )
 def test_every_demand_is_kept(
-    search: Callable, demand: str, limit: float, reached: Callable[[Plan], float]
+    search: Callable[..., Any], demand: str, limit: float, reached: Callable[[Plan], float]
 ) -> None:
     answer = search(demand, str(limit), "--target-compression", "1.5", model="judged")
     assert answer.status == 0, answer.err
@@ -182,7 +185,7 @@ def test_every_demand_is_kept(
 
 
 def test_a_second_budget_measures_no_unit_and_no_uniform_plan_again(
-    search: Callable, counter: Counter
+    search: Callable[..., Any], counter: Counter
 ) -> None:
     assert search("--target-compression", "4").status == 0
     first = list(counter.measured)
@@ -198,21 +201,23 @@ def test_a_second_budget_measures_no_unit_and_no_uniform_plan_again(
     assert counter.measured == []
 
 
-def test_the_same_again_gives_the_same_files(search: Callable, contents: Callable) -> None:
+def test_the_same_again_gives_the_same_files(
+    search: Callable[..., Any], contents: Callable[..., Any]
+) -> None:
     assert search("--target-compression", "6").status == 0
     first = contents(Path("run"))
     assert search("--target-compression", "6").status == 0
     assert contents(Path("run")) == first
 
 
-def test_a_resumed_run_gives_the_plan_of_a_fresh_one(search: Callable) -> None:
+def test_a_resumed_run_gives_the_plan_of_a_fresh_one(search: Callable[..., Any]) -> None:
     assert search("--target-compression", "4").status == 0
     assert search("--target-compression", "6").status == 0
     assert search("--target-compression", "6", output="fresh").status == 0
     assert Path("run/plan.json").read_bytes() == Path("fresh/plan.json").read_bytes()
 
 
-def test_the_same_seed_gives_the_same_plan_in_another_process(search: Callable) -> None:
+def test_the_same_seed_gives_the_same_plan_in_another_process(search: Callable[..., Any]) -> None:
     options = ["--target-compression", "6", "--trials", "4", "--seed", "7"]
     assert search(*options).status == 0
     start = [sys.executable, "-c", "from mixq.cli import main; main()", "search", *options]
@@ -226,7 +231,7 @@ def test_the_same_seed_gives_the_same_plan_in_another_process(search: Callable) 
     assert Path("other/plan.json").read_bytes() == Path("run/plan.json").read_bytes()
 
 
-def test_storage_in_a_database(search: Callable, counter: Counter) -> None:
+def test_storage_in_a_database(search: Callable[..., Any], counter: Counter) -> None:
     url = "sqlite:///studies.db"
     assert search("--target-compression", "5", "--storage", url).status == 0
     assert not Path("run/study.journal").exists()
@@ -241,21 +246,23 @@ def test_storage_in_a_database(search: Callable, counter: Counter) -> None:
     assert {trial.user_attrs["kind"] for trial in study.trials} >= {"uniform", "additive"}
 
 
-def test_pins_and_ties_hold_everywhere(search: Callable) -> None:
+def test_pins_and_ties_hold_everywhere(search: Callable[..., Any]) -> None:
     answer = search(
         "--target-compression", "1.5", "--pin", "0.*=32", "--tie", "[24].weight", "--trials", "4"
     )
     assert answer.status == 0, answer.err
     records = Records.load("run/frontier.json")
     for record in records.plans:
-        formats = dict(zip(records.units, (records.formats[i] for i in record.formats), strict=True))
+        formats = dict(
+            zip(records.units, (records.formats[i] for i in record.formats), strict=True)
+        )
         assert formats["0.weight"] == "w32"
         assert formats["2.weight"] == formats["4.weight"]
 
 
 @pytest.mark.parametrize("other", ["model", "hardware"])
 def test_another_runs_folder_is_kept_unless_overwritten(
-    search: Callable, contents: Callable, other: str
+    search: Callable[..., Any], contents: Callable[..., Any], other: str
 ) -> None:
     assert search("--target-compression", "4").status == 0
     Path("run/notes.txt").write_text("mine", encoding="utf-8")
@@ -275,7 +282,7 @@ def test_another_runs_folder_is_kept_unless_overwritten(
 
 
 def test_a_refused_request_leaves_a_finished_run_as_it_was(
-    search: Callable, contents: Callable
+    search: Callable[..., Any], contents: Callable[..., Any]
 ) -> None:
     assert search("--target-compression", "4").status == 0
     before = contents(Path("run"))
@@ -284,12 +291,12 @@ def test_a_refused_request_leaves_a_finished_run_as_it_was(
     assert {**contents(Path("run")), "study.journal": b""} == {**before, "study.journal": b""}
 
 
-def test_a_folder_that_only_saw_a_refusal_is_free(search: Callable) -> None:
+def test_a_folder_that_only_saw_a_refusal_is_free(search: Callable[..., Any]) -> None:
     assert search("--target-compression", "99").status == 3
     assert search("--target-compression", "4", "--hardware", "arm_mobile").status == 0
 
 
-def test_someone_elses_plan_is_not_overwritten(search: Callable) -> None:
+def test_someone_elses_plan_is_not_overwritten(search: Callable[..., Any]) -> None:
     Path("run").mkdir()
     Path("run/plan.json").write_text("my own", encoding="utf-8")
     answer = search("--target-compression", "4")
@@ -298,13 +305,13 @@ def test_someone_elses_plan_is_not_overwritten(search: Callable) -> None:
     assert Path("run/plan.json").read_text(encoding="utf-8") == "my own"
 
 
-def test_markup_in_a_folders_name_is_printed_as_it_is(search: Callable) -> None:
+def test_markup_in_a_folders_name_is_printed_as_it_is(search: Callable[..., Any]) -> None:
     answer = search("--target-compression", "4", output="[/bold] [red]x")
     assert answer.status == 0
     assert "Written to [/bold] [red]x: plan.json" in answer.out
 
 
-def test_uniform_is_named_when_it_does_it_already(search: Callable) -> None:
+def test_uniform_is_named_when_it_does_it_already(search: Callable[..., Any]) -> None:
     # With one width there is nothing to mix.
     answer = search("--max-size-mb", "1", "--bits", "8")
     assert answer.status == 0

@@ -14,7 +14,9 @@ from mixq.graph.units import WeightUnit
 from mixq.search.candidates import default_formats, matching, resolve_pins, resolve_ties
 
 
-def unit(name: str, rows: int = 64, columns: int = 64, aliases: tuple[str, ...] = ()) -> WeightUnit:
+def unit(
+    name: str, rows: int = 64, columns: int = 64, aliases: tuple[str, ...] = ()
+) -> WeightUnit:
     return WeightUnit(name, (rows, columns), rows, columns, 4, "Linear", aliases)
 
 
@@ -53,7 +55,7 @@ def test_patterns_match_whole_names(pattern: str) -> None:
 
 
 def test_a_typo_gets_near_names() -> None:
-    with pytest.raises(UsageError, match="near ones are embed.weight"):
+    with pytest.raises(UsageError, match=r"near ones are embed\.weight"):
         matching(UNITS, "embde.weight", "--tie")
 
 
@@ -84,7 +86,7 @@ def test_ties() -> None:
         ["layer.0.query.weight", "layer.1.query.weight"],
     ]
     assert resolve_ties(UNITS, []) == []
-    with pytest.raises(UsageError, match="matches only embed.weight"):
+    with pytest.raises(UsageError, match=r"matches only embed\.weight"):
         resolve_ties(UNITS, ["embed*"])
 
 

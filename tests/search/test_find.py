@@ -122,7 +122,7 @@ def test_the_uniform_plans_come_first_and_are_named() -> None:
 
 def mixing_hurts(assignment: Assignment) -> float:
     """Errors that a mix of widths multiplies: the additive optimum is a trap."""
-    return added(assignment) * 10 ** (len(set(assignment.values())) - 1)
+    return added(assignment) * 10.0 ** (len(set(assignment.values())) - 1)
 
 
 def test_a_uniform_plan_wins_where_mixing_hurts_and_it_is_said() -> None:
@@ -244,7 +244,7 @@ def test_with_a_size_the_next_best_plan_that_keeps_the_metric_is_taken() -> None
 
 def test_no_drop_is_small_enough() -> None:
     judge = FakeJudge(lambda a: 0.25 + added(a))
-    with pytest.raises(InfeasibleError, match="--max-metric-drop 0.1 cannot be met: the least"):
+    with pytest.raises(InfeasibleError, match=r"--max-metric-drop 0\.1 cannot be met: the least"):
         search(Budget(max_metric_drop=0.1), judge=judge)
     with pytest.raises(InfeasibleError, match="together with the other demands") as caught:
         search(Budget(max_metric_drop=0.1, compression=4.0), judge=judge)

@@ -61,7 +61,10 @@ def test_a_part_of_the_identity_is_enough_and_is_completed(tmp_path: Path) -> No
         assert folder.identity == ME
     with run_folder(tmp_path, model) as folder:
         assert folder.identity == ME
-    with pytest.raises(OutputError, match="another hardware"), run_folder(tmp_path, ME | {"hardware": "x"}):
+    with (
+        pytest.raises(OutputError, match="another hardware"),
+        run_folder(tmp_path, ME | {"hardware": "x"}),
+    ):
         pass
 
 
@@ -71,7 +74,7 @@ def test_anothers_run_is_refused_then_overwritten(tmp_path: Path, held: str) -> 
         leave(tmp_path, held, "notes.txt")
     before = (tmp_path / RUN).read_bytes()
     with (
-        pytest.raises(OutputError, match="another model; .*--overwrite"),
+        pytest.raises(OutputError, match=r"another model; .*--overwrite"),
         run_folder(tmp_path, ME),
     ):
         pass

@@ -74,7 +74,8 @@ def test_the_model_stays_as_it_was(model: nn.Module) -> None:
 
 
 def test_numbers_of_numpy_and_torch_are_numbers(model: nn.Module) -> None:
-    judged = judge(model, lambda _: {"a": np.float32(0.5), "b": torch.tensor(2.0), "c": True})
+    metrics: Any = {"a": np.float32(0.5), "b": torch.tensor(2.0), "c": True}
+    judged = judge(model, lambda _: metrics)
     assert judged.metrics({}) == {"a": 0.5, "b": 2.0, "c": 1.0}
     assert all(type(value) is float for value in judged.metrics({}).values())
 

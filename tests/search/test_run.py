@@ -140,7 +140,7 @@ def test_one_sample(quick: Quick) -> None:
 
 
 def test_the_seed_decides_and_nothing_else(quick: Quick) -> None:
-    plans = []
+    plans: list[mixq.Plan] = []
     for _ in range(2):
         torch.manual_seed(len(plans))
         plans.append(quick(target_compression=5, trials=4, seed=3).plan)

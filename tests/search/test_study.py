@@ -163,7 +163,7 @@ def test_a_running_trial_in_a_database_may_be_somebody_elses(tmp_path: Path) -> 
 def test_trials_of_others_are_not_believed(attributes: Mapping[str, object]) -> None:
     storage = InMemoryStorage()
     study = open_study(storage, "s", ProposalSampler())
-    distributions = {
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
         unit: optuna.distributions.CategoricalDistribution(["w8g64", "w4g64"]) for unit in "ab"
     }
     study.add_trial(

@@ -1,0 +1,9 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported, here and in subprocesses: on a machine that does other work too, threads
+# that spin while they wait for each other made a test of two seconds take ninety.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,0 +1,103 @@
+"""The files of a run folder: all of them, each whole, run.json last."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mixq.errors import OutputError, PlanError
+from mixq.plan import Plan
+from mixq.report.folder import redraw, write_analysis, write_results
+from mixq.search.folder import RunFolder
+from mixq.search.run import SearchResult, search
+from mixq.sensitivity.table import SensitivityTable
+
+IDENTITY = {"model": "sha256:1", "hardware": "sha256:2"}
+FILES = [
+    "plan.json", "sensitivity.json", "sensitivity.csv", "frontier.json", "frontier.csv",
+    "pareto.html", "pareto.png", "run.json",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def result() -> SearchResult:
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 8))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    inputs = torch.randn(8, 32, generator=generator)
+    return search(model, inputs, hardware="intel_cpu", target_compression=4, trials=1)
+
+
+def state(folder: Path) -> object:
+    return json.loads((folder / "run.json").read_text(encoding="utf-8"))["state"]
+
+
+def test_everything_is_written_in_order(result: SearchResult, tmp_path: Path) -> None:
+    files = write_results(result, RunFolder(tmp_path, IDENTITY))
+    assert [file.name for file in files] == FILES
+    assert {path.name for path in tmp_path.iterdir()} == set(FILES)
+    assert Plan.load(tmp_path / "plan.json") == result.plan
+    assert SensitivityTable.load(tmp_path / "sensitivity.json") == result.sensitivity
+    assert state(tmp_path) == "done"
+
+
+@pytest.mark.parametrize("full_at", FILES)
+def test_a_disk_that_is_full_at(
+    result: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: str
+) -> None:
+    """Every file before that one is new, every file from it on is absent or as it was."""
+    replace = Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        done = "done" in path.read_text(encoding="utf-8", errors="replace")
+        if target.name == full_at and (full_at != "run.json" or done):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(path, target)
+
+    folder = RunFolder(tmp_path, IDENTITY)
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match=f"{full_at} cannot be written: No space left"):
+        write_results(result, folder)
+    written = set(FILES[: FILES.index(full_at)]) | {"run.json"}
+    assert {path.name for path in tmp_path.iterdir()} == written
+    assert state(tmp_path) == "writing"
+    monkeypatch.undo()
+    write_results(result, folder)
+    assert state(tmp_path) == "done"
+
+
+def test_an_analysis_leaves_a_finished_search_finished(
+    result: SearchResult, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path, {"model": "sha256:1"})
+    files = write_analysis(result.sensitivity, folder)
+    assert [file.name for file in files] == ["sensitivity.json", "sensitivity.csv"]
+    assert state(tmp_path) == "analyzed"
+    write_results(result, RunFolder(tmp_path, IDENTITY))
+    before = (tmp_path / "run.json").read_bytes()
+    write_analysis(result.sensitivity, folder)
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_redrawing_gives_the_same_plots(result: SearchResult, tmp_path: Path) -> None:
+    write_results(result, RunFolder(tmp_path, IDENTITY))
+    plots = [tmp_path / "pareto.html", tmp_path / "pareto.png"]
+    before = [plot.read_bytes() for plot in plots]
+    for plot in plots:
+        plot.unlink()
+    assert redraw(tmp_path, result.plan) == plots
+    assert [plot.read_bytes() for plot in plots] == before
+
+
+def test_nothing_is_drawn_without_a_frontier(result: SearchResult, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"frontier\.json"):
+        redraw(tmp_path, result.plan)
+    assert list(tmp_path.iterdir()) == []

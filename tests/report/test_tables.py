@@ -1,0 +1,205 @@
+"""Tables for the terminal: every number is there, and nothing from outside is obeyed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import networkx as nx
+import pytest
+from rich.console import Console, RenderableType
+
+from mixq.formats import Format
+from mixq.graph.model_graph import ModelGraph
+from mixq.graph.units import WeightUnit
+from mixq.graph.work import Work
+from mixq.plan import Plan
+from mixq.profiles import load
+from mixq.report.hardware import kernels_table, profile_facts, profile_json, profiles_table
+from mixq.report.tables import diff_table, evaluation_table, plan_table, sensitivity_table, summary
+from mixq.sensitivity.compare import Comparison
+from mixq.sensitivity.estimate import Estimate
+from mixq.sensitivity.table import SensitivityTable
+
+HOSTILE = "[/red]\x1b[31m[bold]x"
+SHOWN = "[/red]\\x1b[31m[bold]x"
+
+
+def printed(*tables: RenderableType) -> str:
+    console = Console(width=200, color_system=None)
+    with console.capture() as capture:
+        console.print(*tables)
+    return capture.get()
+
+
+def cells(text: str, name: str) -> list[str]:
+    """The cells of the row that starts with a name."""
+    (row,) = (line for line in text.splitlines() if re.match(rf"[│┃] *{re.escape(name)} ", line))
+    return [cell.strip() for cell in re.split("[│┃]", row)[1:-1]]
+
+
+def layer(bits: int, **more: Any) -> dict[str, Any]:
+    return {
+        "bits": bits, "weight_bytes": 12345, "latency_s": 2.5e-6, "error": 1.5e-3,
+        "error_se": 2e-4, "shape": [8, 64], "matrix": [8, 64], "kernel": "fast one", **more,
+    }  # fmt: skip
+
+
+def plan(name: str = "net", **more: Any) -> Plan:
+    document: dict[str, Any] = {
+        "schema_version": 1,
+        "mixq_version": "0",
+        "seed": 0,
+        "model": {
+            "name": name, "fingerprint": "sha256:0", "parameters": 1, "original_bytes": 400000
+        },
+        "hardware": {"name": name, "fingerprint": "sha256:1", "runtime": name, "threads": 3},
+        "workload": {"batch_size": 7},
+        "budget": {},
+        "layers": {name: layer(4, group_size=64), "exact": layer(32, error=0.0, error_se=0.0)},
+        "predicted": {
+            "compression": 4.25, "weight_bytes": 98765, "latency_s": 1.5e-3,
+            "baseline_latency_s": 3e-3, "peak_memory_bytes": 1, "output_mse": 0.0,
+        },
+        "measured": {
+            "output_mse": 0.0123, "relative_output_mse": 0.0, "heldout_output_mse": 0.0456,
+            "metric": {"accuracy": 0.875}, "original_metric": {"accuracy": 0.9375},
+        },
+        "certificate": {"objective": 1.0, "lower_bound": 0.99, "gap": 0.0101, "solver": "s"},
+        "uniform": {
+            "8": {
+                "weight_bytes": 111222, "compression": 3.5, "latency_s": 1e-3, "output_mse": 0.1,
+                "metric": {"accuracy": 0.75},
+            }
+        },
+        **more,
+    }  # fmt: skip
+    return Plan.model_validate(document)
+
+
+def test_plan_table() -> None:
+    text = printed(plan_table(plan()))
+    assert "net on net" in text
+    assert cells(text, "net") == ["net", "w4g64", "12,345", "1.50e-03 ± 2e-04", "2.5", "fast one"]
+    assert cells(text, "exact")[1:4] == ["w32", "12,345", "0"]
+
+
+def test_summary() -> None:
+    text = printed(summary(plan()))
+    assert cells(text, "original") == [
+        "original", "1.00", "400,000", "0", "0", "3.000", "0.9375"
+    ]  # fmt: skip
+    assert cells(text, "uniform 8 bit") == [
+        "uniform 8 bit", "3.50", "111,222", "0.1", "-", "1.000", "0.75"
+    ]  # fmt: skip
+    assert cells(text, "this plan (1 at 32, 1 at 4)") == [
+        "this plan (1 at 32, 1 at 4)", "4.25", "98,765", "0.0123", "0.0456", "1.500", "0.875"
+    ]  # fmt: skip
+    assert "within 1.01% of the best possible (s)" in text
+    assert "3 threads, batch 7" in text
+
+
+def test_summary_of_a_plan_without_metrics_or_heldout_data() -> None:
+    bare = {"output_mse": 0.0, "relative_output_mse": 0.0}
+    assert cells(printed(summary(plan(measured=bare, uniform={}))), "this plan (1 at 32, 1 at 4)")[
+        3:
+    ] == ["0", "-", "1.500"]
+
+
+def test_summary_of_a_metric_that_the_original_lacks() -> None:
+    half = {"output_mse": 0.0, "relative_output_mse": 0.0, "metric": {"f1": 0.5}}
+    assert cells(printed(summary(plan(measured=half))), "original")[-1] == "-"
+
+
+@pytest.mark.parametrize("make", [plan_table, summary], ids=["plan", "summary"])
+def test_what_comes_from_outside_is_shown_as_it_is(make: Any) -> None:
+    hostile = plan(
+        HOSTILE,
+        measured={
+            "output_mse": 0.0, "relative_output_mse": 0.0,
+            "metric": {HOSTILE: 1.0}, "original_metric": {HOSTILE: 1.0},
+        },
+        uniform={HOSTILE: plan().uniform["8"].model_dump()},
+    )  # fmt: skip
+    text = printed(make(hostile))
+    assert "\x1b" not in text
+    assert SHOWN in text
+
+
+def test_hostile_names_in_the_other_tables() -> None:
+    comparison = Comparison(Estimate(1.0, 0.1, 4), None, {HOSTILE: 1.0}, {})
+    other = plan("other")
+    for text in (
+        printed(evaluation_table(comparison)),
+        printed(diff_table(plan(HOSTILE), other)),
+    ):
+        assert "\x1b" not in text
+        assert SHOWN in text
+
+
+def test_diff_table() -> None:
+    first = plan()
+    second = plan(layers={"net": layer(8), "new": layer(2, group_size=16)})
+    text = printed(diff_table(first, second))
+    assert cells(text, "net") == ["net", "w4g64", "w8"]
+    assert cells(text, "exact") == ["exact", "w32", "-"]
+    assert cells(text, "new") == ["new", "-", "w2g16"]
+    assert cells(text, "bytes") == ["bytes", "98,765", "98,765"]
+    assert cells(text, "held-out error") == ["held-out error", "0.0456", "0.0456"]
+
+
+def test_evaluation_table() -> None:
+    text = printed(
+        evaluation_table(
+            Comparison(Estimate(0.25, 0.1, 4), Estimate(0.5, 0.1, 2), {"acc": 0.5}, {"acc": 0.75})
+        )
+    )
+    assert cells(text, "output error") == ["output error", "0", "0.25"]
+    assert cells(text, "held-out output error") == ["held-out output error", "0", "0.5"]
+    assert cells(text, "acc") == ["acc", "0.75", "0.5"]
+
+
+def test_sensitivity_table() -> None:
+    unit = WeightUnit("a", (8, 64), 8, 64, 4, "Linear", work=(Work("gemm", m=2, n=8, k=64),))
+    digraph: nx.DiGraph[str] = nx.DiGraph()
+    digraph.add_node("linear", work=unit.work[0])
+    graph = ModelGraph(
+        digraph=digraph,
+        units={"a": unit, "b": unit},
+        parameters=512,
+        original_bytes=2048,
+        other_bytes=0,
+        peak_activation_bytes=640,
+        batch_size=2,
+        source="dispatch",
+    )
+    table = SensitivityTable(
+        entries={
+            "a": {Format(8, 64): Estimate(0.5, 0.1, 4), Format(4, 64): Estimate(1.0, 0.2, 4)},
+            "b": {Format(8, 64): Estimate(0.0, 0.0, 4)},
+        },
+        output_power=2.0,
+        output="",
+        samples=4,
+        model_fingerprint="",
+        calibration_fingerprint="",
+    )
+    text = printed(sensitivity_table(table, graph))
+    assert cells(text, "a") == ["a", "8 x 64", "1,024", "2.50e-01 ± 5e-02", "5.00e-01 ± 1e-01"]
+    assert cells(text, "b")[-1] == "-"
+    caption = "4 samples, 512 parameters, 1,024 MACs, 640 bytes of live activations"
+    assert caption in " ".join(text.split())
+
+
+@pytest.mark.parametrize("name", ["intel_cpu", "arm_mobile", "nvidia_a100"])
+def test_hardware_tables(name: str) -> None:
+    profile = load(name)
+    text = printed(profile_facts(profile)) + printed(kernels_table(profile))
+    assert profile.fingerprint in text
+    for runtime in profile.runtimes.values():
+        for kernel in runtime.kernels:
+            assert kernel.name in text
+    assert name in printed(profiles_table([profile]))
+    facts = profile_json(profile)
+    assert facts["runtimes"][profile.default_runtime]["kernels"]
+    assert facts["dram_bytes_per_s"] == profile.dram_bytes_per_s
