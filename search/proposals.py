@@ -16,7 +16,6 @@ from typing import Final
 
 import numpy as np
 
-from mixq.errors import InfeasibleError
 from mixq.formats import FLOAT_WIDTHS, Format
 from mixq.search.problem import Choice, Limits, Problem
 from mixq.search.trials import Proposal
@@ -26,8 +25,6 @@ Solve = Callable[[Problem, Limits], Mapping[str, Format]]
 POWERS: Final = (0.75, 1.5, 0.5, 2.0)
 LOG_SPREAD: Final = 0.5
 """Standard deviation of the logarithm of the random factors."""
-MARGINS: Final = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)
-"""Shares of an error limit that are tried, since measured errors exceed their predicted sum."""
 
 
 def uniform_proposals(problem: Problem) -> list[Proposal]:
@@ -35,9 +32,7 @@ def uniform_proposals(problem: Problem) -> list[Proposal]:
     widths = {c.format.bits for choices in problem.choices.values() for c in choices}
     proposals = []
     for width in sorted(widths - set(FLOAT_WIDTHS), reverse=True):
-        assignment = {
-            unit: _nearest(choices, width) for unit, choices in problem.choices.items()
-        }
+        assignment = {unit: _nearest(choices, width) for unit, choices in problem.choices.items()}
         # A tie takes the widest of what its units would take alone.
         for tie in problem.ties:
             common = set.intersection(*({c.format for c in problem.choices[u]} for u in tie))
@@ -55,6 +50,8 @@ def budget_proposals(
     """The additive optimum and up to `trials` - 1 other plans that keep the same limits.
 
     Args:
+        problem: units and their choices.
+        limits: on bytes and latency, which every proposal keeps; errors are measured.
         optimum: the additive optimum under `limits`.
         solve: the exact solver.
         trials: number of proposals, the optimum included.
@@ -63,32 +60,23 @@ def budget_proposals(
     proposals = [Proposal("optimum", "additive", optimum)]
     seen = {_key(optimum)}
     attempts = 4 * trials
-    for (name, tilted, changed), _ in zip(
-        _tilts(problem, limits, seed), range(attempts), strict=False
-    ):
+    for (name, tilted), _ in zip(_tilts(problem, seed), range(attempts), strict=False):
         if len(proposals) >= trials:
             break
-        try:
-            assignment = solve(tilted, changed)
-        except InfeasibleError:  # a smaller share of the error limit may be out of reach
-            continue
+        assignment = solve(tilted, limits)
         if _key(assignment) not in seen:
             seen.add(_key(assignment))
             proposals.append(Proposal(f"optimum ({name})", "tilted", assignment))
     return proposals
 
 
-def _tilts(problem: Problem, limits: Limits, seed: int) -> Iterator[tuple[str, Problem, Limits]]:
-    if limits.error is not None:
-        for share in MARGINS[1:]:
-            yield f"{share:g} of the error", problem, replace(limits, error=share * limits.error)
-        if limits.objective == "weight_bytes":
-            return  # tilted errors have no limit to compare with
+def _tilts(problem: Problem, seed: int) -> Iterator[tuple[str, Problem]]:
     for power in POWERS:
-        yield f"errors^{power:g}", _tilted(problem, power, None), replace(limits, error=None)
+        yield f"errors^{power:g}", _tilted(problem, power, None)
     for index in count():
-        factors = np.random.default_rng([seed, index]).lognormal(0, LOG_SPREAD, len(problem.choices))
-        yield f"tilt {index}", _tilted(problem, 1.0, factors), replace(limits, error=None)
+        chance = np.random.default_rng([seed, index])
+        factors = chance.lognormal(0, LOG_SPREAD, len(problem.choices))
+        yield f"tilt {index}", _tilted(problem, 1.0, factors)
 
 
 def _tilted(problem: Problem, power: float, factors: np.ndarray | None) -> Problem:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import os
 
-# Before torch is imported, here and in subprocesses: on a machine that does other work too, threads
-# that spin while they wait for each other made a test of two seconds take ninety.
+# Before torch is imported, here and in subprocesses: on a machine that does other work too,
+# threads that spin while they wait for each other made a test of two seconds take ninety.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
