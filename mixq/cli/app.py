@@ -13,10 +13,10 @@ app = typer.Typer(
     name="mixq",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     help="Which layers of a PyTorch model can be 2, 4 or 8 bits, what that costs in accuracy, and "
     "what it buys on a named chip.",
-    epilog="Start with: [bold]mixq search --target-compression 6 --hardware intel_cpu[/bold] "
+    epilog="Start with: **mixq search --target-compression 6 --hardware intel_cpu** "
     "(without --model it works on a small embedded demo model).",
 )
 app.command("search")(search.search)
