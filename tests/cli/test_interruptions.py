@@ -68,7 +68,7 @@ def running(output: str, until: Callable[[], bool]) -> Iterator[subprocess.Popen
     """The search in another process, slowly, once `until` holds."""
     process = subprocess.Popen(
         command(output),
-        env={**os.environ, "PAUSE_S": "0.02"},
+        env={**os.environ, "PAUSE_S": "0.04"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -224,7 +224,7 @@ def test_refusals(quick: Quick, demand: dict[str, object], error: type[MixqError
 
 @pytest.mark.parametrize(
     ("megabytes", "expected"),
-    [(4.35, 4_350_000), (0.1, 100_000), (1e-6, 1), (0.29, 290_000), (1.0000009, 1_000_000)],
+    [(16.4, 16_400_000), (1.001, 1_001_000), (1e-6, 1), (1.0000009, 1_000_000)],
 )
 def test_megabytes_are_exact(megabytes: float, expected: int) -> None:
     assert demands(max_size_mb=megabytes).max_size_bytes == expected
