@@ -42,6 +42,10 @@ class ModelError(MixqError, ValueError):
     """A model that mixq cannot work on: NaN weights, no weight units, unusable outputs."""
 
 
+class NonFiniteError(ModelError):
+    """A change to a model that makes its output NaN or infinite."""
+
+
 class PlanError(MixqError, ValueError):
     """A plan that is malformed, or that belongs to another model."""
 

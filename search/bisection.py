@@ -33,10 +33,10 @@ def bisect_size(session: Session, accept: Accept, frontier: Frontier) -> list[Tr
         size = high if step == 0 else (low + high) // 2
         solution = solve(problem, Limits(weight_bytes=size), frontier=frontier)
         proposal = Proposal(f"least error in {size:,} bytes", "bisected", solution.assignment)
-        (trial,) = session.run([proposal])
-        measured.append(trial)
-        if accept(trial):
-            high = trial.totals.weight_bytes
+        trials = session.run([proposal])  # none, if the plan's output is not finite
+        measured += trials
+        if trials and accept(trials[0]):
+            high = trials[0].totals.weight_bytes
         elif step == 0:
             return measured
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mixq.errors import InfeasibleError
+from mixq.errors import InfeasibleError, MixqError, NonFiniteError
 from mixq.formats import Format
 from mixq.search.bisection import bisect_size
 from mixq.search.budget import Budget, rounded
@@ -59,7 +59,9 @@ def find(
     """
     problem = session.problem
     accept = _acceptance(judge, budget.max_metric_drop)
-    uniform = session.run(uniform_proposals(problem))
+    wanted = uniform_proposals(problem)
+    uniform = session.run(wanted)
+    broken = [p.name for p in wanted if all(trial.proposal.name != p.name for trial in uniform)]
     summed = replace(limits, error=None)
     if limits.objective == "error":
         optimum = solve(problem, summed, frontier=frontier).assignment
@@ -74,7 +76,8 @@ def find(
     if limits.objective != "error":
         summed = Limits(weight_bytes=best.totals.weight_bytes)
     certificate = solve(problem, summed, frontier=frontier).certificate
-    return _found(best, uniform, measured, certificate, summed)
+    notes = [f"{name} bit makes the output NaN or infinite" for name in broken]
+    return _found(best, uniform, measured, certificate, summed, notes)
 
 
 def _highs(problem: Problem, limits: Limits) -> dict[str, Format]:
@@ -90,9 +93,14 @@ def _acceptance(judge: Judge | None, max_drop: float | None) -> Accept:
 
 def _out_of_reach(
     measured: Sequence[Trial], limits: Limits, budget: Budget, judge: Judge | None
-) -> InfeasibleError:
+) -> MixqError:
     """Why no measured plan is good enough: the error, or else the metric."""
     within = [trial for trial in measured if keeps(trial, replace(limits, error=None))]
+    if not within:
+        return NonFiniteError(
+            "all measured plans that keep the demands make the output NaN or infinite; "
+            "pin the layers that do at 32 bits, or demand less"
+        )
     small = [trial for trial in within if keeps(trial, limits)]
     together = " together with the other demands" if len(budget.to_dict()) > 1 else ""
     if not small or judge is None or budget.max_metric_drop is None:
@@ -116,6 +124,7 @@ def _found(
     measured: Sequence[Trial],
     optimum: Certificate,
     limits: Limits,
+    notes: Sequence[str],
 ) -> Found:
     # The chosen plan may not be the optimum of the added errors: what is certified is how far
     # it is, at most, from the best one there is.
@@ -126,7 +135,7 @@ def _found(
         trials=(*uniform, *measured),
         uniform=tuple(uniform),
         certificate=certificate,
-        notes=tuple(_uniform_notes(chosen, uniform)),
+        notes=(*notes, *_uniform_notes(chosen, uniform)),
     )
 
 

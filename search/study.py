@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from mixq.errors import MixqError
+from mixq.errors import MixqError, NonFiniteError
 from mixq.progress import Progress, track
 from mixq.search.problem import Problem
 from mixq.search.storage import storage_problems
@@ -99,6 +99,8 @@ def run_trials(
 ) -> list[Trial]:
     """Measure every proposal that the study does not hold yet; all of them, in their order.
 
+    A plan that makes the output NaN or infinite is a failed trial and is left out.
+
     Raises:
         OutputError: if the study cannot be written; what it holds stays.
         MixqError: whatever `measure` raises; its trial is failed.
@@ -121,14 +123,20 @@ def run_trials(
             asked = study.ask(distributions)
         try:
             errors = measure(proposal)
-        except MixqError:
+        except MixqError as error:
             with writing(study):
                 study.tell(asked, state=TrialState.FAIL)
+            if isinstance(error, NonFiniteError):
+                continue
             raise
         with writing(study):
             _tell(study, asked, _trial(proposal, problem, errors))
         done[key] = errors
-    return [_trial(proposal, problem, done[_key(proposal)]) for proposal in proposals]
+    return [
+        _trial(proposal, problem, done[_key(proposal)])
+        for proposal in proposals
+        if _key(proposal) in done
+    ]
 
 
 def _finished(study: Study, units: set[str]) -> dict[Key, Errors]:

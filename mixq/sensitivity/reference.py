@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from mixq.calibration import Batch, Calibration, call
-from mixq.errors import ModelError
+from mixq.errors import ModelError, NonFiniteError
 from mixq.graph.evaluating import evaluating as evaluating
 from mixq.sensitivity.outputs import main_output, squared_error
 
@@ -76,7 +76,8 @@ class Reference:
             what: was changed, for messages.
 
         Raises:
-            ModelError: if an output is NaN or infinite, naming `what` was changed.
+            NonFiniteError: if an output is NaN or infinite, naming `what` was changed.
+            ModelError: if the shape of an output has changed.
         """
         # A module used twice has one slot under two names: replacing it twice would put the
         # replacement back as if it were the original.
@@ -92,7 +93,7 @@ class Reference:
                     )
                 errors = squared_error(output, original, batch).tolist()
                 if not all(map(math.isfinite, errors)):
-                    raise ModelError(
+                    raise NonFiniteError(
                         f"with {what}, the model's output is NaN or infinite; "
                         "pin that layer at 32 bits or repair the model"
                     )

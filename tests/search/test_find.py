@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 import pytest
+import torch
+from torch import nn
 
-from mixq.errors import InfeasibleError
+import mixq
+from mixq.errors import InfeasibleError, NonFiniteError
 from mixq.formats import Format
 from mixq.progress import silent
 from mixq.search.budget import Budget
@@ -271,3 +274,36 @@ def test_ties_hold_in_every_plan_that_is_measured() -> None:
             formats = trial.proposal.assignment
             assert formats["u0"] == formats["u5"]
             assert formats["u1"] == formats["u2"] == formats["u3"]
+
+
+class BreaksTogether(nn.Module):
+    """Finite while at most one of its layers is quantized, infinite when both are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.large = nn.Parameter(torch.randn(64, 64, generator=generator))
+        self.small = nn.Parameter(torch.randn(64, 16, generator=generator))
+        self.kept = (self.large.detach().clone(), self.small.detach().clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = zip((self.large, self.small), self.kept, strict=True)
+        changed = [not torch.equal(now, before) for now, before in weights]
+        return x @ self.large @ self.small * (torch.inf if all(changed) else 1.0)
+
+
+def test_plans_that_break_the_model_are_passed_over() -> None:
+    model, x = BreaksTogether(), torch.randn(8, 64, generator=torch.Generator().manual_seed(1))
+    result = mixq.search(model, x, hardware="intel_cpu", target_compression=2, bits=(32, 8))
+    assert {name: layer.bits for name, layer in result.plan.layers.items()} == {
+        "large": 8,
+        "small": 32,
+    }
+    assert result.plan.uniform == {}
+    assert "uniform 8 bit makes the output NaN or infinite" in result.plan.notes
+
+
+def test_only_plans_that_break_the_model() -> None:
+    model, x = BreaksTogether(), torch.randn(8, 64, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(NonFiniteError, match="all measured plans that keep the demands"):
+        mixq.search(model, x, hardware="intel_cpu", target_compression=3.5, bits=(32, 8))
