@@ -63,6 +63,5 @@ def test_shifted_brings_zeros_in_at_the_edge(script: ModuleType) -> None:
 
 
 def test_rebuilt_data_are_the_packaged_data(script: ModuleType, tmp_path: Path) -> None:
-    pytest.importorskip("sklearn")
     script.rebuild_data(tmp_path / "digits.safetensors")
     assert (tmp_path / "digits.safetensors").read_bytes() == DATA.read_bytes()
