@@ -14,7 +14,7 @@ from mixq.graph.state import fingerprint
 from mixq.plan import Plan
 from mixq.profiles import Profile
 from mixq.profiles import load as load_profile
-from mixq.progress import Progress, silent
+from mixq.progress import Progress, silent, track
 from mixq.search.analysis import Layout, lay_out, measure_sensitivity
 from mixq.search.assemble import assemble
 from mixq.search.budget import check_feasible
@@ -180,9 +180,11 @@ def run(
     # Demands on bytes and time are refused before anything is measured; errors are measured.
     baseline_latency_s = layout.costs.baseline_latency_s
     check_feasible(layout.problem(), replace(budget, max_error=None), baseline_latency_s)
-    references = {"calibration": Reference(model, tuning)}
-    if heldout is not None:
-        references["heldout"] = Reference(model, heldout)
+    parts = {"calibration": tuning} | ({} if heldout is None else {"heldout": heldout})
+    references = {
+        part: Reference(model, data)
+        for part, data in track(parts.items(), "running the original", len(parts), progress)
+    }
     sensitivity = measure_sensitivity(
         model, layout, tuning, references["calibration"], folder=folder, progress=progress
     )
@@ -201,6 +203,10 @@ def run(
         session, frontier, budget, budget.limits(problem, baseline_latency_s), judge,
         trials=request.trials, seed=request.seed,
     )  # fmt: skip
+    if judge is not None:  # each once; the plan finds them known
+        judged = [{}, *(t.proposal.assignment for t in (*found.uniform, found.chosen))]
+        for assignment in track(judged, "evaluating on labelled data", len(judged), progress):
+            judge.metrics(assignment)
     plan = assemble(
         name=subject.name,
         seed=request.seed,
