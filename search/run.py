@@ -181,10 +181,7 @@ def run(
     baseline_latency_s = layout.costs.baseline_latency_s
     check_feasible(layout.problem(), replace(budget, max_error=None), baseline_latency_s)
     parts = {"calibration": tuning} | ({} if heldout is None else {"heldout": heldout})
-    references = {
-        part: Reference(model, data)
-        for part, data in track(parts.items(), "running the original", len(parts), progress)
-    }
+    references = {part: Reference(model, data) for part, data in parts.items()}
     sensitivity = measure_sensitivity(
         model, layout, tuning, references["calibration"], folder=folder, progress=progress
     )
