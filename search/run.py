@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mixq.calibration import Calibration
 from mixq.errors import UsageError
+from mixq.formats import Format
 from mixq.graph.state import fingerprint
 from mixq.plan import Plan
 from mixq.profiles import Profile
@@ -216,11 +217,32 @@ def run(
         uniform=found.uniform,
         certificate=found.certificate,
         judge=judge,
-        notes=[*layout.graph.lost, *found.notes, *_data_notes(heldout)],
+        notes=[
+            *layout.graph.lost,
+            *found.notes,
+            *_latency_notes(layout, found.chosen),
+            *_data_notes(heldout),
+        ],
     )
     return SearchResult(
         plan, frontier, found.trials, found.chosen, study, sensitivity=sensitivity, layout=layout
     )
+
+
+def _latency_notes(layout: Layout, chosen: Trial) -> list[str]:
+    """What to say where the plan is smaller but not faster."""
+    costs, assignment = layout.costs, chosen.proposal.assignment
+    latency_s, baseline_s = chosen.totals.latency_s, costs.baseline_latency_s
+    if latency_s < baseline_s:
+        return []
+    slower = sum(
+        costs.cost(unit, fmt).latency_s > costs.cost(unit, Format(32)).latency_s
+        for unit, fmt in assignment.items()
+    )
+    return [
+        f"no speed-up is predicted: {latency_s * 1e3:.3g} ms against {baseline_s * 1e3:.3g} ms in "
+        f"32 bits; {slower} of {len(assignment)} layers are slower than in 32 bits, see kernel"
+    ]
 
 
 def _data_notes(heldout: Calibration | None) -> list[str]:

@@ -238,3 +238,21 @@ def test_milliseconds_are_seconds() -> None:
 def test_a_request_needs_a_demand() -> None:
     with pytest.raises(UsageError, match="no demand is given"):
         Request(demands())
+
+
+def test_a_plan_that_is_smaller_but_not_faster_says_so() -> None:
+    # ONNX Runtime has no packed convolution, so 8 bits are dequantized on every pass.
+    model = nn.Sequential(nn.Conv2d(8, 32, 3), nn.ReLU(), nn.Conv2d(32, 8, 3)).eval()
+    x = torch.randn(8, 8, 12, 12, generator=torch.Generator().manual_seed(0))
+    plan = mixq.search(model, x, hardware="intel_cpu", target_compression=3.5, trials=1).plan
+    assert plan.predicted.latency_s > plan.predicted.baseline_latency_s
+    (note,) = [note for note in plan.notes if note.startswith("no speed-up is predicted")]
+    assert note.endswith("2 of 2 layers are slower than in 32 bits, see kernel")
+
+
+def test_a_plan_that_is_faster_says_nothing_of_the_kind() -> None:
+    model = nn.Linear(2048, 2048)
+    x = torch.randn(4, 2048, generator=torch.Generator().manual_seed(0))
+    plan = mixq.search(model, x, hardware="intel_cpu", target_compression=7, trials=1).plan
+    assert plan.predicted.latency_s < plan.predicted.baseline_latency_s
+    assert not any("speed-up" in note for note in plan.notes)
