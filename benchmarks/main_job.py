@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 
 import mixq
 from mixq.artifact import tensor_bytes
-from mixq.calibration import Calibration, call
+from mixq.batch import call
+from mixq.calibration import Calibration
 from mixq.cli.console import progress_bar
 from mixq.sensitivity.outputs import main_output
 from mixq.sources import load_model

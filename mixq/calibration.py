@@ -1,4 +1,4 @@
-"""Calibration: the inputs that mixq runs a model on, and how they are handed to it."""
+"""Calibration: the inputs that mixq runs a model on, and those that it holds out."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self, TypeAlias
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mixq.errors import CalibrationError, MixqError, UsageError
-
-Batch: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
-"""One positional argument of forward, all positional ones, or all keyword arguments by name."""
+from mixq.batch import (
+    Batch,
+    check_batch,
+    describe,
+    named_tensors,
+    part_of,
+    sample_count,
+    to_batch,
+)
+from mixq.errors import CalibrationError, UsageError
 
 WHOLE_BATCHES = 4
 """From this many batches on, held-out data are whole batches: cutting one saves nothing."""
@@ -47,7 +53,7 @@ class Calibration:
                 "calibration has 0 batches, but it needs at least one; pass a tensor of inputs"
             )
         for index, batch in enumerate(self.batches):
-            _check(index, batch)
+            check_batch(index, batch)
 
     @classmethod
     def of(cls, data: object) -> Self:
@@ -63,11 +69,11 @@ class Calibration:
         if isinstance(data, cls):
             return data
         if isinstance(data, Tensor | Mapping):
-            return cls((_batch(data),))
+            return cls((to_batch(data),))
         if isinstance(data, tuple) and any(isinstance(item, Tensor) for item in data):
-            return cls((_batch(data),))
+            return cls((to_batch(data),))
         if isinstance(data, Iterable) and not isinstance(data, str | bytes):
-            return cls(tuple(_batch(item) for item in data))
+            return cls(tuple(to_batch(item) for item in data))
         raise CalibrationError(
             f"calibration is a {type(data).__name__}, but it must be a tensor, a tuple or dict "
             "of tensors, or a list of such batches"
@@ -145,7 +151,7 @@ class Calibration:
             count = sample_count(batch)
             low, high = max(start - offset, 0), min(stop - offset, count)
             if low < high:
-                kept.append(_cut(batch, low, high))
+                kept.append(part_of(batch, low, high))
             offset += count
         return Calibration(tuple(kept))
 
@@ -162,20 +168,6 @@ class Calibration:
             f"Calibration({self.samples} samples in {len(self.batches)} batches of "
             f"{describe(self.batches[0])})"
         )
-
-
-def named_tensors(batch: Batch) -> list[tuple[str, Tensor]]:
-    """The tensors of a batch with their keyword, or their position as `0`, `1`, ..."""
-    if isinstance(batch, Tensor):
-        return [("0", batch)]
-    if isinstance(batch, tuple):
-        return [(str(index), item) for index, item in enumerate(batch)]
-    return list(batch.items())
-
-
-def sample_count(batch: Batch) -> int:
-    """Samples of a batch: the first dimension of its tensors."""
-    return named_tensors(batch)[0][1].shape[0]
 
 
 def repeat_sample(calibration: Calibration, count: int) -> Batch:
@@ -221,101 +213,8 @@ def in_batches(batch: Batch, size: int, *, whole: bool = False) -> Calibration:
             "pass more, or export it with a dynamic batch dimension"
         )
     stop = count - count % size if whole else count
-    batches = [_cut(batch, low, min(low + size, stop)) for low in range(0, stop, size)]
+    batches = [part_of(batch, low, min(low + size, stop)) for low in range(0, stop, size)]
     return Calibration(tuple(batches), whole=whole)
-
-
-def describe(batch: Batch) -> str:
-    """Dtypes and shapes of a batch in words: `float32 (8, 64)`, `input_ids int64 (8, 64)`."""
-    names = isinstance(batch, dict)
-    return ", ".join(
-        f"{name + ' ' if names else ''}{str(item.dtype).removeprefix('torch.')} "
-        f"{tuple(item.shape)}"
-        for name, item in named_tensors(batch)
-    )
-
-
-def call(model: nn.Module, batch: Batch) -> object:
-    """The output of `model` for `batch`; gradients and mode are left to the caller.
-
-    Raises:
-        CalibrationError: if the model does not take the batch; chained to the error of torch.
-    """
-    try:
-        if isinstance(batch, dict):
-            return model(**batch)
-        return model(*batch) if isinstance(batch, tuple) else model(batch)
-    except MixqError:
-        raise
-    except Exception as error:  # a user's model may raise anything; it is reported, not swallowed
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise CalibrationError(
-            f"model {type(model).__name__} does not take the calibration batch "
-            f"[{describe(batch)}]: {reason}; pass inputs that its forward accepts"
-        ) from error
-
-
-def _batch(item: object) -> Batch:
-    """A batch from what a user passes; tensors lose their graph, lists become tuples."""
-    if isinstance(item, Tensor):
-        return item.detach()
-    if isinstance(item, Mapping):
-        return {key: _tensor(f"input {key!r}", value) for key, value in item.items()}
-    if isinstance(item, tuple | list):
-        return tuple(_tensor(f"input {index}", value) for index, value in enumerate(item))
-    return _tensor("batch", item)
-
-
-def _tensor(what: str, value: object) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach()
-    raise CalibrationError(
-        f"calibration {what} is a {type(value).__name__}, but it must be a tensor; convert it "
-        "with torch.as_tensor or leave it out"
-    )
-
-
-def _check(index: int, batch: Batch) -> None:
-    """Refuse a batch that breaks a rule of Calibration."""
-    where = f"calibration batch {index}"
-    if isinstance(batch, dict) and not all(isinstance(key, str) for key in batch):
-        raise CalibrationError(
-            f"{where} has the keys {list(batch)}, but keys must be names of forward's arguments"
-        )
-    items = named_tensors(batch)
-    if not items:
-        raise CalibrationError(f"{where} has no tensors, but it needs at least one input")
-    for name, item in items:
-        if item.layout is not torch.strided or item.is_meta:
-            raise CalibrationError(
-                f"{where}, input {name}: a {item.layout} tensor on {item.device} cannot be read; "
-                "pass dense tensors with data"
-            )
-        if item.ndim == 0 or item.numel() == 0:
-            raise CalibrationError(
-                f"{where}, input {name} has shape {tuple(item.shape)}, but it needs at least one "
-                "sample in its first dimension"
-            )
-        # Widened, because torch has no isfinite for 8-bit floats.
-        wide = item.float() if item.dtype.itemsize == 1 else item
-        if item.is_floating_point() and not bool(wide.isfinite().all()):
-            raise CalibrationError(
-                f"{where}, input {name} holds NaN or infinity; remove those samples"
-            )
-    if len({item.shape[0] for _, item in items}) > 1:
-        raise CalibrationError(
-            f"{where} has first dimensions that differ [{describe(batch)}], but they all count "
-            "the same samples; expand each to the batch size"
-        )
-
-
-def _cut(batch: Batch, low: int, high: int) -> Batch:
-    """Samples low..high - 1 of one batch."""
-    if isinstance(batch, Tensor):
-        return batch[low:high]
-    if isinstance(batch, tuple):
-        return tuple(item[low:high] for item in batch)
-    return {name: item[low:high] for name, item in batch.items()}
 
 
 def _share(count: int, fraction: float) -> int:

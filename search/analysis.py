@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixq.calibration import Calibration, call, named_tensors, repeat_sample, sample_count
+from mixq.batch import call, named_tensors, sample_count
+from mixq.calibration import Calibration, repeat_sample
 from mixq.cost.build import build_cost_table
 from mixq.cost.table import CostTable
 from mixq.formats import Format

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from mixq.errors import PlanError
 from mixq.formats import Format
-from mixq.search.problem import Limits, Problem, Quantity, Totals
+from mixq.search.limits import Limits, Quantity, Totals
+from mixq.search.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from mixq.search.problem import Limits
+from mixq.search.limits import Limits
 from mixq.search.trials import Trial, paired_difference
 
 Accept: TypeAlias = Callable[[Trial], bool]

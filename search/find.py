@@ -12,9 +12,10 @@ from mixq.search.budget import Budget, rounded
 from mixq.search.certificate import Certificate
 from mixq.search.choose import Accept, choose, keeps, rivals
 from mixq.search.frontier import Frontier
+from mixq.search.limits import Limits
 from mixq.search.metric import Judge
 from mixq.search.milp import minimise, solve
-from mixq.search.problem import Limits, Problem
+from mixq.search.problem import Problem
 from mixq.search.proposals import budget_proposals, uniform_proposals
 from mixq.search.session import Session
 from mixq.search.trials import Trial, within_noise

@@ -7,11 +7,7 @@ fewest bytes; HiGHS is only asked for the fewest bytes at which every unit keeps
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -24,7 +20,9 @@ from mixq.errors import InfeasibleError, MixqError, UsageError
 from mixq.formats import Format
 from mixq.search.certificate import Certificate, Solution, verify
 from mixq.search.frontier import Frontier, build_frontier
-from mixq.search.problem import Item, Limits, Problem, Quantity
+from mixq.search.limits import Limits, Quantity
+from mixq.search.problem import Item, Problem
+from mixq.search.silence import silent_stdout
 
 _SCALE: Final = 1e6
 """Size of the objective and of every limit as HiGHS sees them. It stops at an absolute gap of
@@ -278,7 +276,7 @@ def _highs(
 def _attempt(
     costs: NDArray[np.float64], constraints: list[LinearConstraint], gap: float
 ) -> OptimizeResult:
-    with _silent_stdout():
+    with silent_stdout():
         return milp(
             costs,
             integrality=np.ones(len(costs), np.int64),
@@ -286,29 +284,3 @@ def _attempt(
             constraints=constraints,
             options={"mip_rel_gap": gap, "node_limit": _MAX_NODES},
         )
-
-
-@contextmanager
-def _silent_stdout() -> Iterator[None]:
-    """Send what C code prints nowhere, so that results on stdout stay parsable.
-
-    HiGHS 1.12 prints a debugging line however silent it is told to be
-    (https://github.com/jump-dev/HiGHS.jl/issues/312); C buffers it, hence the flush. What other
-    threads write to stdout meanwhile is lost too.
-    """
-    try:
-        saved = os.dup(1)
-    except OSError:
-        # Nothing is open there, so there is nothing to keep clean.
-        yield
-        return
-    flush = ctypes.CDLL(None if os.name == "posix" else "ucrtbase").fflush
-    flush(None)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-        os.dup2(nowhere.fileno(), 1)
-    try:
-        yield
-    finally:
-        flush(None)
-        os.dup2(saved, 1)
-        os.close(saved)

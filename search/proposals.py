@@ -17,7 +17,8 @@ from typing import Final
 import numpy as np
 
 from mixq.formats import FLOAT_WIDTHS, Format
-from mixq.search.problem import Choice, Limits, Problem
+from mixq.search.limits import Limits
+from mixq.search.problem import Choice, Problem
 from mixq.search.trials import Proposal
 
 Solve = Callable[[Problem, Limits], Mapping[str, Format]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mixq.formats import Format
-from mixq.search.problem import Totals
+from mixq.search.limits import Totals
 from mixq.sensitivity.estimate import Estimate
 
 Kind = Literal["uniform", "additive", "tilted", "bisected"]

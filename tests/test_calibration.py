@@ -10,15 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mixq.calibration import (
-    Batch,
-    Calibration,
-    call,
-    in_batches,
-    named_tensors,
-    repeat_sample,
-    sample_count,
-)
+from mixq.batch import Batch, call, named_tensors, sample_count
+from mixq.calibration import Calibration, in_batches, repeat_sample
 from mixq.errors import CalibrationError, UsageError
 
 ONES = torch.ones(3, 2)

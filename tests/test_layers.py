@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = (
     {"errors"},
-    {"formats", "files", "progress"},
+    {"formats", "files", "progress", "batch"},
     {"profiles", "plan", "graph", "quantize", "calibration"},
     {"packed_module"},
     {"cost", "sensitivity", "apply", "artifact", "sources", "demo", "plan_check"},
@@ -34,7 +34,7 @@ EXEMPT = {"", "testing"}
 
 HOMES = {
     "torch": {
-        *("graph", "quantize", "calibration", "sensitivity"),
+        *("graph", "quantize", "batch", "calibration", "sensitivity"),
         *("packed_module", "apply", "artifact", "sources", "demo", "export"),
     },
     "optuna": {"search"},

@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 from torch import nn
 
-from mixq.calibration import Calibration, call
+from mixq.batch import call
+from mixq.calibration import Calibration
 from mixq.errors import MixqError, ModelError
 from mixq.files import one_line
 from mixq.sensitivity.estimate import Estimate

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixq.calibration import Batch, sample_count
+from mixq.batch import Batch, sample_count
 from mixq.errors import ModelError
 
 PREFERRED = ("logits", "last_hidden_state")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-from mixq.calibration import Batch, Calibration, call
+from mixq.batch import Batch, call
+from mixq.calibration import Calibration
 from mixq.errors import ModelError, NonFiniteError
 from mixq.graph.evaluating import evaluating as evaluating
 from mixq.sensitivity.outputs import main_output, squared_error

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mixq.calibration import Batch, Calibration, in_batches
+from mixq.batch import Batch
+from mixq.calibration import Calibration, in_batches
 from mixq.errors import CalibrationError, SourceError
 from mixq.sources.function import call_function
 from mixq.sources.loaded import LoadedModel

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from mixq.calibration import Batch, Calibration
+from mixq.batch import Batch
+from mixq.calibration import Calibration
 from mixq.errors import CalibrationError, SourceError
 from mixq.sources.huggingface import import_transformers, quiet
 from mixq.sources.loaded import LoadedModel

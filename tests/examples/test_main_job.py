@@ -14,7 +14,7 @@ import torch
 
 import mixq
 from mixq.artifact import tensor_bytes
-from mixq.calibration import call
+from mixq.batch import call
 from mixq.errors import MissingExtraError, SourceError
 from mixq.search.run import SearchResult
 

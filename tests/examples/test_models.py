@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mixq.calibration import Calibration, call, named_tensors
+from mixq.batch import call, named_tensors
+from mixq.calibration import Calibration
 from mixq.errors import MissingExtraError, SourceError, UsageError
 
 FOLDER = Path(__file__).parents[2] / "examples" / "models"

@@ -8,8 +8,9 @@ import pytest
 from mixq.errors import PlanError
 from mixq.formats import Format
 from mixq.search.certificate import Certificate, Solution, verify
+from mixq.search.limits import Limits
 from mixq.search.milp import minimise, solve
-from mixq.search.problem import Choice, Limits, Problem
+from mixq.search.problem import Choice, Problem
 
 W2, W4, W8 = Format(2), Format(4), Format(8)
 LIMITS = Limits(weight_bytes=24, latency_s=3.0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mixq.formats import Format
 from mixq.search.choose import beats, choose, keeps, rivals
-from mixq.search.problem import Limits, Totals
+from mixq.search.limits import Limits, Totals
 from mixq.search.trials import Kind, Proposal, Trial
 
 LAWS = settings(derandomize=True, deadline=None, max_examples=300)

@@ -15,8 +15,9 @@ from mixq.errors import InfeasibleError, UsageError
 from mixq.formats import Format
 from mixq.search import milp
 from mixq.search.frontier import build_frontier
+from mixq.search.limits import Limits, Quantity, Totals
 from mixq.search.milp import minimise, solve
-from mixq.search.problem import Choice, Limits, Problem, Quantity, Totals
+from mixq.search.problem import Choice, Problem
 
 FORMATS = (Format(2), Format(4), Format(8), Format(32))
 LAWS = settings(derandomize=True, deadline=None, max_examples=60)
@@ -268,7 +269,7 @@ import sys
 sys.path.insert(0, {folder!r})
 import test_milp as tests
 from mixq.search.milp import minimise
-from mixq.search.problem import Limits
+from mixq.search.limits import Limits
 for compression in (4, 6, 8, 10, 12):
     for problem in (tests.DISTINCT, tests.TRANSFORMER):
         minimise(problem, "error", Limits(weight_bytes=int(problem.original_bytes / compression)))

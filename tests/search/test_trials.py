@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixq.formats import Format
-from mixq.search.problem import Totals
+from mixq.search.limits import Totals
 from mixq.search.trials import Proposal, Trial, paired_difference, within_noise
 
 numbers = st.lists(st.floats(0, 1e3), min_size=2, max_size=6)

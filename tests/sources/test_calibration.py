@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mixq.calibration import Batch, call
+from mixq.batch import Batch, call
 from mixq.errors import CalibrationError, SourceError
 from mixq.sources import LoadedModel, load_calibration, tensors
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mixq
-from mixq.calibration import sample_count
+from mixq.batch import sample_count
 from mixq.errors import CalibrationError
 from mixq.sources import load_calibration, load_model
 

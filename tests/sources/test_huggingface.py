@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from mixq.calibration import call, named_tensors
+from mixq.batch import call, named_tensors
 from mixq.errors import CalibrationError, MissingExtraError, SourceError
 from mixq.sources import load_calibration, load_model
 from mixq.sources.huggingface import import_output_classes

@@ -1,0 +1,57 @@
+"""Totals of an assignment, and the upper limits that they must keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Quantity = Literal["weight_bytes", "error", "latency_s"]
+"""The three sums of an assignment that can be limited or made small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a whole assignment costs.
+
+    Attributes:
+        error: correctly rounded sum of the units' errors.
+        weight_bytes: bytes of all units and of everything else that is stored.
+        latency_s: time of one forward pass [s].
+        peak_memory_bytes: `weight_bytes` plus what does not depend on the assignment.
+        compression: original bytes over `weight_bytes`.
+    """
+
+    error: float
+    weight_bytes: int
+    latency_s: float
+    peak_memory_bytes: int
+    compression: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper limits that an assignment's totals must keep; None is no limit."""
+
+    weight_bytes: int | None = None
+    latency_s: float | None = None
+    error: float | None = None
+
+    @property
+    def objective(self) -> Quantity:
+        """What is made small: the error if bytes or latency are limited, else the bytes."""
+        limited = self.weight_bytes is not None or self.latency_s is not None
+        return "error" if limited else "weight_bytes"
+
+    def of(self, quantity: Quantity) -> float | None:
+        """The limit of one quantity."""
+        limit: float | None = getattr(self, quantity)
+        return limit
+
+    def given(self) -> tuple[Quantity, ...]:
+        """The quantities that have a limit."""
+        names: tuple[Quantity, ...] = ("weight_bytes", "latency_s", "error")
+        return tuple(name for name in names if self.of(name) is not None)
+
+    def allow(self, totals: Totals) -> bool:
+        """Whether `totals` keeps every limit, exactly."""
+        return all(getattr(totals, name) <= getattr(self, name) for name in self.given())
