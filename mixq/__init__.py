@@ -11,16 +11,20 @@ if TYPE_CHECKING:
     from mixq.errors import MixqError as MixqError
     from mixq.formats import Format as Format
     from mixq.plan import Plan as Plan
+    from mixq.search.palette import Palette as Palette
     from mixq.search.run import SearchResult as SearchResult
     from mixq.search.run import search as search
+    from mixq.training.finetune import finetune as finetune
 
 __version__ = "0.1.0"
 __all__ = [
     "Calibration",
     "Format",
     "MixqError",
+    "Palette",
     "Plan",
     "SearchResult",
+    "finetune",
     "load",
     "save",
     "search",
@@ -30,8 +34,10 @@ _HOMES = {
     "Calibration": "mixq.calibration",
     "Format": "mixq.formats",
     "MixqError": "mixq.errors",
+    "Palette": "mixq.search.palette",
     "Plan": "mixq.plan",
     "SearchResult": "mixq.search.run",
+    "finetune": "mixq.training.finetune",
     "load": "mixq.artifact",
     "save": "mixq.artifact",
 }

@@ -1,49 +1,29 @@
-"""Artifact: a quantized model's tensors in one safetensors file, packed, without pickle.
+"""Artifact: a quantized model's tensors in one tensor file, packed, without pickle.
 
-The file's metadata hold one string, `mixq`: the SHA-256 of what follows and of every tensor, a
-space, and JSON that says which tensors are packed and how. It is one because safetensors writes
-several in an order that differs from run to run.
+The header says which tensors are packed and how.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mixq.apply import copied, origin, replace_parameter, set_origin
-from mixq.errors import ArtifactError, FormatError, OutputError
-from mixq.files import atomic_path, one_line, parse_json
-from mixq.formats import Format
+from mixq.apply import copied, folds, origin, replace_parameter, set_folds, set_origin
+from mixq.equalize.structure import restructure
+from mixq.errors import ArtifactError, ModelError
+from mixq.files import one_line
 from mixq.graph.state import StoredTensor, stored_tensors
 from mixq.packed_module import buffer_name, packed_parameters
+from mixq.packed_units import OTHER_MODEL, describe, found, read_unit
 from mixq.plan import first_problem
-from mixq.quantize.weights import PackedWeight, tensor_specs
+from mixq.tensor_file import read_tensors, write_tensors
 
 VERSION: Final = 1
-_KEY: Final = "mixq"
-_OTHER: Final = "pass the architecture it was made from"
-
-Size = Annotated[int, Field(ge=1, le=1 << 62)]
-
-
-class _Unit(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-    format: str = Field(max_length=64)
-    shape: list[Size] = Field(max_length=64)
-    rows: Size
-    columns: Size
-    dtype: str = Field(max_length=32)
 
 
 class _Header(BaseModel):
@@ -54,6 +34,9 @@ class _Header(BaseModel):
     version: int = Field(ge=VERSION, le=VERSION)
     origin: str = Field(max_length=128)
     units: dict[str, Any]
+    folds: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
+        [], max_length=100_000
+    )
 
 
 def save(model: nn.Module, path: str | Path) -> int:
@@ -71,22 +54,13 @@ def save(model: nn.Module, path: str | Path) -> int:
         raise ArtifactError(
             f"{type(model).__name__} holds no packed weights; save what plan.apply(model) returns"
         )
-    # Clones: safetensors refuses tensors that are windows of one storage.
-    tensors = {
-        item.names[0]: item.tensor.detach().cpu().contiguous().clone()
-        for item in stored_tensors(model)
-    }
-    header = {"version": VERSION, "origin": made_from, "units": _units(model, tensors)}
-    text = json.dumps(header, sort_keys=True)
-    metadata = {_KEY: f"{_checksum(text, tensors)} {text}"}
+    tensors = {item.names[0]: item.tensor for item in stored_tensors(model)}
+    header = {
+        "version": VERSION, "origin": made_from, "units": _units(model, tensors),
+        "folds": [list(names) for names in folds(model)],
+    }  # fmt: skip
     try:
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
-    except SafetensorError as error:
-        raise OutputError(
-            f"{one_line(path)} cannot be written: {one_line(error)}; nothing was changed, make "
-            "room or choose another place"
-        ) from error
+        write_tensors(path, tensors, header)
     except KeyError as error:
         raise ArtifactError(
             f"{type(model).__name__} has a tensor of dtype {one_line(error)}, which safetensors "
@@ -107,9 +81,18 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     """
     where = f"artifact {one_line(path)}"
     header, tensors = _read(Path(path), where)
+    folded = [(norm, bias) for norm, bias in header.folds]
+    if folded:
+        model = copied(model)
+        try:
+            restructure(model, folded, tensors)
+        except ModelError as error:
+            raise ArtifactError(f"{where}: {error}") from error
     items = {item.names[0]: item for item in stored_tensors(model)}
     packed = {
-        name: _packed(f"{where}, unit {name!r:.100}", name, unit, items.get(name), tensors)
+        name: read_unit(
+            f"{where}, unit {name!r:.100}", name, unit, items.get(name), tensors, ArtifactError
+        )
         for name, unit in header.units.items()
     }
     plain = [item for name, item in items.items() if name not in packed]
@@ -118,7 +101,7 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     expected = len(plain) + sum(len(weight.tensors) for weight in packed.values())
     if len(tensors) != expected:
         raise ArtifactError(
-            f"{where} has {len(tensors)} tensors, but the model takes {expected}; {_OTHER}"
+            f"{where} has {len(tensors)} tensors, but the model takes {expected}; {OTHER_MODEL}"
         )
     loaded = copied(model, shared=[items[name].tensor for name in packed])
     state = loaded.state_dict(keep_vars=True)
@@ -128,6 +111,8 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     for name, weight in packed.items():
         replace_parameter(loaded, items[name].names, weight)
     set_origin(loaded, header.origin)
+    if folded:
+        set_folds(loaded, folded)
     return loaded
 
 
@@ -147,87 +132,18 @@ def _units(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, dict[st
     for name, _, parameter, slot in packed_parameters(model):
         prefix = name.removesuffix(parameter)
         if any(prefix + buffer_name(parameter, part) in tensors for part in ("codes", "half")):
-            units[name] = {
-                "format": slot.format.name,
-                "shape": list(slot.shape),
-                "rows": slot.rows,
-                "columns": slot.columns,
-                "dtype": _dtype_name(slot.dtype),
-            }
+            units[name] = describe(slot.filled({}))
     return units
 
 
 def _read(path: Path, where: str) -> tuple[_Header, dict[str, Tensor]]:
-    """The header, and the tensors as windows of the mapped file.
-
-    safetensors itself refuses a header that is longer than the file or does not describe exactly
-    the bytes behind it, so memory is bounded by the size of the file.
-    """
-    if not path.is_file():
-        raise ArtifactError(f"{where} is not a file; check the path")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            names: list[str] = file.keys()
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # torch maps the file
-        raise ArtifactError(
-            f"{where} is damaged or not a safetensors file: {one_line(error)}; save it again"
-        ) from error
-    if _KEY not in metadata:
-        raise ArtifactError(f"{where} is a safetensors file, but mixq did not write it")
-    checksum, _, text = metadata[_KEY].partition(" ")
-    data = parse_json(text, ArtifactError, f"the header of {where}")
+    """The header and the tensors, as windows of the mapped file."""
+    data, tensors, _ = read_tensors(path, ArtifactError, where)
     try:
         header = _Header.model_validate(data)
     except ValidationError as error:
         raise ArtifactError(f"the header of {where}: {first_problem(error)}") from error
-    if checksum != _checksum(text, tensors):
-        raise ArtifactError(
-            f"{where} is damaged: its content does not match its checksum; save or copy it again"
-        )
     return header, tensors
-
-
-def _packed(
-    where: str, name: str, data: object, item: StoredTensor | None, tensors: Mapping[str, Tensor]
-) -> PackedWeight:
-    """One unit's packed weights, checked against the model and what its format must have."""
-    try:
-        unit = _Unit.model_validate(data)
-        fmt = Format.parse(unit.format)
-    except ValidationError as error:
-        raise ArtifactError(f"{where}: {first_problem(error)}") from error
-    except FormatError as error:
-        raise ArtifactError(f"{where}: {error}") from error
-    if item is None or not item.is_parameter:
-        raise ArtifactError(f"{where} is not a parameter of the model; {_OTHER}")
-    shape, dtype = tuple(item.tensor.shape), item.tensor.dtype
-    if tuple(unit.shape) != shape or unit.dtype != _dtype_name(dtype):
-        raise ArtifactError(
-            f"{where} is {unit.dtype!r} {tuple(unit.shape)!r:.60}, but the model's is "
-            f"{_dtype_name(dtype)} {shape}; {_OTHER}"
-        )
-    if fmt.bits == 32 or unit.rows * unit.columns != math.prod(shape):
-        raise ArtifactError(
-            f"{where}: {fmt.name} as a matrix of {unit.rows} x {unit.columns} does not belong to "
-            f"shape {shape}; save it again"
-        )
-    prefix, _, parameter = name.rpartition(".")
-    parts: dict[str, Tensor] = {}
-    for part, (size, stored_as) in tensor_specs(fmt, shape, unit.rows, unit.columns).items():
-        key = buffer_name(parameter, part)
-        tensor = tensors.get(f"{prefix}.{key}" if prefix else key)
-        if tensor is None or tuple(tensor.shape) != size or tensor.dtype != stored_as:
-            raise ArtifactError(
-                f"{where}: {part} must be {stored_as} {size}, but is {_found(tensor)}; "
-                "save it again"
-            )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ArtifactError(f"{where}: {part} is not finite; save it again")
-        # A clone: whoever overwrites the file must not change the model.
-        parts[part] = tensor.clone()
-    return PackedWeight(fmt, shape, unit.rows, unit.columns, dtype, parts)
 
 
 def _match(where: str, item: StoredTensor, tensors: Mapping[str, Tensor]) -> None:
@@ -236,23 +152,6 @@ def _match(where: str, item: StoredTensor, tensors: Mapping[str, Tensor]) -> Non
     tensor = tensors.get(name)
     if tensor is None or tensor.shape != own.shape or tensor.dtype != own.dtype:
         raise ArtifactError(
-            f"{where}: {name!r:.100} must be {_found(own)} as in the model, but is "
-            f"{_found(tensor)}; {_OTHER}"
+            f"{where}: {name!r:.100} must be {found(own)} as in the model, but is "
+            f"{found(tensor)}; {OTHER_MODEL}"
         )
-
-
-def _found(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)!r:.60}"
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name!r}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -94,7 +94,12 @@ def write_json_atomic(path: str | Path, value: object) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    write_text_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write_text_atomic(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+    """`value` as indented JSON with a final newline; NaN and infinity are a ValueError."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def read_bounded(path: str | Path, limit_bytes: int, error: type[MixqError], what: str) -> str:

@@ -3,8 +3,8 @@
 A module whose parameter is replaced changes its class to a subclass with a property of the
 parameter's name, so that every reader of `module.weight` sees the dequantized weights, whether it
 is the module's own forward, a parent that reaches in (MultiheadAttention), or a tied head. The
-packed tensors are buffers of the same module, `weight__codes`, `weight__scales`, `weight__zeros`
-or `weight__half`, so that `state_dict()` and `.to()` see them and no new children appear.
+packed tensors are buffers of the same module, `weight__codes`, `weight__scales` and so on (see
+`PackedWeight.tensors`), so that `state_dict()` and `.to()` see them and no new children appear.
 
 Weights are dequantized at every access and not kept: small in memory, slower than 32 bits.
 `.to(dtype)` changes the dtype of the dequantized weights and never what is stored.
@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from mixq.activations.wiring import granularity, input_quantizer, replaced_input
 from mixq.formats import Format
 from mixq.quantize.weights import PackedWeight
 
 _SLOTS = "_mixq_slots"
-_PARTS = ("codes", "scales", "zeros", "half")
+_PARTS = ("codes", "scales", "zeros", "minimums", "half", "input_scale", "input_zero")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ def attach(module: nn.Module, name: str, packed: PackedWeight) -> None:
         module.__dict__.pop("_flat_weights", None)
         module.__dict__["_flat_weight_refs"] = []
     _set_class(module, _packed_class(_original_class(module), tuple(slots)))
+    if packed.format.activation != "none":
+        module.register_forward_pre_hook(_round_input, with_kwargs=True)
 
 
 def buffer_name(parameter: str, part: str) -> str:
@@ -77,6 +80,18 @@ def packed_tensors(module: nn.Module, name: str) -> dict[str, Tensor]:
     buffers = module._buffers
     found = {part: buffers.get(buffer_name(name, part)) for part in _PARTS}
     return {part: tensor for part, tensor in found.items() if tensor is not None}
+
+
+def _round_input(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Forward pre-hook: the input goes through the quantizer of the module's packed weights."""
+    for name, slot in _slots(module).items():
+        if slot.format.activation != "none":
+            per = granularity(slot.format, module)
+            quantizer = input_quantizer(slot.format, packed_tensors(module, name), per=per)
+            args, kwargs = replaced_input(module, args, kwargs, quantizer)
+    return args, kwargs
 
 
 class _Packed(nn.Module):

@@ -11,18 +11,29 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    field_validator,
     model_validator,
 )
 
-from mixq.errors import PlanError
-from mixq.files import one_line, parse_json, read_bounded, write_json_atomic
+from mixq.errors import OutputError, PlanError
+from mixq.files import (
+    atomic_path,
+    json_text,
+    one_line,
+    parse_json,
+    read_bounded,
+    write_json_atomic,
+)
 from mixq.formats import Activation, Format, Grid, Method
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from mixq.plan_weights import PlanWeights
 
 SCHEMA_VERSION: Final = 1
 LARGEST_FILE: Final = 64 << 20
@@ -89,6 +100,7 @@ class Layer(_Part):
     grid: Grid = "symmetric"
     activation: Activation = "none"
     method: Method = "rtn"
+    bias_corrected: bool = False
     kernel: str = ""
     weight_bytes: Count
     latency_s: Amount
@@ -114,7 +126,10 @@ class Layer(_Part):
     @property
     def format(self) -> Format:
         """The format as a value."""
-        return Format(self.bits, self.group_size, self.grid, self.method, self.activation)
+        return Format(
+            self.bits, self.group_size, self.grid, self.method, self.activation,
+            self.bias_corrected,
+        )  # fmt: skip
 
 
 class Prediction(_Part):
@@ -148,6 +163,25 @@ class CertificateInfo(_Part):
     solver: str
 
 
+class WeightsInfo(_Part):
+    """The file beside the plan that holds the codes which the plan's rounding made.
+
+    Attributes:
+        file: its bare name; it lies in the folder of the plan's own file.
+        sha256: the checksum in it.
+    """
+
+    file: str = Field(max_length=255)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("file")
+    @classmethod
+    def _stays_in_its_folder(cls, file: str) -> str:
+        if not _is_bare(file):
+            raise ValueError(f"{_short.repr(file):.60} is not the bare name of a file")
+        return file
+
+
 class UniformInfo(_Part):
     """One width for every unit, predicted and measured beside the plan."""
 
@@ -178,6 +212,11 @@ class Plan(_Part):
     certificate: CertificateInfo
     uniform: Table[UniformInfo] = {}
     notes: Row[str] = []
+    weights: WeightsInfo | None = None
+
+    # Where the weights are: in memory, or else beside the file that was loaded.
+    _held: PlanWeights | None = PrivateAttr(default=None)
+    _folder: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _has_layers(self) -> Self:
@@ -198,9 +237,11 @@ class Plan(_Part):
             PlanError: if the file is missing, truncated, of another schema version, or breaks
                 a rule, naming the place.
         """
-        return cls.from_json(
+        plan = cls.from_json(
             read_bounded(path, LARGEST_FILE, PlanError, "plan"), what=f"plan {one_line(path)}"
         )
+        plan._folder = Path(path).parent
+        return plan
 
     @classmethod
     def from_json(cls, text: str, what: str = "plan") -> Self:
@@ -228,12 +269,47 @@ class Plan(_Part):
         return self.model_dump(mode="json")
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON, whole or not at all.
+        """Write the plan as JSON, whole or not at all; its weights, if it has any, beside it.
 
         Raises:
-            OutputError: if the file cannot be written.
+            OutputError: if a file cannot be written, or has a name that a plan cannot hold.
+            PlanError: if the plan's weights are not where they were.
         """
-        write_json_atomic(path, self.to_json())
+        if self.weights is None:
+            write_json_atomic(path, self.to_json())
+            return
+        from mixq.plan_weights import save_beside
+
+        file = weights_file(path)
+        if not _is_bare(file):
+            raise OutputError(
+                f"{one_line(path)} cannot be written: its name has a backslash or what cannot be "
+                "printed, and the plan must name the file beside it; choose another"
+            )
+        named = {**self.to_json(), "weights": {"file": file, "sha256": self.weights.sha256}}
+        # The weights are put in place first, so that a plan never names a file that is not there,
+        # and only once the plan is written, so that a full disk leaves the two that were there.
+        with atomic_path(path) as temporary:
+            temporary.write_text(json_text(named), encoding="utf-8")
+            save_beside(self, Path(path).with_name(file))
+
+    def with_weights(self, weights: PlanWeights) -> Self:
+        """This plan with the codes that its rounding made, which `save` writes beside it."""
+        info = WeightsInfo(file=weights_file("plan.json"), sha256=weights.sha256)
+        plan = self.model_copy(update={"weights": info})
+        plan._held, plan._folder = weights, None
+        return plan
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return self._value() == other._value()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _value(self) -> dict[str, object]:
+        """What is compared: the weights by their checksum, wherever they are."""
+        return {**self.to_json(), "weights": self.weights and self.weights.sha256}
 
     def apply(self, model: nn.Module) -> nn.Module:
         """A copy of `model` whose modules hold packed weights; see `mixq.apply.apply`.
@@ -268,6 +344,11 @@ class Plan(_Part):
         return "\n".join([*lines, total])
 
 
+def weights_file(path: str | Path) -> str:
+    """Name of the file that holds the weights of a plan saved at `path`, in the same folder."""
+    return f"{Path(path).stem}.weights.safetensors"
+
+
 def first_problem(error: ValidationError) -> str:
     """The first problem of a pydantic error in one line, with its place and what was found."""
     problem = error.errors(include_url=False)[0]
@@ -283,6 +364,11 @@ def first_problem(error: ValidationError) -> str:
 # Unlike repr, it stops early: a value from outside may be 60 MB.
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
+
+
+def _is_bare(file: str) -> bool:
+    """Whether a name leads to no other folder, on any system, and survives JSON."""
+    return file.isprintable() and not {"/", "\\"} & set(file) and file not in ("", ".", "..")
 
 
 def _name(layers: Mapping[str, Layer], name: str) -> str | None:

@@ -150,6 +150,7 @@ def _kernel(file: KernelFile) -> Kernel:
         grids=file.grids,
         group_sizes=file.group_sizes,
         per_channel=file.per_channel,
+        activations=file.activations,
         compute=file.compute,
         compute_efficiency=file.compute_efficiency.value,
         memory_efficiency=file.memory_efficiency.value,

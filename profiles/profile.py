@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mixq.errors import ProfileError, UsageError
-from mixq.formats import Format
+from mixq.formats import Activation, Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Kernel:
         grids: grids that it reads; empty for floats.
         group_sizes: group sizes that it reads.
         per_channel: whether it also reads one scale per row.
+        activations: of the formats that it serves; `none` takes inputs as they are.
         compute: which of the chip's peak rates bounds it.
         compute_efficiency: attained share of that rate, 0..1.
         memory_efficiency: attained share of the bandwidth, 0..1.
@@ -34,6 +35,7 @@ class Kernel:
     grids: tuple[str, ...]
     group_sizes: tuple[int, ...]
     per_channel: bool
+    activations: tuple[Activation, ...]
     compute: str
     compute_efficiency: float
     memory_efficiency: float
@@ -42,8 +44,8 @@ class Kernel:
     dequantized_slowdown: float
 
     def reads(self, fmt: Format) -> bool:
-        """Whether weights in `fmt` are something that this kernel can read."""
-        if fmt.bits != self.bits:
+        """Whether this kernel reads weights in `fmt` and rounds inputs as `fmt` says."""
+        if fmt.bits != self.bits or fmt.activation not in self.activations:
             return False
         if fmt.is_float:
             return True

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from mixq.formats import FLOAT_WIDTHS, GROUP_SIZES, Grid
+from mixq.formats import FLOAT_WIDTHS, GROUP_SIZES, Activation, Grid
 from mixq.profiles.quantity import (
     Bandwidth,
     Count,
@@ -74,6 +74,7 @@ class KernelFile(_Part):
     grids: Annotated[tuple[Grid, ...], Field(strict=False)] = ()
     group_sizes: Annotated[tuple[int, ...], Field(strict=False)] = ()
     per_channel: bool = False
+    activations: Annotated[tuple[Activation, ...], Field(min_length=1, strict=False)] = ("none",)
     unpack: TimePerWeight | None = None
     dequantized_slowdown: Slowdown | None = None
 
@@ -89,6 +90,8 @@ class KernelFile(_Part):
             )
         if self.bits not in FLOAT_WIDTHS and not quantized:
             raise ValueError("a quantized kernel needs grids, and group_sizes or per_channel")
+        if self.bits != 8 and self.activations != ("none",):
+            raise ValueError("only an 8-bit kernel has dynamic or static activations")
         if self.bits != 32 and self.dequantized_slowdown is not None:
             raise ValueError("dequantized_slowdown belongs to 32-bit kernels only")
         return self

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mixq.activations.inputs import quantizable_inputs
 from mixq.batch import call, named_tensors, sample_count
 from mixq.calibration import Calibration, repeat_sample
-from mixq.cost.build import build_cost_table
+from mixq.cost.build import build_cost_table, reads
 from mixq.cost.table import CostTable
 from mixq.formats import Format
 from mixq.graph.build import build_graph
 from mixq.graph.model_graph import ModelGraph
 from mixq.graph.state import fingerprint
+from mixq.graph.units import WeightUnit
 from mixq.profiles import Profile
 from mixq.progress import Progress, silent
-from mixq.search.candidates import default_formats, resolve_pins, resolve_ties
+from mixq.rounding.prepare import prepare_rounder
+from mixq.rounding.rounder import Rounder
+from mixq.search.candidates import candidate_formats, resolve_pins, resolve_ties
+from mixq.search.dominance import pruned
+from mixq.search.palette import Palette
 from mixq.search.problem import Choice, Problem
 from mixq.sensitivity.measured import measure
 from mixq.sensitivity.reference import Reference, evaluating
@@ -39,6 +45,7 @@ class Layout:
         ties: groups of units that take one format.
         costs: prices of every (unit, format).
         model_fingerprint: of the model's weights.
+        threads: that were asked for.
         shapes: shapes of the inputs of the workload.
     """
 
@@ -48,7 +55,13 @@ class Layout:
     ties: Sequence[Sequence[str]]
     costs: CostTable
     model_fingerprint: str
+    threads: int | None
     shapes: Mapping[str, list[int]]
+
+    def of(self, original_bytes: int, parameters: int) -> Layout:
+        """The same, with compression counted from a model of so many bytes and parameters."""
+        graph = replace(self.graph, original_bytes=original_bytes, parameters=parameters)
+        return replace(self, graph=graph)
 
     def problem(self, sensitivity: SensitivityTable | None = None) -> Problem:
         """The allocation problem; with errors of zero while nothing is measured."""
@@ -79,7 +92,7 @@ def lay_out(
     calibration: Calibration,
     profile: Profile,
     *,
-    bits: Sequence[int],
+    palette: Palette,
     pins: Mapping[str, int],
     ties: Sequence[str],
     batch_size: int,
@@ -96,7 +109,13 @@ def lay_out(
         call(model, batch)  # a batch that does not fit is refused here, in torch's words
         graph = build_graph(model, lambda: call(model, batch), batch_size=sample_count(batch))
     resolved = resolve_pins(graph.units, pins)
-    formats = default_formats(graph.units, bits, resolved)
+    has_kernel = reads(profile, threads=threads)
+    entered = quantizable_inputs(model, graph.units.values())
+
+    def deployable(unit: WeightUnit, fmt: Format) -> bool:
+        return (fmt.activation == "none" or unit.name in entered) and has_kernel(unit, fmt)
+
+    formats = candidate_formats(graph.units, palette, resolved, deployable)
     return Layout(
         graph=graph,
         formats=formats,
@@ -104,13 +123,45 @@ def lay_out(
         ties=resolve_ties(graph.units, ties),
         costs=build_cost_table(graph, formats, profile, threads=threads),
         model_fingerprint=fingerprint(model),
+        threads=threads,
         shapes={name: list(tensor.shape) for name, tensor in named_tensors(batch)},
     )
 
 
-def measure_sensitivity(
+def round_units(
     model: nn.Module,
     layout: Layout,
+    calibration: Calibration,
+    profile: Profile,
+    *,
+    folder: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[Layout, Rounder]:
+    """Round every unit in every candidate format, on calibration data where a method sees them.
+
+    Where data are too few for a method, the layout that comes back has another in its place; where
+    a candidate is beaten on bytes, time and layer error by another, it is left out.
+    """
+    ties = layout.problem().ties
+    rounder, guarded = prepare_rounder(
+        model, layout.graph.units, layout.formats, calibration, ties=ties, folder=folder,
+        progress=progress,
+    )  # fmt: skip
+    costs = build_cost_table(layout.graph, guarded, profile, threads=layout.threads)
+    for tie in ties:  # a tie takes a format that all of its units may take
+        common = tuple(fmt for fmt in guarded[tie[0]] if all(fmt in guarded[u] for u in tie))
+        guarded |= dict.fromkeys(tie, common)
+    formats = {unit: pruned(unit, choices, costs, rounder) for unit, choices in guarded.items()}
+    for tie in ties:
+        # What is beaten in one unit may still be the best for all of them together.
+        worth = {fmt for unit in tie for fmt in formats[unit]}
+        formats |= dict.fromkeys(tie, tuple(fmt for fmt in guarded[tie[0]] if fmt in worth))
+    return replace(layout, formats=formats, costs=costs), rounder
+
+
+def measure_sensitivity(
+    layout: Layout,
+    rounder: Rounder,
     calibration: Calibration,
     reference: Reference,
     *,
@@ -118,13 +169,14 @@ def measure_sensitivity(
     progress: Progress = silent,
 ) -> SensitivityTable:
     """The sensitivity of every unit of a layout, going on from what `folder` already holds."""
-    store = Store(folder, layout.model_fingerprint, calibration.fingerprint)
+    store = Store(folder, layout.model_fingerprint, calibration.fingerprint, rounder.fingerprint)
     return measure(
-        model,
+        rounder.model,
         calibration,
-        layout.graph.units.values(),
+        rounder.units.values(),
         layout.formats,
         reference=reference,
+        rounder=rounder,
         store=store,
         progress=progress,
     )
@@ -135,7 +187,8 @@ def analyze(
     calibration: Calibration,
     profile: Profile,
     *,
-    bits: Sequence[int],
+    palette: Palette,
+    samples: int | None = None,
     batch_size: int = 1,
     threads: int | None = None,
     folder: Path | None = None,
@@ -148,9 +201,13 @@ def analyze(
     """
     tuning, _ = calibration.split()
     layout = lay_out(
-        model, tuning, profile, bits=bits, pins={}, ties=(), batch_size=batch_size,
+        model, tuning, profile, palette=palette, pins={}, ties=(), batch_size=batch_size,
         threads=threads,
     )  # fmt: skip
-    reference = Reference(model, tuning)
-    table = measure_sensitivity(model, layout, tuning, reference, folder=folder, progress=progress)
+    layout, rounder = round_units(model, layout, tuning, profile, folder=folder, progress=progress)
+    measured = tuning if samples is None else tuning.take(samples)
+    reference = Reference(model, measured)
+    table = measure_sensitivity(
+        layout, rounder, measured, reference, folder=folder, progress=progress
+    )
     return layout, table

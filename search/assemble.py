@@ -20,7 +20,7 @@ from mixq.plan import (
 from mixq.profiles import Profile
 from mixq.search.analysis import Layout
 from mixq.search.certificate import Certificate
-from mixq.search.metric import Judge
+from mixq.search.metric import PlanMetrics
 from mixq.search.trials import Trial
 from mixq.sensitivity.table import SensitivityTable
 
@@ -30,6 +30,7 @@ def assemble(
     name: str,
     seed: int,
     layout: Layout,
+    model_fingerprint: str,
     profile: Profile,
     batch_size: int,
     budget: Mapping[str, float],
@@ -37,10 +38,10 @@ def assemble(
     chosen: Trial,
     uniform: Sequence[Trial],
     certificate: Certificate,
-    judge: Judge | None,
+    metrics: PlanMetrics,
     notes: Sequence[str],
 ) -> Plan:
-    """The plan of a chosen trial; metrics are measured here, on labelled data, once each."""
+    """The plan of a chosen trial."""
     totals, measured, heldout = chosen.totals, chosen.measured, chosen.heldout
     assignment = chosen.proposal.assignment
     power = sensitivity.output_power
@@ -49,7 +50,7 @@ def assemble(
         seed=seed,
         model=ModelInfo(
             name=name,
-            fingerprint=layout.model_fingerprint,
+            fingerprint=model_fingerprint,
             parameters=layout.graph.parameters,
             original_bytes=layout.graph.original_bytes,
         ),
@@ -78,8 +79,8 @@ def assemble(
             output_mse_se=measured.error_se,
             relative_output_mse=measured.error / power if power > 0 else 0.0,
             heldout_output_mse=None if heldout is None else heldout.error,
-            metric={} if judge is None else judge.metrics(assignment),
-            original_metric={} if judge is None else judge.metrics({}),
+            metric=dict(metrics.plan),
+            original_metric=dict(metrics.original),
         ),
         certificate=CertificateInfo(
             objective=certificate.objective,
@@ -88,7 +89,9 @@ def assemble(
             solver=certificate.solver,
         ),
         uniform={
-            trial.proposal.name.removeprefix("uniform "): _uniform(trial, judge)
+            trial.proposal.name.removeprefix("uniform "): _uniform(
+                trial, metrics.uniform.get(trial.proposal.name, {})
+            )
             for trial in uniform
         },
         notes=list(notes),
@@ -107,6 +110,7 @@ def _layer(
         grid=fmt.grid,
         activation=fmt.activation,
         method=fmt.method,
+        bias_corrected=fmt.bias_corrected,
         kernel=cost.kernel,
         weight_bytes=cost.weight_bytes,
         latency_s=cost.latency_s,
@@ -118,7 +122,7 @@ def _layer(
     )
 
 
-def _uniform(trial: Trial, judge: Judge | None) -> UniformInfo:
+def _uniform(trial: Trial, metric: Mapping[str, float]) -> UniformInfo:
     heldout = trial.heldout
     return UniformInfo(
         weight_bytes=trial.totals.weight_bytes,
@@ -126,5 +130,5 @@ def _uniform(trial: Trial, judge: Judge | None) -> UniformInfo:
         latency_s=trial.totals.latency_s,
         output_mse=trial.measured.error,
         heldout_output_mse=None if heldout is None else heldout.error,
-        metric={} if judge is None else judge.metrics(trial.proposal.assignment),
+        metric=dict(metric),
     )

@@ -4,50 +4,37 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
 
 from mixq.errors import UsageError
 from mixq.formats import WIDTHS, Format
 from mixq.graph.units import WeightUnit
+from mixq.search.palette import Palette
 
-GROUP_SIZE: Final = 64
-DEFAULT_FORMATS: Final[Mapping[int, Format]] = {
-    32: Format(32),
-    16: Format(16),
-    8: Format(8, GROUP_SIZE),
-    # Below 8 bits the zero point earns its bytes: on MiniLM it takes a third off the output
-    # error at 4 bits for 1.5% more bytes, and at 2 bits the symmetric grid is only -1, 0, 1.
-    4: Format(4, GROUP_SIZE, "zero-point"),
-    2: Format(2, GROUP_SIZE, "zero-point"),
-}
-"""The format that each width stands for."""
-CONVOLUTION_FORMATS: Final[Mapping[int, Format]] = {
-    **DEFAULT_FORMATS,
-    # Behind ReLUs the sum of a kernel's errors shifts its output, see mixq.quantize.flips; on
-    # transformers, whose inputs are centred, cancelling it gains nothing.
-    4: Format(4, GROUP_SIZE, "zero-point", "squant"),
-}
-"""The same for units that convolutions read."""
+Reads: TypeAlias = Callable[[WeightUnit, Format], bool]
+"""Whether the runtime has kernels that read a unit in a format."""
 
 
-def default_formats(
-    units: Mapping[str, WeightUnit], bits: Sequence[int], pins: Mapping[str, int]
+def candidate_formats(
+    units: Mapping[str, WeightUnit], palette: Palette, pins: Mapping[str, int], reads: Reads
 ) -> dict[str, tuple[Format, ...]]:
-    """Candidate formats of each unit: those of `bits`, or of the unit's pin.
+    """Candidate formats of each unit: those of the palette's widths, or of the unit's pin.
 
-    A format that stores no fewer bytes than a wider one is left out, since it gains nothing.
+    The formats of one width stand together, the one of uniform plans first. A format that stores
+    no fewer bytes than every wider one is left out, since it gains nothing.
 
     Raises:
-        UsageError: if `bits` is empty or names an unknown width.
+        UsageError: if the palette has no width, or an unknown one.
     """
-    for width in bits:
+    for width in palette.bits:
         check_width(width, "--bits")
-    if not bits:
+    if not palette.bits:
         raise UsageError("--bits is empty, but at least one width is needed; try 32,8,4,2")
-    widths = sorted(set(bits), reverse=True)
+    widths = sorted(set(palette.bits), reverse=True)
     return {
-        name: _shrinking(unit, [pins[name]] if name in pins else widths)
+        name: _shrinking(unit, palette, [pins[name]] if name in pins else widths, reads)
         for name, unit in units.items()
     }
 
@@ -113,12 +100,18 @@ def check_width(width: int, option: str) -> None:
         )
 
 
-def _shrinking(unit: WeightUnit, widths: Sequence[int]) -> tuple[Format, ...]:
-    convolution = any(work.kind == "conv" for work in unit.work)
-    formats = CONVOLUTION_FORMATS if convolution else DEFAULT_FORMATS
+def _shrinking(
+    unit: WeightUnit, palette: Palette, widths: Sequence[int], reads: Reads
+) -> tuple[Format, ...]:
     kept: list[Format] = []
     for width in widths:
-        fmt = formats[width]
-        if not kept or unit.stored_bytes(fmt) < unit.stored_bytes(kept[-1]):
-            kept.append(fmt)
+        wider = min((unit.stored_bytes(fmt) for fmt in kept), default=None)
+        formats = palette.formats(width, partial(reads, unit))
+        # Two group sizes beyond the columns are one and the same scale per row.
+        by_bytes = {(unit.stored_bytes(f), f.grid, f.activation): f for f in reversed(formats)}
+        kept += [
+            fmt
+            for fmt in formats
+            if fmt in by_bytes.values() and (wider is None or unit.stored_bytes(fmt) < wider)
+        ]
     return tuple(kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +17,15 @@ from mixq.files import one_line, parse_json, read_bounded, write_json_atomic
 RUN: Final = "run.json"
 LOCK: Final = ".mixq.lock"
 RESULTS: Final = (
-    "plan.json", "sensitivity.json", "sensitivity.csv", "frontier.json", "frontier.csv",
-    "pareto.html", "pareto.png", "study.journal",
+    "plan.json", "plan.weights.safetensors", "sensitivity.json", "sensitivity.csv",
+    "frontier.json", "frontier.csv", "pareto.html", "pareto.png", "study.journal",
 )  # fmt: skip
-"""Files that a run leaves beside run.json and measurements-*.jsonl; --overwrite deletes all of
-these and no others."""
+"""Files that a run leaves beside run.json, measurements-*.jsonl and folders of rounded weights;
+--overwrite deletes all of these and no others."""
+ROUNDED: Final = re.compile(r"rounded-[0-9a-f]{16}")
+"""Names of folders of rounded weights, see `mixq.rounding.store`."""
+ROUNDED_UNIT: Final = re.compile(r"[0-9a-f]{32}\.safetensors|\.[0-9a-f]{32}\.[a-z0-9_]{8}")
+"""Names of the files in one, and of what a kill left half-written."""
 LARGEST_RUN: Final = 1 << 20
 
 
@@ -143,13 +148,30 @@ def _held(folder: Path) -> list[Path]:
     """What a run has left in the folder, run.json aside."""
     named = [folder / name for name in RESULTS]
     kept = [path for path in named if path.exists() or path.is_symlink()]
-    return [*kept, *sorted(folder.glob("measurements-*.jsonl"))]
+    return [*kept, *sorted(folder.glob("measurements-*.jsonl")), *_rounded(folder)]
+
+
+def _rounded(folder: Path) -> list[Path]:
+    """Folders of rounded weights; a link to one is somebody else's."""
+    return [
+        path
+        for path in sorted(folder.glob("rounded-*"))
+        if ROUNDED.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+    ]
 
 
 def _clear(folder: Path, held: list[Path]) -> None:
     try:
+        rounded = _rounded(folder)
+        for path in rounded:
+            for file in path.iterdir():
+                if ROUNDED_UNIT.fullmatch(file.name):
+                    file.unlink()
+            if not any(path.iterdir()):  # files of somebody else stay
+                path.rmdir()
         for path in held:
-            path.unlink(missing_ok=True)
+            if path not in rounded:
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"folder {one_line(folder)} cannot be cleared: {error.strerror or error}; choose "

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from mixq.errors import ModelError
 from mixq.files import one_line
 from mixq.formats import Format
-from mixq.graph.units import WeightUnit
+from mixq.progress import Progress, track
+from mixq.rounding.rounder import Rounder
+from mixq.search.trials import Trial
 from mixq.sensitivity.compare import Evaluate, judged
 from mixq.sensitivity.joint import dequantized_copy
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass
@@ -25,8 +23,7 @@ class Judge:
     `evaluate.higher_is_better` (by default True) says which way is better.
     """
 
-    model: nn.Module
-    units: Mapping[str, WeightUnit]
+    rounder: Rounder
     evaluate: Evaluate
     _known: dict[tuple[tuple[str, str], ...], dict[str, float]] = field(default_factory=dict)
 
@@ -39,7 +36,7 @@ class Judge:
         key = tuple(sorted((unit, fmt.name) for unit, fmt in assignment.items()))
         if key not in self._known:
             # A copy also for the original: nothing that evaluate does may change it.
-            changed = dequantized_copy(self.model, self.units, assignment)
+            changed = dequantized_copy(self.rounder, assignment)
             metrics = judged(self.evaluate, changed)
             headline = getattr(self.evaluate, "primary", None)
             # The headline first, also in the plan, where tables look for it.
@@ -67,6 +64,46 @@ class Judge:
         name = self.primary()
         change = _value(self.metrics({}), name) - _value(self.metrics(assignment), name)
         return change if getattr(self.evaluate, "higher_is_better", True) else -change
+
+
+@dataclass(frozen=True)
+class PlanMetrics:
+    """Metrics that stand in a plan; empty without labelled data.
+
+    Attributes:
+        original: of the original model.
+        plan: of the plan.
+        uniform: of the uniform plans by their proposals' names.
+    """
+
+    original: Mapping[str, float] = field(default_factory=dict)
+    plan: Mapping[str, float] = field(default_factory=dict)
+    uniform: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def plan_metrics(
+    judge: Judge, deployment: Judge, chosen: Trial, uniform: Sequence[Trial], progress: Progress
+) -> PlanMetrics:
+    """The metrics of a search's plans, each judged once.
+
+    Args:
+        judge: of the codes that the search measured.
+        deployment: of the codes that the chosen plan is deployed with.
+        chosen: the chosen plan.
+        uniform: the uniform ones.
+        progress: is told how far it is.
+
+    Raises:
+        ModelError: as `Judge.metrics`.
+    """
+    asked = [(judge, {}), *((judge, t.proposal.assignment) for t in uniform)]
+    asked.append((deployment, chosen.proposal.assignment))
+    original, *rest, plan = (
+        by.metrics(assignment)
+        for by, assignment in track(asked, "evaluating on labelled data", len(asked), progress)
+    )
+    named = {trial.proposal.name: found for trial, found in zip(uniform, rest, strict=True)}
+    return PlanMetrics(original, plan, named)
 
 
 def _value(metrics: Mapping[str, float], name: str) -> float:

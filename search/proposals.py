@@ -38,7 +38,8 @@ def uniform_proposals(problem: Problem) -> list[Proposal]:
         for tie in problem.ties:
             common = set.intersection(*({c.format for c in problem.choices[u]} for u in tie))
             wide = [fmt for fmt in common if fmt.bits >= max(assignment[u].bits for u in tie)]
-            chosen = min(wide or common, key=lambda fmt: (fmt.bits, fmt.name))
+            listed = [c.format for c in problem.choices[tie[0]] if c.format in (wide or common)]
+            chosen = min(listed, key=lambda fmt: fmt.bits)
             assignment.update(dict.fromkeys(tie, chosen))
         proposals.append(Proposal(f"uniform {width}", "uniform", assignment))
     return proposals
@@ -99,11 +100,12 @@ def _tilted(problem: Problem, power: float, factors: np.ndarray | None) -> Probl
 
 
 def _nearest(choices: tuple[Choice, ...], width: int) -> Format:
+    """The first format of the width; without any, of the next wider, or else of the widest."""
     formats = [choice.format for choice in choices]
     wide = [fmt for fmt in formats if fmt.bits >= width]
     if wide:
-        return min(wide, key=lambda fmt: (fmt.bits, fmt.name))
-    return max(formats, key=lambda fmt: (fmt.bits, fmt.name))
+        return min(wide, key=lambda fmt: fmt.bits)
+    return max(formats, key=lambda fmt: fmt.bits)
 
 
 def _key(assignment: Mapping[str, Format]) -> tuple[tuple[str, str], ...]:

@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final
+from typing import Final, Literal, get_args
 
 from mixq.errors import UsageError
 from mixq.search.budget import Budget
+from mixq.search.palette import Palette
 
 DEFAULT_BITS: Final = (32, 8, 4, 2)
 DEFAULT_TRIALS: Final = 8
+Equalize = Literal["none", "fold", "cross-layer", "input", "all"]
 
 
 @dataclass(frozen=True)
@@ -21,26 +23,35 @@ class Request:
 
     Attributes:
         budget: at least one demand.
-        bits: widths to choose from.
+        palette: formats to choose from.
         pins: unit name pattern to width.
         ties: patterns; the units that match one take one format together.
         trials: plans of least added error to measure beside the uniform ones.
         seed: the same seed gives the same plan.
         batch_size: samples per forward pass of the predicted workload.
         threads: of the predicted workload; None is the profile's own.
+        samples: calibration samples that sensitivities and plans are measured on; None is all.
+            Rounding learns from all of them in any case.
+        sequential: whether the chosen plan is rounded once more, in the order in which units run
+            (`mixq.rounding.sequential`), and kept so if that errs less; None does it where it
+            takes no longer than measuring has.
+        equalize: how the model is rewritten first; see `mixq.search.equalize`.
 
     Raises:
         UsageError: if there is no demand, or a number is out of its range.
     """
 
     budget: Budget
-    bits: Sequence[int] = DEFAULT_BITS
+    palette: Palette = field(default_factory=lambda: Palette(DEFAULT_BITS))
     pins: Mapping[str, int] = field(default_factory=dict)
     ties: Sequence[str] = ()
     trials: int = DEFAULT_TRIALS
     seed: int = 0
     batch_size: int = 1
     threads: int | None = None
+    samples: int | None = None
+    sequential: bool | None = None
+    equalize: Equalize = "none"
 
     def __post_init__(self) -> None:
         if not self.budget.to_dict():
@@ -52,9 +63,15 @@ class Request:
             ("--trials", self.trials, 1),
             ("--seed", self.seed, 0),
             ("--batch-size", self.batch_size, 1),
+            ("--samples", 1 if self.samples is None else self.samples, 1),
         ):
             if value < least:
                 raise UsageError(f"{option} is {value}, but it must be at least {least}")
+        if self.equalize not in get_args(Equalize):
+            raise UsageError(
+                f"--equalize is {self.equalize!r:.40}, but it must be one of "
+                f"{', '.join(get_args(Equalize))}"
+            )
 
 
 def demands(

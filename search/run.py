@@ -10,20 +10,27 @@ from typing import TYPE_CHECKING
 
 from mixq.calibration import Calibration
 from mixq.errors import UsageError
-from mixq.formats import Format
 from mixq.graph.state import fingerprint
 from mixq.plan import Plan
 from mixq.profiles import Profile
-from mixq.profiles import load as load_profile
-from mixq.progress import Progress, silent, track
-from mixq.search.analysis import Layout, lay_out, measure_sensitivity
+from mixq.progress import Progress, silent
+from mixq.rounding.rounder import Rounder
+from mixq.search.analysis import Layout, lay_out, measure_sensitivity, round_units
 from mixq.search.assemble import assemble
 from mixq.search.budget import check_feasible
+from mixq.search.choose import keeps
+from mixq.search.equalize import prepared
+from mixq.search.final_check import FinalCheck, final_check
 from mixq.search.find import find
 from mixq.search.folder import run_folder
 from mixq.search.frontier import Frontier, build_frontier
-from mixq.search.metric import Judge
-from mixq.search.request import DEFAULT_BITS, DEFAULT_TRIALS, Request, demands
+from mixq.search.metric import Judge, PlanMetrics, plan_metrics
+from mixq.search.notes import data_notes, latency_notes, saturation_notes
+from mixq.search.palette import Palette
+from mixq.search.recipe import Recipe
+from mixq.search.recipe import load as load_recipe
+from mixq.search.request import DEFAULT_TRIALS, Equalize, Request
+from mixq.search.sequence import deployed
 from mixq.search.session import Session, study_name
 from mixq.search.storage import open_storage
 from mixq.search.study import ProposalSampler, open_study
@@ -49,6 +56,7 @@ class SearchResult:
         study: the Optuna study that holds the trials.
         sensitivity: output error of every (unit, format) alone.
         layout: the traced model, its candidate formats and their costs.
+        check: what the packed model gave when it was run at the end; None if it was not.
     """
 
     plan: Plan
@@ -58,13 +66,15 @@ class SearchResult:
     study: Study
     sensitivity: SensitivityTable
     layout: Layout
+    check: FinalCheck | None = None
 
 
 def search(
     model: nn.Module,
     calibration: object,
     *,
-    hardware: str | Profile,
+    hardware: str | Profile | None = None,
+    recipe: str | Path | None = None,
     target_compression: float | None = None,
     max_size_mb: float | None = None,
     max_latency_ms: float | None = None,
@@ -72,14 +82,19 @@ def search(
     max_memory_mb: float | None = None,
     max_error: float | None = None,
     max_metric_drop: float | None = None,
-    bits: Sequence[int] = DEFAULT_BITS,
+    bits: Sequence[int] | None = None,
+    palette: Palette | None = None,
     pin: Mapping[str, int] | None = None,
     tie: Sequence[str] = (),
     evaluate: Evaluate | None = None,
     trials: int = DEFAULT_TRIALS,
     seed: int = 0,
-    batch_size: int = 1,
+    batch_size: int | None = None,
     threads: int | None = None,
+    samples: int | None = None,
+    sequential: bool | None = None,
+    equalize: Equalize = "none",
+    check: bool | None = None,
     name: str | None = None,
     folder: str | Path | None = None,
     storage: str | None = None,
@@ -95,7 +110,9 @@ def search(
     Args:
         model: any module with parameters; measured in eval mode.
         calibration: a tensor, or a list of batches (tensors, tuples or dicts of tensors).
-        hardware: name of a shipped profile, a TOML file, or a profile.
+        hardware: name of a shipped profile, a TOML file, or a profile; may be left out if the
+            recipe names one.
+        recipe: name of a shipped recipe, or a TOML file; what is given beside it goes before it.
         target_compression: bytes of the 32-bit model over bytes of everything stored.
         max_size_mb: of everything stored, in megabytes of 10^6 bytes.
         max_latency_ms: predicted, of one forward pass.
@@ -103,15 +120,26 @@ def search(
         max_memory_mb: predicted: weights, live activations and runtime.
         max_error: measured mean squared output error.
         max_metric_drop: how much worse `evaluate`'s headline metric may get.
-        bits: widths to choose from.
+        bits: widths to choose from, by default 32, 8, 4 and 2.
+        palette: group sizes, grids, rounding and activations to choose from, with widths of its
+            own that go before `bits`.
         pin: unit name pattern to width.
         tie: patterns; the units that match one take one format together.
         evaluate: metrics of a model on labelled data; its attribute `primary` names the headline
             metric, `higher_is_better` (default True) says which way is better.
         trials: plans of least added error to measure beside the uniform ones.
         seed: the same seed gives the same plan.
-        batch_size: samples per forward pass of the predicted workload.
+        batch_size: samples per forward pass of the predicted workload, by default 1.
         threads: of the predicted workload; by default the profile's.
+        equalize: how the model is rewritten first, without a change of what it computes: `none`,
+            `fold` (batch norms), `cross-layer` (and ranges balanced), `input` (and inputs
+            scaled), `all`.
+        sequential: whether the chosen plan is rounded once more in the order in which units run,
+            and kept so if that errs less; by default where it takes no longer than the rest.
+        samples: calibration samples that sensitivities and plans are measured on, by default
+            all; rounding learns from all of them in any case.
+        check: whether the packed model is run at the end and compared with what was measured and
+            predicted; by default with a recipe only.
         name: of the model, for the plan; by default its class.
         folder: where measurements and the study are kept, so that a run can go on; it is locked
             meanwhile, and refused if it holds another model's or chip's run.
@@ -120,22 +148,34 @@ def search(
 
     Raises:
         InfeasibleError: if no plan meets all demands, with what is feasible.
+        PlanError: if the packed model is not what was measured.
         MixqError: for anything else that is refused; nothing measured is lost.
     """
-    budget = demands(
+    base = Recipe() if recipe is None else load_recipe(recipe)
+    budget = base.demands(
         target_compression=target_compression, max_size_mb=max_size_mb,
         max_latency_ms=max_latency_ms, min_speedup=min_speedup, max_memory_mb=max_memory_mb,
         max_error=max_error, max_metric_drop=max_metric_drop,
     )  # fmt: skip
-    request = Request(budget, tuple(bits), pin or {}, tie, trials, seed, batch_size, threads)
-    profile = hardware if isinstance(hardware, Profile) else load_profile(hardware)
+    workload = base.batch_size if batch_size is None else batch_size
+    request = Request(
+        budget, palette or base.palette(bits=bits), pin or {}, tie, trials, seed,
+        1 if workload is None else workload,
+        base.threads if threads is None else threads,
+        base.samples if samples is None else samples,
+        sequential, equalize,
+    )  # fmt: skip
+    profile = base.profile(hardware)
     subject = Subject(
         model, Calibration.of(calibration), profile, evaluate, name or type(model).__name__
     )
     if folder is None:
-        return run(request, subject, storage=storage, progress=progress)
-    with run_folder(folder, subject.identity) as held:
-        return run(request, subject, folder=held.path, storage=storage, progress=progress)
+        result = run(request, subject, storage=storage, progress=progress)
+    else:
+        with run_folder(folder, subject.identity) as held:
+            result = run(request, subject, folder=held.path, storage=storage, progress=progress)
+    wanted = recipe is not None if check is None else check
+    return checked(result, subject) if wanted else result
 
 
 @dataclass(frozen=True)
@@ -167,85 +207,106 @@ def run(
     progress: Progress = silent,
 ) -> SearchResult:
     """Search in a folder that the caller has locked, or in none; see `search`."""
-    model, profile, budget = subject.model, subject.profile, request.budget
+    profile, budget = subject.profile, request.budget
     if budget.max_metric_drop is not None and subject.evaluate is None:
         raise UsageError(
             "--max-metric-drop needs labelled data, but the model came without an evaluation; "
             "let the function of --model return (model, calibration, evaluate)"
         )
     tuning, heldout = subject.calibration.split()
+    working = prepared(subject.model, tuning, request.equalize)
+    model = working.model
     layout = lay_out(
-        model, tuning, profile, bits=request.bits, pins=request.pins, ties=request.ties,
+        model, tuning, profile, palette=request.palette, pins=request.pins, ties=request.ties,
         batch_size=request.batch_size, threads=request.threads,
     )  # fmt: skip
+    layout = layout.of(working.original_bytes, working.parameters)
     # Demands on bytes and time are refused before anything is measured; errors are measured.
     baseline_latency_s = layout.costs.baseline_latency_s
     check_feasible(layout.problem(), replace(budget, max_error=None), baseline_latency_s)
-    parts = {"calibration": tuning} | ({} if heldout is None else {"heldout": heldout})
+    layout, rounder = round_units(model, layout, tuning, profile, folder=folder, progress=progress)
+    measured = tuning if request.samples is None else tuning.take(request.samples)
+    parts = {"calibration": measured} | ({} if heldout is None else {"heldout": heldout})
     references = {part: Reference(model, data) for part, data in parts.items()}
     sensitivity = measure_sensitivity(
-        model, layout, tuning, references["calibration"], folder=folder, progress=progress
+        layout, rounder, measured, references["calibration"], folder=folder, progress=progress
     )
     problem = layout.problem(sensitivity)
+    check_feasible(problem, replace(budget, max_error=None), baseline_latency_s)
     sampler = ProposalSampler()
     held = "" if heldout is None else heldout.fingerprint
     name = study_name(
-        problem, layout.model_fingerprint, tuning.fingerprint, held, profile.fingerprint
+        problem,
+        layout.model_fingerprint,
+        measured.fingerprint,
+        tuning.fingerprint,
+        held,
+        profile.fingerprint,
     )
     study = open_study(open_storage(folder, storage), name, sampler)
-    session = Session(model, layout.graph.units, references, problem, study, sampler, progress)
+    session = Session(rounder, references, problem, study, sampler, progress)
     frontier = build_frontier(problem)
     evaluate = subject.evaluate
-    judge = None if evaluate is None else Judge(model, layout.graph.units, evaluate)
+    judge = None if evaluate is None else Judge(rounder, evaluate)
+    limits = budget.limits(problem, baseline_latency_s)
     found = find(
-        session, frontier, budget, budget.limits(problem, baseline_latency_s), judge,
-        trials=request.trials, seed=request.seed,
+        session, frontier, budget, limits, judge, trials=request.trials, seed=request.seed
+    )
+
+    def accept(candidate: Rounder, trial: Trial) -> bool:
+        if evaluate is None or budget.max_metric_drop is None:
+            return keeps(trial, limits)
+        drop = Judge(candidate, evaluate).drop(trial.proposal.assignment)
+        return keeps(trial, limits) and drop <= budget.max_metric_drop
+
+    final = deployed(
+        session, found.chosen, layout.graph, tuning,
+        sequential=request.sequential, measured_samples=measured.samples,
+        accept=accept,
     )  # fmt: skip
-    if judge is not None:  # each once; the plan finds them known
-        judged = [{}, *(t.proposal.assignment for t in (*found.uniform, found.chosen))]
-        for assignment in track(judged, "evaluating on labelled data", len(judged), progress):
-            judge.metrics(assignment)
+    metrics = PlanMetrics()
+    if judge is not None and evaluate is not None:
+        deployment = judge if final.rounder is rounder else Judge(final.rounder, evaluate)
+        metrics = plan_metrics(judge, deployment, final.trial, found.uniform, progress)
     plan = assemble(
         name=subject.name,
         seed=request.seed,
         layout=layout,
+        model_fingerprint=working.fingerprint,
         profile=profile,
         batch_size=layout.graph.batch_size,
         budget=budget.to_dict(),
         sensitivity=sensitivity,
-        chosen=found.chosen,
+        chosen=final.trial,
         uniform=found.uniform,
         certificate=found.certificate,
-        judge=judge,
+        metrics=metrics,
         notes=[
             *layout.graph.lost,
+            *working.notes,
+            *rounder.notes,
             *found.notes,
-            *_latency_notes(layout, found.chosen),
-            *_data_notes(heldout),
+            *final.notes,
+            *latency_notes(layout, final.trial),
+            *saturation_notes(final.trial),
+            *data_notes(heldout),
         ],
     )
+    weights = final.rounder.plan_weights(final.trial.proposal.assignment, working.equalization)
+    if weights is not None:
+        plan = plan.with_weights(weights)
+    trials = tuple(final.trial if trial is found.chosen else trial for trial in found.trials)
     return SearchResult(
-        plan, frontier, found.trials, found.chosen, study, sensitivity=sensitivity, layout=layout
+        plan, frontier, trials, final.trial, study, sensitivity=sensitivity, layout=layout
     )
 
 
-def _latency_notes(layout: Layout, chosen: Trial) -> list[str]:
-    """What to say where the plan is smaller but not faster."""
-    costs, assignment = layout.costs, chosen.proposal.assignment
-    latency_s, baseline_s = chosen.totals.latency_s, costs.baseline_latency_s
-    if latency_s < baseline_s:
-        return []
-    slower = sum(
-        costs.cost(unit, fmt).latency_s > costs.cost(unit, Format(32)).latency_s
-        for unit, fmt in assignment.items()
-    )
-    return [
-        f"no speed-up is predicted: {latency_s * 1e3:.3g} ms against {baseline_s * 1e3:.3g} ms in "
-        f"32 bits; {slower} of {len(assignment)} layers are slower than in 32 bits, see kernel"
-    ]
+def checked(result: SearchResult, subject: Subject) -> SearchResult:
+    """The result with its final check.
 
-
-def _data_notes(heldout: Calibration | None) -> list[str]:
-    if heldout is not None:
-        return []
-    return ["one calibration sample cannot be split, so nothing is held out to judge the plan by"]
+    Raises:
+        PlanError: if the packed model is not what was measured, or breaks a demand.
+    """
+    found = final_check(result, subject.model, subject.calibration, subject.evaluate)
+    found.require()
+    return replace(result, check=found)

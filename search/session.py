@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mixq.graph.units import WeightUnit
 from mixq.progress import Progress
+from mixq.rounding.rounder import Rounder
 from mixq.search.problem import Problem
 from mixq.search.study import ProposalSampler, run_trials
 from mixq.search.trials import Proposal, Trial
@@ -18,7 +18,6 @@ from mixq.sensitivity.store import CODE_VERSION
 
 if TYPE_CHECKING:
     from optuna.study import Study
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -26,11 +25,11 @@ class Session:
     """A model with its references, its problem and the study that keeps the trials.
 
     Attributes:
+        rounder: knows the model, its units and what the formats make of them.
         references: `calibration`, and `heldout` where there are held-out samples.
     """
 
-    model: nn.Module
-    units: dict[str, WeightUnit]
+    rounder: Rounder
     references: dict[str, Reference]
     problem: Problem
     study: Study
@@ -44,9 +43,7 @@ class Session:
         )
 
     def _measure(self, proposal: Proposal) -> tuple[Sequence[float], Sequence[float] | None]:
-        errors = joint_errors(
-            self.model, self.units, proposal.assignment, self.references, proposal.name
-        )
+        errors = joint_errors(self.rounder, proposal.assignment, self.references, proposal.name)
         return errors["calibration"], errors.get("heldout")
 
 

@@ -21,7 +21,7 @@ from mixq.formats import Format
 from mixq.graph.find import find_units
 from mixq.graph.state import fingerprint, stored_tensors
 from mixq.plan import Layer, Plan
-from mixq.sensitivity.measured import quantized
+from mixq.quantize.weights import round_trip
 
 GOLDEN = Path(__file__).parent / "data" / "plan-v1.json"
 
@@ -63,7 +63,9 @@ def dequantized_weights(model: nn.Module, plan: Plan) -> dict[str, Tensor]:
     """The weights that the plan stands for, by unit."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     return {
-        unit.name: quantized(parameters[unit.name], unit, plan.layers[unit.name].format)
+        unit.name: round_trip(
+            parameters[unit.name], plan.layers[unit.name].format, unit.rows, unit.columns
+        )
         for unit in find_units(model)
         if plan.layers[unit.name].bits != 32
     }

@@ -260,8 +260,11 @@ def test_a_dtype_that_safetensors_lacks_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        ("mixq.artifact.save_file", SafetensorError("I/O error: No space left (os error 28)\n")),
-        ("mixq.artifact.save_file", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+        (
+            "mixq.tensor_file.save_file",
+            SafetensorError("I/O error: No space left (os error 28)\n"),
+        ),
+        ("mixq.tensor_file.save_file", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
         ("os.fsync", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
         ("pathlib.Path.replace", OSError(errno.EIO, os.strerror(errno.EIO))),
     ],
@@ -455,7 +458,7 @@ def rewritten(path: Path, edit: Edit) -> None:
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     result = edit(header, tensors)
     text = result if isinstance(result, str) else json.dumps(header)
-    checksum = mixq.artifact._checksum(text, tensors)
+    checksum = mixq.tensor_file._checksum(text, tensors)
     path.unlink()
     save_file(tensors, path, metadata={"mixq": f"{checksum} {text}"})
 
@@ -612,7 +615,7 @@ def test_hostile_headers_take_little_memory(tmp_path: Path) -> None:
     save_file(
         tensors,
         path,
-        metadata={"mixq": f"{mixq.artifact._checksum(text, tensors)} {text}"},
+        metadata={"mixq": f"{mixq.tensor_file._checksum(text, tensors)} {text}"},
     )
     code = """
 import sys

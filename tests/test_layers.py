@@ -17,25 +17,32 @@ LEVELS = (
     {"errors"},
     {"formats", "files", "progress", "batch"},
     {"profiles", "plan", "graph", "quantize", "calibration"},
+    {"activations", "moments", "tensor_file", "equalize"},
     {"packed_module"},
-    {"cost", "sensitivity", "apply", "artifact", "sources", "demo", "plan_check"},
+    {"packed_units"},
+    {"plan_weights"},
+    {"rounding", "apply", "cost", "sources", "demo", "plan_check"},
+    {"sensitivity", "artifact"},
+    {"training"},
     {"search", "export"},
     {"report"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-SIDEWAYS = {("sources", "demo"), ("artifact", "apply")}
-"""(importer, imported) of one level: the demo is one source of models, and an artifact puts its
-weights into a model through apply, the only writer of modules."""
-DEFERRED = {("plan", "apply")}
-"""(importer, imported) allowed inside functions: `plan.apply(model)` is a spelling users know."""
+SIDEWAYS = {("sources", "demo")}
+"""(importer, imported) of one level: the demo is one source of models."""
+DEFERRED = {("plan", "apply"), ("plan", "plan_weights")}
+"""(importer, imported) allowed inside functions and for types: `plan.apply(model)` and
+`plan.save(path)` are spellings users know, and a plan itself is read without torch."""
 EXEMPT = {"", "testing"}
 """mixq itself gathers the public names from everywhere; contract suites meet every room."""
 
 HOMES = {
     "torch": {
         *("graph", "quantize", "batch", "calibration", "sensitivity"),
-        *("packed_module", "apply", "artifact", "sources", "demo", "export"),
+        *("activations", "moments", "tensor_file", "packed_module", "packed_units"),
+        *("plan_weights", "rounding", "equalize", "training"),
+        *("apply", "artifact", "sources", "demo", "export"),
     },
     "optuna": {"search"},
 }
@@ -98,7 +105,8 @@ def room_of(name: str) -> str | None:
 def order_fault(room: str, found: Import) -> str | None:
     """Why `room` may not import this name within mixq; None if it may."""
     target = room_of(found.name)
-    if target in ("__version__", room) or (found.in_function and (room, target) in DEFERRED):
+    late = found.in_function or found.type_checking
+    if target in ("__version__", room) or (late and (room, target) in DEFERRED):
         return None
     if target not in LEVEL:
         return "mixq itself, testing and unknown rooms are no room's foundation"
@@ -182,7 +190,7 @@ FAULTY = {
     "later": ("mixq.graph.trace", LATER + "import mixq.cli", "2: mixq.cli (upward)"),
     "typed": ("mixq.graph.trace", TYPED + "import mixq.cli", "2: mixq.cli (upward)"),
     "by-string": ("mixq.graph", "import_module('mixq.cli')", "1: mixq.cli (upward)"),
-    "sideways": ("mixq.cost.a", "import mixq.sensitivity", "1: mixq.sensitivity (sideways)"),
+    "sideways": ("mixq.cost.a", "import mixq.apply", "1: mixq.apply (sideways)"),
     "one-way": ("mixq.demo.net", "import mixq.sources", "1: mixq.sources (sideways)"),
     "not-deferred": ("mixq.plan", "from mixq import apply", "1: mixq.apply (upward)"),
     "facade": ("mixq.cost.table", "import mixq", f"1: mixq ({FACADE})"),

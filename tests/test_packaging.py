@@ -47,10 +47,19 @@ def packages_on_disk() -> list[str]:
 
 
 def data_files(package: str) -> set[str]:
-    """Files of one package that are no Python source and no by-product."""
+    """Files of one package that are no Python source and no by-product; `folder/name` below it.
+
+    A folder without Python files is no package of its own and belongs to the one above.
+    """
+    top = folder_of(package)
+    folders = [path for path in top.iterdir() if path.is_dir() and not path.is_symlink()]
+    plain = [
+        path for path in folders if not any(path.rglob("*.py")) and path.name not in BYPRODUCTS
+    ]
     return {
-        path.name
-        for path in folder_of(package).iterdir()
+        path.relative_to(top).as_posix()
+        for folder in (top.iterdir(), *(path.rglob("*") for path in plain))
+        for path in folder
         if path.is_file() and path.suffix not in {".py", ".pyc"} and path.name not in BYPRODUCTS
     }
 
@@ -109,7 +118,8 @@ def test_git_holds_the_link(name: str) -> None:
 @pytest.mark.parametrize("package", packages_on_disk())
 def test_data_files_are_shipped(package: str) -> None:
     globs = SETUPTOOLS["package-data"].get(package, [])
-    matched = {path.name for glob in globs for path in folder_of(package).glob(glob)}
+    top = folder_of(package)
+    matched = {path.relative_to(top).as_posix() for glob in globs for path in top.glob(glob)}
     assert matched == data_files(package)
 
 
@@ -194,15 +204,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
     expected = {
-        "/".join([*package.split("."), path.name])
+        "/".join([*package.split("."), name])
         for package in packages_on_disk()
-        for path in folder_of(package).iterdir()
-        if path.suffix == ".py" or path.name in data_files(package)
+        for name in (
+            *(path.name for path in folder_of(package).glob("*.py")),
+            *data_files(package),
+        )
     }
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert names == expected
     assert {"mixq/py.typed", "mixq/search/__init__.py", "mixq/profiles/intel_cpu.toml"} <= names
+    assert "mixq/search/recipes/mobile_device.toml" in names
     assert any(re.fullmatch(r"mixq/demo/.+\.safetensors", name) for name in names)
 
 

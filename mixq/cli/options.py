@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mixq.cli.console import OutputFormat
 from mixq.errors import UsageError
 from mixq.files import one_line
+
+if TYPE_CHECKING:
+    from mixq.search.palette import Palette
+    from mixq.search.recipe import Recipe as LoadedRecipe
 
 Model = Annotated[
     str | None,
@@ -30,12 +34,110 @@ Calibration = Annotated[
         help="package.module:function, .safetensors, .npz, or a text file for language models.",
     ),
 ]
-Hardware = Annotated[
-    str,
-    typer.Option("--hardware", metavar="NAME|FILE.toml", help="A chip; see mixq hardware list."),
+_HARDWARE = typer.Option(
+    "--hardware", metavar="NAME|FILE.toml", help="A chip; see mixq hardware list."
+)
+Hardware = Annotated[str, _HARDWARE]
+HardwareOrRecipes = Annotated[str | None, _HARDWARE]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME|FILE.toml",
+        help="Hardware, formats and demands for a kind of deployment: cpu_server, gpu_server, "
+        "mobile_device, edge_device, or a file of yours. Options that are given go before it.",
+    ),
 ]
+# Without a default of their own, so that a recipe's goes before the one that the help names.
 Bits = Annotated[
-    str, typer.Option("--bits", metavar="LIST", help="Widths to choose from, of 32,16,8,4,2.")
+    str | None,
+    typer.Option(
+        "--bits",
+        metavar="LIST",
+        help="Widths to choose from, of 32,16,8,4,2. Default: 32,8,4,2.",
+        show_default=False,
+    ),
+]
+GroupSizes = Annotated[
+    str | None,
+    typer.Option(
+        "--group-sizes",
+        metavar="LIST",
+        help="Columns that share a scale below 8 bits, 16 to 256, or 'channel'. Default: "
+        "32,64,128.",
+        show_default=False,
+    ),
+]
+Grids = Annotated[
+    str | None,
+    typer.Option(
+        "--grids",
+        metavar="LIST",
+        help="Grids below 8 bits, of symmetric,signed,zero-point,affine. Default: the best that "
+        "the runtime reads.",
+    ),
+]
+RoundingMethod = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="Rounding: rtn, squant, clip, hqq, gptq, or auto: gptq where the "
+        "calibration data suffice. Default: auto.",
+        show_default=False,
+    ),
+]
+Activations = Annotated[
+    str | None,
+    typer.Option(
+        "--activations",
+        metavar="LIST",
+        help="What 8-bit layers may do with their inputs, of none,dynamic,static. Default: none.",
+        show_default=False,
+    ),
+]
+Half = Annotated[
+    str | None,
+    typer.Option(
+        "--half",
+        metavar="NAME",
+        help="What 16 bits are: float16 or bfloat16. Default: float16.",
+        show_default=False,
+    ),
+]
+Sequential = Annotated[
+    bool | None,
+    typer.Option(
+        "--sequential/--one-shot",
+        help="Round the chosen plan once more, layer behind rounded layer, and keep what errs "
+        "less. Default: where it takes no longer than the rest.",
+    ),
+]
+Equalization = Annotated[
+    str,
+    typer.Option(
+        "--equalize",
+        metavar="NAME",
+        help="Rewrite the model first, without a change of what it computes: fold (batch norms "
+        "into their neighbours), cross-layer (and balance ranges), input (and scale inputs), all, "
+        "none.",
+    ),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        "--samples",
+        min=1,
+        help="Calibration samples to measure on; rounding learns from all of them. Default: all.",
+    ),
+]
+Check = Annotated[
+    bool | None,
+    typer.Option(
+        "--check/--no-check",
+        help="Run the packed model at the end, and compare it with what was measured and "
+        "predicted. Default: with a recipe only.",
+    ),
 ]
 Pins = Annotated[
     list[str] | None,
@@ -51,8 +153,10 @@ Ties = Annotated[
         help="Matching units take one format together (q/k/v that a runtime fuses).",
     ),
 ]
-BatchSize = Annotated[
-    int, typer.Option("--batch-size", min=1, help="Samples per forward pass of the workload.")
+_SAMPLES_PER_PASS = "Samples per forward pass of the workload."
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help=_SAMPLES_PER_PASS)]
+BatchSizeOrRecipes = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help=f"{_SAMPLES_PER_PASS} Default: 1.")
 ]
 Threads = Annotated[
     int | None,
@@ -83,6 +187,60 @@ def parse_bits(text: str) -> list[int]:
         raise UsageError(
             f"--bits is {one_line(repr(text), 60)}, but it must be whole numbers with commas, "
             "such as 32,8,4,2"
+        ) from error
+
+
+def parse_palette(
+    bits: str | None,
+    group_sizes: str | None,
+    grids: str | None,
+    method: str | None,
+    activations: str | None,
+    half: str | None,
+    recipe: LoadedRecipe | None = None,
+) -> Palette:
+    """The formats that the options name, else the recipe's, else the defaults.
+
+    Raises:
+        UsageError: naming the option whose value is unknown.
+    """
+    from mixq.search.recipe import Recipe
+
+    # Unknown words are refused by the Palette, which knows them.
+    return (recipe or Recipe()).palette(
+        bits=None if bits is None else parse_bits(bits),
+        group_sizes=None if group_sizes is None else parse_group_sizes(group_sizes),
+        grids=None if grids is None else grids.split(","),
+        method=method,
+        activations=None if activations is None else activations.split(","),
+        half=None if half is None else parse_half(half),
+    )
+
+
+def parse_half(text: str) -> str:
+    """The grid of 16-bit formats from `float16` or `bfloat16`.
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    grid = {"float16": "symmetric", "bfloat16": "bfloat16"}.get(text)
+    if grid is None:
+        raise UsageError(f"--half is {one_line(repr(text), 60)}, but it is float16 or bfloat16")
+    return grid
+
+
+def parse_group_sizes(text: str) -> list[int | None]:
+    """Group sizes from `32,64,channel`.
+
+    Raises:
+        UsageError: if a part is neither a whole number nor `channel`.
+    """
+    try:
+        return [None if part == "channel" else int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(
+            f"--group-sizes is {one_line(repr(text), 60)}, but it must be whole numbers with "
+            "commas, or 'channel', such as 32,64,channel"
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -11,6 +11,9 @@ from mixq.cli import options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 from mixq.errors import UsageError
+
+if TYPE_CHECKING:
+    from mixq.search.request import Equalize
 
 
 class SensitivityMode(StrEnum):
@@ -22,7 +25,8 @@ class SensitivityMode(StrEnum):
 
 
 def search(
-    hardware: options.Hardware,
+    recipe: options.Recipe = None,
+    hardware: options.HardwareOrRecipes = None,
     model: options.Model = None,
     calibration: options.Calibration = None,
     target_compression: Annotated[
@@ -49,7 +53,12 @@ def search(
         float | None,
         typer.Option(metavar="X", help="How much worse the headline metric may get."),
     ] = None,
-    bits: options.Bits = "32,8,4,2",
+    bits: options.Bits = None,
+    group_sizes: options.GroupSizes = None,
+    grids: options.Grids = None,
+    method: options.RoundingMethod = None,
+    activations: options.Activations = None,
+    half: options.Half = None,
     pin: options.Pins = None,
     tie: options.Ties = None,
     sensitivity: Annotated[
@@ -67,8 +76,12 @@ def search(
             metavar="URL", help="Database for the Optuna study, not the folder's journal."
         ),
     ] = None,
-    batch_size: options.BatchSize = 1,
+    batch_size: options.BatchSizeOrRecipes = None,
     threads: options.Threads = None,
+    samples: options.Samples = None,
+    sequential: options.Sequential = None,
+    equalize: options.Equalization = "none",
+    check: options.Check = None,
     output: options.Output = options.DEFAULT_FOLDER,
     overwrite: options.Overwrite = False,
     format: options.Format = OutputFormat.table,
@@ -84,17 +97,21 @@ def search(
 
       mixq search --target-compression 6 --hardware intel_cpu
 
+      mixq search --recipe mobile_device --model my_pkg.models:load
+
       mixq search --model my_pkg.models:load --max-size-mb 5 --hardware arm_mobile
 
       mixq search --model ./minilm --calibration texts.txt --max-error 0.01 --hardware host.toml
     """
     if sensitivity is SensitivityMode.sketch:
         raise UsageError("--sensitivity sketch is not in this version; use auto or measured")
-    from mixq.profiles import load as load_profile
-    from mixq.search.request import Request, demands
+    from mixq.search.recipe import Recipe
+    from mixq.search.recipe import load as load_recipe
+    from mixq.search.request import Request
 
     # What can be refused is refused before torch and the model are loaded, which takes a while.
-    budget = demands(
+    base = Recipe() if recipe is None else load_recipe(recipe)
+    budget = base.demands(
         target_compression=target_compression,
         max_size_mb=max_size_mb,
         max_latency_ms=max_latency_ms,
@@ -103,26 +120,36 @@ def search(
         max_error=max_error,
         max_metric_drop=max_metric_drop,
     )
-    widths, pins = options.parse_bits(bits), options.parse_pins(pin)
-    request = Request(budget, widths, pins, tie or (), trials, seed, batch_size, threads)
-    profile = load_profile(hardware)
+    palette = options.parse_palette(bits, group_sizes, grids, method, activations, half, base)
+    pins = options.parse_pins(pin)
+    request = Request(
+        budget, palette, pins, tie or (), trials, seed, batch_size or base.batch_size or 1,
+        threads or base.threads, samples or base.samples, sequential,
+        cast("Equalize", equalize),
+    )  # fmt: skip
+    profile = base.profile(hardware)
     if workers > 1:
         note(f"note: --workers {workers}: this version works in one process")
     from mixq.report.folder import write_results
     from mixq.report.tables import plan_table, summary
     from mixq.search.folder import run_folder
-    from mixq.search.run import Subject, run
+    from mixq.search.run import Subject, checked, run
 
     loaded, data = load_inputs(model, calibration)
     subject = Subject(loaded.model, data, profile, loaded.evaluate, loaded.name)
     with run_folder(output, subject.identity, overwrite=overwrite) as folder:
         with progress_bar() as progress:
             result = run(request, subject, folder=folder.path, storage=storage, progress=progress)
+        if check or (check is None and recipe is not None):
+            result = checked(result, subject)
         files = write_results(result, folder)
     if format is OutputFormat.json:
-        show_json({**result.plan.to_json(), "files": [str(file) for file in files]})
+        found = {} if result.check is None else {"check": result.check.to_dict()}
+        show_json({**result.plan.to_json(), **found, "files": [str(file) for file in files]})
         return
     show(plan_table(result.plan), summary(result.plan))
     for remark in result.plan.notes:
         note(f"note: {remark}")
+    for line in () if result.check is None else result.check.lines:
+        show(f"check: {line}")
     show(f"Written to {output}: {', '.join(file.name for file in files)}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from mixq.cost.kernels import NO_WEIGHTS, W32, price, weight_matrix
+from mixq.cost.kernels import NO_WEIGHTS, W32, kernel_for, price, weight_matrix
 from mixq.cost.machine import Machine
 from mixq.cost.table import CostTable, UnitCost
 from mixq.errors import FormatError
@@ -64,6 +64,24 @@ def build_cost_table(
         peak_activation_bytes=graph.peak_activation_bytes,
         runtime_bytes=machine.runtime.memory_bytes,
     )
+
+
+def reads(
+    profile: Profile, *, runtime: str | None = None, threads: int | None = None
+) -> Callable[[WeightUnit, Format], bool]:
+    """Whether the runtime has a kernel for every operation of a unit in a format.
+
+    An operation that only looks at single weights asks for none.
+    """
+
+    def read(unit: WeightUnit, fmt: Format) -> bool:
+        kinds = [work for work in unit.work if weight_matrix(work) != NO_WEIGHTS]
+        return bool(kinds) and all(
+            kernel_for(profile, runtime, work, fmt, threads=threads)[0] is not None
+            for work in kinds
+        )
+
+    return read
 
 
 def unit_cost(machine: Machine, unit: WeightUnit, fmt: Format) -> UnitCost:

@@ -160,9 +160,14 @@ def _dequantize_s(
 
 
 def _why_none(machine: Machine, kernels: list[Kernel], work: Work, fmt: Format) -> str:
-    """Why no kernel reads `fmt`: the width, the grid or the groups."""
-    same_width = [kernel for kernel in kernels if kernel.bits == fmt.bits]
-    kind = f"{fmt.bits}-bit {work.kind} kernel of {machine.runtime.name}"
+    """Why no kernel reads `fmt`: the width and activations, the grid or the groups."""
+    same_width = [
+        kernel
+        for kernel in kernels
+        if kernel.bits == fmt.bits and fmt.activation in kernel.activations
+    ]
+    inputs = "" if fmt.activation == "none" else f" with {fmt.activation} inputs"
+    kind = f"{fmt.bits}-bit {work.kind} kernel{inputs} of {machine.runtime.name}"
     if not same_width:
         return f"no {kind}"
     if not any(fmt.grid in kernel.grids for kernel in same_width):

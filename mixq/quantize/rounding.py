@@ -1,131 +1,135 @@
-"""Rounding: weights to integer codes with one scale per group, and back."""
+"""Rounding: weights to integer codes, by the method that the format names."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mixq.errors import FormatError
 from mixq.formats import Format
+from mixq.quantize.blocks import column_blocks, row_chunks, second_blocks
+from mixq.quantize.clip import clip_steps
+from mixq.quantize.codes import (
+    Codes,
+    Steps,
+    code_range,
+    from_groups,
+    is_weight,
+    nearest,
+    positions,
+    to_groups,
+)
 from mixq.quantize.flips import flip_to_cancel
+from mixq.quantize.gptq import Factor, gptq, prepare
+from mixq.quantize.hqq import hqq_steps
+from mixq.quantize.ranges import range_steps
 
-SCALE_DTYPE = torch.float16
-
-
-@dataclass(frozen=True, slots=True)
-class Codes:
-    """Integer codes of a (rows, columns) matrix, before packing.
-
-    Attributes:
-        values: uint8 of shape (rows, columns); symmetric codes are stored with 2^(bits-1) added.
-        scales: float16 of shape (rows, groups per row).
-        zero_points: uint8 of shape (rows, groups per row); None on the symmetric grid.
-    """
-
-    values: Tensor
-    scales: Tensor
-    zero_points: Tensor | None
+_CHUNK = 1 << 20  # weights at a time, in float64
 
 
-def round_weights(weight: Tensor, fmt: Format) -> Codes:
-    """Codes of a floating-point matrix of shape (rows, columns), rounded as the format says.
+def round_weights(
+    weight: Tensor,
+    fmt: Format,
+    second: Tensor | None = None,
+    diagonal: Tensor | None = None,
+    factor: Factor | None = None,
+) -> Codes:
+    """Codes of a floating-point matrix of shape (rows, columns).
 
-    Symmetric: scale = absmax / (2^(bits-1) - 1). Zero-point: the range from min(0, min) to
-    max(0, max) over 2^bits - 1 steps, with zero exactly on the grid. The scale is rounded to
-    float16 *before* the codes are chosen, so that the codes are nearest on the stored grid: with
-    `rtn` every weight is at most half a stored scale off. On the zero-point grid, a scale that
-    float16 rounds down (by at most 2^-11) adds up to (2^bits - 1) x 2^-11 scales at the ends of
-    the range.
+    With `rtn` every weight is at most half a stored scale off, beside what float16 takes off the
+    scale: at most 2^-11 of it, times up to 2^bits - 1 codes at the far end of a range.
 
-    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
-    Integer-Arithmetic-Only Inference", CVPR 2018, section 2 (zero-point); Krishnamoorthi,
-    arXiv 1806.08342, section 2 (symmetric).
+    Args:
+        weight: floats of shape (rows, columns).
+        fmt: an integer format.
+        second: E[x x^T] of the inputs, shape (blocks, columns, columns) or (columns, columns);
+            row r uses block r x blocks // rows. `gptq` needs it.
+        diagonal: its diagonals, shape (blocks, columns) or (columns,), where `second` itself is
+            not at hand: `clip` weights errors by them.
+        factor: `prepare(second)`, made here if it is not given.
 
     Raises:
-        FormatError: if a scale does not fit into float16.
+        FormatError: if a scale or minimum does not fit into float16, or `gptq` gets no `second`.
+        CalibrationError: if `second` is not finite.
     """
-    grouped = _to_groups(weight.to(torch.float32), fmt)  # (rows, groups, group size)
-    if fmt.grid == "symmetric":
-        low_code, high_code = -_qmax(fmt), _qmax(fmt)
-        scales = _storable(grouped.abs().amax(2) / high_code, fmt)
-        offset = torch.zeros_like(scales, dtype=torch.float32)
-        shift = 1 << (fmt.bits - 1)
+    weight = weight.to(torch.float32)
+    rows, columns = weight.shape
+    if second is not None:
+        second = second_blocks(second, rows, columns)
+        diagonal = second.diagonal(dim1=1, dim2=2)
+    if fmt.method == "gptq":
+        if second is None:
+            raise FormatError(
+                f"{fmt.name} is rounded by the inputs' second moments, but none were collected; "
+                "calibrate this unit, or choose the method 'clip'"
+            )
+        steps = clip_steps(weight, fmt, diagonal)
+        codes, steps = gptq(weight, fmt, steps, factor or prepare(second))
+        return Codes(codes.to(torch.uint8), steps)
+    grouped = to_groups(weight, fmt)  # (rows, groups, group size)
+    if fmt.method == "clip":
+        steps = clip_steps(weight, fmt, diagonal)
+    elif fmt.method == "hqq":
+        steps = hqq_steps(weight, fmt)
     else:
-        low_code, high_code = 0, (1 << fmt.bits) - 1
-        low = grouped.amin(2).clamp(max=0)
-        high = grouped.amax(2).clamp(min=0)
-        scales = _storable((high - low) / high_code, fmt)
-        offset = (-low / scales.to(torch.float32)).round().clamp(low_code, high_code)
-        shift = 0
-    exact = grouped / scales.to(torch.float32)[..., None] + offset[..., None]
-    codes = exact.round().clamp(low_code, high_code)
+        steps = range_steps(grouped.amin(2), grouped.amax(2), fmt)
+    codes = nearest(grouped, steps, fmt)
     if fmt.method == "squant":
-        weights = _to_groups(torch.ones_like(weight, dtype=torch.float32), fmt) > 0
-        codes = flip_to_cancel(codes, exact, low_code, high_code, weights)
-    values = (codes + shift).to(torch.uint8)
-    return Codes(
-        values=_from_groups(values, weight.shape[1]),
-        scales=scales,
-        zero_points=offset.to(torch.uint8) if fmt.grid == "zero-point" else None,
-    )
+        exact = positions(grouped, steps, fmt)
+        mask = is_weight(rows, columns, fmt).to(weight.device)
+        codes = flip_to_cancel(codes, exact, *code_range(fmt), mask)
+    return as_codes(codes, steps, columns)
 
 
-def dequantize(codes: Codes, fmt: Format) -> Tensor:
-    """The float32 matrix of shape (rows, columns) that `codes` stand for."""
-    columns = codes.values.shape[1]
-    scales = _expand(codes.scales.to(torch.float32), fmt, columns)
-    if codes.zero_points is None:
-        zeros: Tensor | float = float(1 << (fmt.bits - 1))
+def as_codes(codes: Tensor, steps: Steps, columns: int) -> Codes:
+    """Codes of shape (rows, groups, size) and their steps, as they are packed."""
+    return Codes(from_groups(codes.to(torch.uint8), columns), steps)
+
+
+def input_error(
+    weight: Tensor, rounded: Tensor, second: Tensor | None = None, diagonal: Tensor | None = None
+) -> float:
+    """Mean squared error of the layer's outputs, E|(W - W_q) x|^2 / rows.
+
+    That is tr(E H E^T) / rows with E = W - W_q and H = E[x x^T], summed in float64. Without
+    `second`, inputs count as independent with mean squares `diagonal`, or 1.
+
+    Args:
+        weight: floats of shape (rows, columns).
+        rounded: what is stored of them, same shape.
+        second: as in `round_weights`.
+        diagonal: as in `round_weights`.
+    """
+    rows, columns = weight.shape
+    total = 0.0
+    if second is not None:
+        blocks = second_blocks(second, rows, columns)
     else:
-        zeros = _expand(codes.zero_points.to(torch.float32), fmt, columns)
-    return (codes.values.to(torch.float32) - zeros) * scales
+        ones = torch.ones(1, columns) if diagonal is None else diagonal
+        blocks = column_blocks(ones, rows, columns)
+    for block, moments in enumerate(blocks):
+        own = slice(block * rows // len(blocks), (block + 1) * rows // len(blocks))
+        moments = moments.to(torch.float64)
+        for part in row_chunks(own.stop - own.start, columns, _CHUNK):
+            error = weight[own][part].to(torch.float64) - rounded[own][part].to(torch.float64)
+            met = error @ moments if moments.dim() == 2 else error * moments
+            total += float((met * error).sum())
+    return total / rows
 
 
-def _qmax(fmt: Format) -> int:
-    return (1 << (fmt.bits - 1)) - 1
+def bias_shift(weight: Tensor, rounded: Tensor, mean: Tensor) -> Tensor:
+    """E[(W - W_q) x], float32 of shape (rows,): to be added to the layer's bias.
 
+    Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+    Correction", ICCV 2019, section 4.2.
 
-def _storable(scales: Tensor, fmt: Format) -> Tensor:
-    """`scales` in float16, never zero: an all-zero group gets scale 1 and codes of zero.
-
-    Below float16's smallest normal number its steps are coarse; there a scale is rounded up, so
-    that no weight lies far beyond the largest code and none is divided by zero.
+    Args:
+        weight: floats of shape (rows, columns).
+        rounded: what is stored of them, same shape.
+        mean: E[x], shape (blocks, columns) or (columns,); row r uses block r x blocks // rows.
     """
-    stored = scales.to(SCALE_DTYPE)
-    if not bool(torch.isfinite(stored).all()):
-        raise FormatError(
-            f"the largest weight needs a scale of {float(scales.max()):.3g} at {fmt.name}, but "
-            f"scales are stored as float16 (at most {torch.finfo(SCALE_DTYPE).max:.0f}); "
-            "keep this unit at 32 bits"
-        )
-    limits = torch.finfo(SCALE_DTYPE)
-    step = limits.smallest_normal * limits.eps  # between two subnormal numbers
-    coarse = (stored < limits.smallest_normal) & (stored.to(torch.float32) < scales)
-    stored = torch.where(coarse, stored + step, stored)
-    return torch.where(scales == 0, torch.ones_like(stored), stored)
-
-
-def _to_groups(matrix: Tensor, fmt: Format) -> Tensor:
-    """(rows, columns) to (rows, groups, group size).
-
-    A ragged last group is filled up with zeros, which change neither the largest magnitude nor
-    a range that includes zero.
-    """
-    rows, columns = matrix.shape
-    size = columns if fmt.group_size is None else fmt.group_size
-    groups = fmt.groups_per_row(columns)
-    padded = torch.nn.functional.pad(matrix, (0, groups * size - columns))
-    return padded.view(rows, groups, size)
-
-
-def _from_groups(grouped: Tensor, columns: int) -> Tensor:
-    return grouped.reshape(grouped.shape[0], -1)[:, :columns].contiguous()
-
-
-def _expand(per_group: Tensor, fmt: Format, columns: int) -> Tensor:
-    """(rows, groups) to (rows, columns), or to (rows, 1) where one group is the whole row."""
-    if per_group.shape[1] == 1 or fmt.group_size is None:
-        return per_group
-    return per_group.repeat_interleave(fmt.group_size, dim=1)[:, :columns]
+    rows, columns = weight.shape
+    blocks = column_blocks(mean, rows, columns).to(torch.float64)
+    error = weight.to(torch.float64) - rounded.to(torch.float64)
+    shift = torch.bmm(error.view(len(blocks), -1, columns), blocks[:, :, None])
+    return shift.reshape(rows).to(torch.float32)

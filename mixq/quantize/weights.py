@@ -9,8 +9,9 @@ from torch import Tensor
 
 from mixq.errors import FormatError
 from mixq.formats import Format, packed_bytes
+from mixq.quantize.codes import SCALE_DTYPE, Codes, Steps, dequantize
 from mixq.quantize.packing import pack, unpack
-from mixq.quantize.rounding import SCALE_DTYPE, Codes, dequantize, round_weights
+from mixq.quantize.rounding import round_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,10 @@ class PackedWeight:
         shape: shape of the parameter.
         rows, columns: its matrix view.
         dtype: the parameter's own dtype, which `unpacked` gives back.
-        tensors: what is stored: `half` for 16 bits; else `codes` (uint8, packed), `scales`
-            (float16 of shape (rows, groups)) and, on the zero-point grid, `zeros`
-            (uint8, packed).
+        tensors: what is stored: `half` for 16 bits; else `codes` (uint8, packed) and `scales`
+            (float16 of shape (rows, groups)); on the zero-point grid `zeros` (uint8, packed), on
+            the affine one `minimums` (as the scales); for static activations `input_scale`
+            (float32) and `input_zero` (uint8).
     """
 
     format: Format
@@ -47,36 +49,68 @@ class PackedWeight:
 
 
 def pack_weight(weight: Tensor, fmt: Format, rows: int, columns: int) -> PackedWeight:
-    """Quantize a parameter, seen as a (rows, columns) matrix, and pack it.
+    """Quantize a parameter, seen as a (rows, columns) matrix, from its weights alone, and pack it.
 
     Raises:
         FormatError: if the weights do not fit the format or are not finite (32 bits is not
-            packed at all).
+            packed at all), or the format's rounding needs data.
     """
-    matrix = weight.detach().reshape(rows, columns)
     if fmt.bits == 32:
         raise FormatError("a 32-bit unit is kept as it is and not packed")
+    if fmt.needs_codes:
+        raise FormatError(
+            f"{fmt.name} is rounded on calibration data, which weights alone do not tell; "
+            "pass the codes that were made"
+        )
     if fmt.bits == 16:
-        half = matrix.to(torch.float16, copy=True)  # of a float16 model, too
-        if not bool(torch.isfinite(half).all()):
-            raise FormatError(
-                f"a weight of {float(matrix.abs().max()):.3g} does not fit into float16; "
-                "keep this unit at 32 bits"
-            )
-        tensors = {"half": half.reshape(weight.shape).contiguous()}
-    else:
-        codes = round_weights(matrix, fmt)
-        tensors = {"codes": pack(codes.values, fmt.bits), "scales": codes.scales}
-        if codes.zero_points is not None:
-            tensors["zeros"] = pack(codes.zero_points, fmt.bits)
-    packed = PackedWeight(fmt, tuple(weight.shape), rows, columns, weight.dtype, tensors)
+        return _pack_half(weight, fmt, rows, columns)
+    codes = round_weights(weight.detach().reshape(rows, columns), fmt)
+    return pack_codes(codes, fmt, weight)
+
+
+def pack_codes(codes: Codes, fmt: Format, weight: Tensor, **ranges: Tensor) -> PackedWeight:
+    """Codes of a (rows, columns) matrix, packed.
+
+    Args:
+        codes: of the matrix.
+        fmt: its format.
+        weight: the parameter that was rounded, for its shape and dtype.
+        ranges: `input_scale` and `input_zero` of static activations.
+
+    Raises:
+        FormatError: if a weight becomes infinite in the parameter's dtype.
+    """
+    rows, columns = codes.values.shape
+    tensors = {"codes": pack(codes.values, fmt.bits), "scales": codes.steps.scales}
+    if codes.steps.zeros is not None:
+        tensors["zeros"] = pack(codes.steps.zeros, fmt.bits)
+    if codes.steps.minimums is not None:
+        tensors["minimums"] = codes.steps.minimums
+    packed = PackedWeight(
+        fmt, tuple(weight.shape), rows, columns, weight.dtype, {**tensors, **ranges}
+    )
     # A scale rounded up can lift the largest float16 weights beyond float16.
     if weight.dtype == torch.float16 and not bool(torch.isfinite(packed.unpacked()).all()):
         raise FormatError(
-            f"a weight of {float(matrix.abs().max()):.3g} becomes infinite in float16 at "
+            f"a weight of {float(weight.detach().abs().max()):.3g} becomes infinite in float16 at "
             f"{fmt.name}; keep this unit at 32 bits"
         )
     return packed
+
+
+def _pack_half(weight: Tensor, fmt: Format, rows: int, columns: int) -> PackedWeight:
+    dtype = _half_dtype(fmt)
+    half = weight.detach().to(dtype, copy=True).contiguous()  # of a float16 model, too
+    if not bool(torch.isfinite(half.to(weight.dtype)).all()):
+        raise FormatError(
+            f"a weight of {float(weight.detach().abs().max()):.3g} does not fit into "
+            f"{str(dtype).removeprefix('torch.')}; keep this unit at 32 bits"
+        )
+    return PackedWeight(fmt, tuple(weight.shape), rows, columns, weight.dtype, {"half": half})
+
+
+def _half_dtype(fmt: Format) -> torch.dtype:
+    return torch.bfloat16 if fmt.grid == "bfloat16" else torch.float16
 
 
 def unpack_weight(
@@ -95,7 +129,8 @@ def unpack_weight(
     if fmt.grid == "zero-point":
         groups = fmt.groups_per_row(columns)
         zeros = unpack(tensors["zeros"], fmt.bits, rows * groups).view(rows, groups)
-    return dequantize(Codes(values, tensors["scales"], zeros), fmt).reshape(shape).to(dtype)
+    steps = Steps(tensors["scales"], zeros, tensors.get("minimums"))
+    return dequantize(Codes(values, steps), fmt).reshape(shape).to(dtype)
 
 
 def tensor_specs(
@@ -105,7 +140,7 @@ def tensor_specs(
     if fmt.bits == 32:
         return {}
     if fmt.bits == 16:
-        return {"half": (shape, torch.float16)}
+        return {"half": (shape, _half_dtype(fmt))}
     groups = fmt.groups_per_row(columns)
     specs: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
         "codes": ((packed_bytes(rows * columns, fmt.bits),), torch.uint8),
@@ -113,6 +148,11 @@ def tensor_specs(
     }
     if fmt.grid == "zero-point":
         specs["zeros"] = ((packed_bytes(rows * groups, fmt.bits),), torch.uint8)
+    if fmt.grid == "affine":
+        specs["minimums"] = ((rows, groups), SCALE_DTYPE)
+    if fmt.activation == "static":
+        specs["input_scale"] = ((1,), torch.float32)
+        specs["input_zero"] = ((1,), torch.uint8)
     return specs
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixq.plan import Plan
+from mixq.errors import OutputError
+from mixq.files import one_line
+from mixq.plan import Plan, weights_file
 from mixq.report.pareto import write_pareto_html, write_pareto_png
 from mixq.report.records import Records
 from mixq.search.folder import RunFolder
@@ -26,11 +28,11 @@ def write_results(result: SearchResult, folder: RunFolder) -> list[Path]:
     folder.write("writing")
     records = Records.of(result)
     plan, *others = (folder.path / name for name in ("plan.json", "frontier.json", "frontier.csv"))
-    result.plan.save(plan)
+    weights = _save_plan(result.plan, plan)
     sensitivity = write_sensitivity(result.sensitivity, folder.path)
     records.save(others[0])
     records.save_csv(others[1])
-    files = [plan, *sensitivity, *others, *_draw(records, result.plan, folder.path)]
+    files = [plan, *weights, *sensitivity, *others, *_draw(records, result.plan, folder.path)]
     facts = {
         "mixq_version": result.plan.mixq_version,
         "budget": result.plan.budget,
@@ -59,6 +61,22 @@ def write_sensitivity(table: SensitivityTable, folder: Path) -> list[Path]:
     table.save(files[0])
     table.save_csv(files[1])
     return files
+
+
+def _save_plan(plan: Plan, path: Path) -> list[Path]:
+    """Write plan.json; the file of weights beside it, of which no earlier run's stays."""
+    plan.save(path)
+    weights = path.with_name(weights_file(path))
+    if plan.weights is not None:
+        return [weights]
+    try:
+        weights.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{one_line(weights)} of an earlier run cannot be deleted: {error.strerror or error}; "
+            "choose another folder with --output"
+        ) from error
+    return []
 
 
 def redraw(folder: Path, plan: Plan) -> list[Path]:

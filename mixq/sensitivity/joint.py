@@ -6,17 +6,16 @@ import copy
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from mixq.activations.wiring import install_quantizers
 from mixq.formats import Format
-from mixq.graph.units import WeightUnit
-from mixq.sensitivity.measured import quantized, replacement
+from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.reference import Reference
 
 
 def joint_errors(
-    model: nn.Module,
-    units: Mapping[str, WeightUnit],
+    rounder: Rounder,
     assignment: Mapping[str, Format],
     references: Mapping[str, Reference],
     what: str,
@@ -27,34 +26,23 @@ def joint_errors(
         ModelError: if an output is NaN or infinite, naming `what`.
         FormatError: if a unit's weights do not fit their format.
     """
-    weights = _weights(model, units, assignment)
-    return {name: reference.errors(weights, what) for name, reference in references.items()}
+    replacement = rounder.joint(assignment)
+    return {name: reference.errors(replacement, what) for name, reference in references.items()}
 
 
-def dequantized_copy(
-    model: nn.Module, units: Mapping[str, WeightUnit], assignment: Mapping[str, Format]
-) -> nn.Module:
-    """A copy of `model` with the weights that the assignment would give it, as plain floats.
+def dequantized_copy(rounder: Rounder, assignment: Mapping[str, Format]) -> nn.Module:
+    """A copy of the model with the weights that the assignment would give it, as plain floats.
 
     It computes exactly what the packed model computes, at the original's speed.
     """
-    changed = copy.deepcopy(model)
+    changed = copy.deepcopy(rounder.model)
     tensors = {
         **dict(changed.named_parameters(remove_duplicate=False)),
         **dict(changed.named_buffers(remove_duplicate=False)),
     }
+    replacement = rounder.joint(assignment)
     with torch.no_grad():
-        for name, weight in _weights(model, units, assignment).items():
+        for name, weight in replacement.tensors.items():
             tensors[name].copy_(weight)
+    install_quantizers(changed, replacement.inputs)
     return changed
-
-
-def _weights(
-    model: nn.Module, units: Mapping[str, WeightUnit], assignment: Mapping[str, Format]
-) -> dict[str, Tensor]:
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    weights: dict[str, Tensor] = {}
-    for name, fmt in assignment.items():
-        if fmt.bits != 32:
-            weights |= replacement(units[name], quantized(parameters[name], units[name], fmt))
-    return weights

@@ -16,7 +16,8 @@ from mixq.formats import Format
 from mixq.graph.state import fingerprint
 from mixq.graph.units import WeightUnit
 from mixq.progress import Progress, silent, track
-from mixq.quantize.weights import round_trip
+from mixq.rounding.replacement import Replacement
+from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.store import Store
@@ -32,6 +33,7 @@ def measure(
     formats: Mapping[str, Sequence[Format]],
     *,
     reference: Reference | None = None,
+    rounder: Rounder | None = None,
     store: Store | None = None,
     progress: Progress = silent,
 ) -> SensitivityTable:
@@ -45,6 +47,7 @@ def measure(
         units: of the model.
         formats: candidate formats by unit name.
         reference: of the same model and calibration, if there is one already.
+        rounder: what the formats make of the weights; by default one that knows no data.
         store: where measurements are kept and taken up again.
         progress: is told how far it is.
 
@@ -55,6 +58,7 @@ def measure(
     """
     listed = list(units)
     reference = reference or Reference(model, calibration)
+    rounder = rounder or Rounder(model, {unit.name: unit for unit in listed})
     store = store or Store(None)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     steps = [(unit, fmt) for unit in listed for fmt in formats[unit.name]]
@@ -63,11 +67,11 @@ def measure(
     refused: dict[tuple[str, str], str] = {}
     for unit, fmt in track(missing, STAGE, len(steps), progress, done=len(steps) - len(missing)):
         try:
-            weight = quantized(parameters[unit.name], unit, fmt)
+            replacement = rounder.replacement(unit.name, fmt)
         except FormatError as error:
             refused[unit.name, fmt.name] = str(error)
             continue
-        errors = _errors(parameters[unit.name], weight, unit, fmt, reference)
+        errors = _errors(parameters, replacement, f"{unit.name} at {fmt.name}", reference)
         store.put(unit.name, fmt.name, errors)
     for unit, fmt in steps:
         known = store.get(unit.name, fmt.name)
@@ -84,23 +88,10 @@ def measure(
     )
 
 
-def quantized(parameter: Tensor, unit: WeightUnit, fmt: Format) -> Tensor:
-    """The weights of `unit` as the model would see them in `fmt`."""
-    return round_trip(parameter, fmt, unit.rows, unit.columns)
-
-
-def replacement(unit: WeightUnit, weight: Tensor) -> dict[str, Tensor]:
-    """`weight` under every name that the model has for `unit`."""
-    return dict.fromkeys((unit.name, *unit.aliases), weight)
-
-
 def _errors(
-    original: Tensor,
-    weight: Tensor,
-    unit: WeightUnit,
-    fmt: Format,
-    reference: Reference,
+    parameters: Mapping[str, Tensor], replacement: Replacement, what: str, reference: Reference
 ) -> list[float]:
-    if torch.equal(original, weight):  # nothing changes, so nothing has to be run
+    unchanged = all(torch.equal(parameters[name], t) for name, t in replacement.tensors.items())
+    if unchanged and not replacement.inputs:  # nothing has to be run
         return [0.0] * reference.samples
-    return reference.errors(replacement(unit, weight), f"{unit.name} at {fmt.name}")
+    return reference.errors(replacement, what)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from mixq.activations.wiring import quantized_inputs
 from mixq.batch import Batch, call
 from mixq.calibration import Calibration
 from mixq.errors import ModelError, NonFiniteError
 from mixq.graph.evaluating import evaluating as evaluating
+from mixq.rounding.replacement import Replacement
 from mixq.sensitivity.outputs import main_output, squared_error
 
 
@@ -69,11 +71,11 @@ class Reference:
         self.samples = len(powers)
         self.power = math.fsum(powers) / len(powers)
 
-    def errors(self, weights: Mapping[str, Tensor], what: str) -> list[float]:
-        """Squared output error of every sample with `weights` in place.
+    def errors(self, replacement: Replacement, what: str) -> list[float]:
+        """Squared output error of every sample with a replacement in place.
 
         Args:
-            weights: parameter name to tensor, under every name that the parameter has.
+            replacement: parameters by every name that they have, and what inputs go through.
             what: was changed, for messages.
 
         Raises:
@@ -82,9 +84,15 @@ class Reference:
         """
         # A module used twice has one slot under two names: replacing it twice would put the
         # replacement back as if it were the original.
-        placed = {name: weight for name, weight in weights.items() if name in self._slots}
+        placed = {
+            name: tensor for name, tensor in replacement.tensors.items() if name in self._slots
+        }
         per_sample: list[float] = []
-        with evaluating(self._model), _weights_put_back(self._recurrent):
+        with (
+            evaluating(self._model),
+            quantized_inputs(self._model, replacement.inputs),
+            _weights_put_back(self._recurrent),
+        ):
             for batch, original in zip(self._batches, self._outputs, strict=True):
                 output = main_output(_forward(self._model, placed, batch)).tensor
                 if output.shape != original.shape:

@@ -109,6 +109,14 @@ def asserting():
 """
 
 
+STAGES = (
+    *("gathering input moments: ", "checking rounding: ", "input ranges: ", "rounding weights: "),
+    *("measuring sensitivities: ", "measuring plans: ", "judging plans: "),
+    *("rounding in sequence: ", "evaluating on labelled data: "),
+)
+"""What progress starts with; there is nothing else on stderr but notes and errors."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a command said: exit status, stdout, stderr."""
@@ -124,8 +132,7 @@ class Answer:
     @property
     def error(self) -> str:
         """The one `error:` line; anything else on stderr but progress is a fault."""
-        stages = ("measuring ", "judging ")
-        lines = [line for line in self.err.splitlines() if not line.startswith(stages)]
+        lines = [line for line in self.err.splitlines() if not line.startswith(STAGES)]
         assert len(lines) == 1, self.err
         assert lines[0].startswith("error: "), self.err
         assert "Traceback" not in self.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -33,6 +34,18 @@ from torch import nn
 from tiny import load as load_tiny
 
 
+if pause_s := float(os.environ.get("ROUNDING_PAUSE_S", "0")):
+    from mixq.rounding import rounder
+
+    round_weights = rounder.round_weights
+
+    def slowly(*arguments, **named):
+        time.sleep(pause_s)
+        return round_weights(*arguments, **named)
+
+    rounder.round_weights = slowly
+
+
 class Slow(nn.Module):
     def __init__(self, inner):
         super().__init__()
@@ -51,11 +64,15 @@ OPTIONS = ("--hardware", "intel_cpu", "--target-compression", "5", "--trials", "
 
 
 @pytest.fixture
-def undisturbed(cli: Callable[..., Any]) -> bytes:
-    """plan.json of a run that nothing interrupts."""
+def undisturbed(cli: Callable[..., Any]) -> dict[str, bytes]:
+    """plan.json and its weights, of a run that nothing interrupts."""
     Path("slow.py").write_text(SLOW, encoding="utf-8")
     assert cli("search", *OPTIONS, "--model", "slow.py:load", "--output", "calm").status == 0
-    return Path("calm/plan.json").read_bytes()
+    return plan_files(Path("calm"))
+
+
+def plan_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("plan.*")}
 
 
 def command(output: str) -> list[str]:
@@ -64,11 +81,13 @@ def command(output: str) -> list[str]:
 
 
 @contextmanager
-def running(output: str, until: Callable[[], bool]) -> Iterator[subprocess.Popen[str]]:
+def running(
+    output: str, until: Callable[[], bool], **pauses_s: str
+) -> Iterator[subprocess.Popen[str]]:
     """The search in another process, slowly, once `until` holds."""
     process = subprocess.Popen(
         command(output),
-        env={**os.environ, "PAUSE_S": "0.04"},
+        env={**os.environ, "PAUSE_S": "0.04", **pauses_s},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -89,21 +108,24 @@ def lines(pattern: str) -> int:
     return sum(path.read_bytes().count(b"\n") for path in Path().glob(pattern))
 
 
-def finish(cli: Callable[..., Any], output: str, undisturbed: bytes) -> None:
+def finish(cli: Callable[..., Any], output: str, undisturbed: dict[str, bytes]) -> None:
     """The same command again ends with the plan of the undisturbed run."""
     answer = cli("search", *OPTIONS, "--model", "slow.py:load", "--output", output)
     assert answer.status == 0, answer.err
-    assert Path(output, "plan.json").read_bytes() == undisturbed
+    assert plan_files(Path(output)) == undisturbed
     assert json.loads(Path(output, "run.json").read_text(encoding="utf-8"))["state"] == "done"
 
 
-def test_ctrl_c_and_kill_while_measuring(cli: Callable[..., Any], undisturbed: bytes) -> None:
+def test_ctrl_c_and_kill_while_measuring(
+    cli: Callable[..., Any], undisturbed: dict[str, bytes]
+) -> None:
     with running("run", lambda: lines("run/measurements-*") >= 2) as process:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
-    assert err == "error: interrupted; the same command goes on from here\n"
+    assert err.endswith("error: interrupted; the same command goes on from here\n")
+    assert err.count("error") == 1
     kept = lines("run/measurements-*")
     assert kept >= 2
     assert not Path("run/plan.json").exists()
@@ -117,8 +139,43 @@ def test_ctrl_c_and_kill_while_measuring(cli: Callable[..., Any], undisturbed: b
     finish(cli, "run", undisturbed)
 
 
+def test_kills_while_rounding(cli: Callable[..., Any], undisturbed: dict[str, bytes]) -> None:
+    def rounded() -> dict[Path, bytes]:
+        return {
+            path: path.read_bytes() for path in Path("run").glob("rounded-*/[0-9a-f]*.safetensors")
+        }
+
+    kept: dict[Path, bytes] = {}
+    for count in (1, 3):
+        with running("run", lambda: len(rounded()) >= count, ROUNDING_PAUSE_S="0.15") as process:  # noqa: B023
+            process.kill()
+        assert not list(Path("run").glob("measurements-*"))
+        found = rounded()
+        assert len(found) >= count
+        assert kept.items() <= found.items()  # none of them was rounded again
+        kept = found
+    whole = {path: path.read_bytes() for path in Path("calm").glob("rounded-*/*")}
+    assert len(kept) < len(whole)
+    finish(cli, "run", undisturbed)
+    assert {path.name: data for path, data in rounded().items()} == {
+        path.name: data for path, data in whole.items()
+    }
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied"])
+def test_rounded_weights_that_are_damaged_are_made_again(
+    cli: Callable[..., Any], undisturbed: dict[str, bytes], damage: str
+) -> None:
+    assert cli("search", *OPTIONS, "--model", "slow.py:load", "--output", "run").status == 0
+    for path in Path("run").glob("rounded-*/*"):
+        whole = path.read_bytes()
+        flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+        path.write_bytes({"cut": whole[:-3], "flipped": flipped, "emptied": b""}[damage])
+    finish(cli, "run", undisturbed)
+
+
 def test_what_a_kill_leaves_in_the_study_is_repaired(
-    cli: Callable[..., Any], undisturbed: bytes
+    cli: Callable[..., Any], undisturbed: dict[str, bytes]
 ) -> None:
     assert cli("search", *OPTIONS, "--model", "slow.py:load", "--output", "run").status == 0
     journal = Path("run/study.journal")
@@ -132,7 +189,9 @@ def test_what_a_kill_leaves_in_the_study_is_repaired(
         assert not Path("run/study.journal.lock").is_symlink()
 
 
-def test_a_torn_measurement_is_measured_again(cli: Callable[..., Any], undisturbed: bytes) -> None:
+def test_a_torn_measurement_is_measured_again(
+    cli: Callable[..., Any], undisturbed: dict[str, bytes]
+) -> None:
     assert cli("search", *OPTIONS, "--model", "slow.py:load", "--output", "run").status == 0
     (store,) = Path("run").glob("measurements-*.jsonl")
     store.write_bytes(store.read_bytes()[:-9])
@@ -199,7 +258,7 @@ def readable(folder: Path) -> None:
 
 @pytest.mark.parametrize("bytes_left", [100, 4000, 100_000])
 def test_a_disk_that_fills_up(
-    cli: Callable[..., Any], undisturbed: bytes, bytes_left: int
+    cli: Callable[..., Any], undisturbed: dict[str, bytes], bytes_left: int
 ) -> None:
     """No file may grow beyond so many bytes, in another process: EFBIG instead of ENOSPC."""
 
@@ -211,10 +270,10 @@ def test_a_disk_that_fills_up(
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    errors = [line for line in done.stderr.splitlines() if not line.startswith("measuring ")]
-    assert len(errors) == 1
-    assert errors[0].startswith("error: ")
-    assert "cannot be" in errors[0]
+    *stages, error = done.stderr.splitlines()
+    assert all(re.fullmatch(r"[a-z ]+: (\d+) of \1", stage) for stage in stages), stages
+    assert error.startswith("error: ")
+    assert "cannot be" in error
     readable(Path("run"))
     finish(cli, "run", undisturbed)
 
@@ -256,7 +315,7 @@ def test_a_disk_that_is_full_at_any_file(
         assert not {name for name in names if name.startswith(".")} - {".mixq.lock"}
         if "plan.json" in names:
             assert Path("run/plan.json").read_bytes() == calm["plan.json"]
-    assert files == 9  # the seven results, and run.json before and after them
+    assert files == 10  # the eight results, and run.json before and after them
     for name in set(calm) - {"study.journal"}:
         assert Path("run", name).read_bytes() == calm[name], name
 

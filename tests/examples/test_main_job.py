@@ -42,10 +42,11 @@ def loaded(name: str) -> tuple[Any, Any, Any]:
 
 
 def searched(name: str, target: float, folder: Path, trials: int = 2) -> SearchResult:
+    """A search that measures on 8 samples, so that it takes a minute; rounding sees all."""
     model, calibration, evaluate = loaded(name)
     result: SearchResult = mixq.search(
         model, calibration, hardware="intel_cpu", target_compression=target, evaluate=evaluate,
-        trials=trials, folder=folder,
+        trials=trials, folder=folder, samples=8,
     )  # fmt: skip
     return result
 

@@ -126,6 +126,13 @@ REFUSED = {
     "group of 512": ("[16, 256]", "[16, 512]", "group_sizes must lie in 16..256"),
     "no groups": ("group_sizes = [16, 256]", "", "needs grids, and group_sizes"),
     "float with groups": ("bits = 32\n", "bits = 32\nper_channel = true\n", "no grids and no gr"),
+    "unknown activations": ('["dynamic"]', '["int8"]', "kernel.4.activations.0"),
+    "no activations": ('["dynamic"]', "[]", "kernel.4.activations"),
+    "activations at 4 bits": (
+        "bits = 4\ngrids",
+        'bits = 4\nactivations = ["dynamic"]\ngrids',
+        "only an 8-bit kernel has dynamic or static activations",
+    ),
     "rate not given": ('compute = "int8"', 'compute = "fp16"', "core_peak does not give"),
     "unknown runtime": ('runtime = "onnxruntime"', 'runtime = "ort"', "one of onnxruntime"),
     "too many threads": ('8, unit = "threads"', '80, unit = "threads"', "exceeds chip.cores"),
@@ -242,6 +249,18 @@ def test_fingerprint_counts_numbers_only() -> None:
         ("MatMulNBits 2-bit", "w2", False),
         ("MatMulNBits 2-bit", "w4g64", False),
         ("MatMulNBits 8-bit", "w8g48", False),
+        ("MatMulNBits 8-bit", "w8g64", True),
+        ("MatMulNBits 8-bit", "w8a8g64-dynamic", False),
+        ("DynamicQuantizeMatMul", "w8a8-dynamic", True),
+        ("DynamicQuantizeMatMul", "w8a8-reduced-dynamic", True),
+        ("DynamicQuantizeMatMul", "w8a8-static", False),
+        ("DynamicQuantizeMatMul", "w8a8-zp-dynamic", False),
+        ("DynamicQuantizeMatMul", "w8", False),
+        ("QuantizeLinear + MatMulIntegerToFloat", "w8a8-static", True),
+        ("QuantizeLinear + MatMulIntegerToFloat", "w8a8-gptq-static", True),
+        ("QuantizeLinear + MatMulIntegerToFloat", "w8a8-dynamic", False),
+        ("QLinearConv", "w8a8-static", True),
+        ("QLinearConv", "w8a8-dynamic", False),
         ("MLAS sgemm", "w32", True),
         ("MLAS sgemm", "w16", False),
     ],
@@ -259,3 +278,20 @@ def test_unknown_runtime_and_threads() -> None:
         with pytest.raises(UsageError, match="choose 1 to 40"):
             xeon.threads(threads)
     assert xeon.threads() == 8
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_kernel_rounds_inputs_unless_it_says_so(name: str) -> None:
+    """Weights of 8 bits with fp32 inputs and with 8-bit inputs are different kernels."""
+    for kernel in load(name).runtime().kernels:
+        for activation in ("dynamic", "static"):
+            grids = (Format(8, size, "symmetric", activation=activation) for size in (None, 64))
+            served = any(kernel.reads(fmt) for fmt in grids)
+            assert served == (activation in kernel.activations)
+        assert kernel.activations == ("none",) or "none" not in kernel.activations
+
+
+def test_activations_count_in_the_fingerprint() -> None:
+    changed = TEXT.replace('activations = ["dynamic"]', 'activations = ["static"]')
+    originals = (parse(text.encode(), origin="x").fingerprint for text in (TEXT, changed))
+    assert len(set(originals)) == 2

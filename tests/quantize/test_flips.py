@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixq.formats import Format
+from mixq.quantize.codes import dequantize
 from mixq.quantize.flips import flip_to_cancel
-from mixq.quantize.rounding import dequantize, round_weights
+from mixq.quantize.rounding import round_weights
 
 law = settings(derandomize=True, deadline=None, max_examples=60)
 numbers = st.lists(st.floats(0.0, 15.0, width=32), min_size=1, max_size=24)
@@ -76,7 +77,7 @@ def test_filled_up_positions_are_never_moved() -> None:
 
 
 @pytest.mark.parametrize("columns", [9, 64, 100], ids=["one short group", "one group", "ragged"])
-@pytest.mark.parametrize("grid", ["symmetric", "zero-point"])
+@pytest.mark.parametrize("grid", ["symmetric", "zero-point", "affine"])
 def test_a_constant_input_sees_at_most_half_a_scale(grid: str, columns: int) -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(40, columns, generator=generator)
@@ -85,7 +86,7 @@ def test_a_constant_input_sees_at_most_half_a_scale(grid: str, columns: int) -> 
         fmt = Format(4, 64, grid, method)  # type: ignore[arg-type]
         codes = round_weights(weight, fmt)
         error = torch.nn.functional.pad(dequantize(codes, fmt) - weight, (0, -columns % 64))
-        sums = error.view(40, -1, 64).sum(2).abs() / codes.scales.float()
+        sums = error.view(40, -1, 64).sum(2).abs() / codes.steps.scales.float()
         kept[method] = float(sums.max())
     # Half a step, and what float16 scales add: 64 columns of up to 15 steps, each 2^-11 off.
     assert kept["squant"] <= 0.5 + 64 * 2**-11

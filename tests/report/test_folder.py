@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,11 @@ from mixq.sensitivity.table import SensitivityTable
 
 IDENTITY = {"model": "sha256:1", "hardware": "sha256:2"}
 FILES = [
-    "plan.json", "sensitivity.json", "sensitivity.csv", "frontier.json", "frontier.csv",
-    "pareto.html", "pareto.png", "run.json",
+    "plan.json", "plan.weights.safetensors", "sensitivity.json", "sensitivity.csv",
+    "frontier.json", "frontier.csv", "pareto.html", "pareto.png", "run.json",
 ]  # fmt: skip
+WRITTEN = [FILES[1], FILES[0], *FILES[2:]]
+"""In this order: a plan never names weights that are not there."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def test_everything_is_written_in_order(result: SearchResult, tmp_path: Path) ->
     assert state(tmp_path) == "done"
 
 
-@pytest.mark.parametrize("full_at", FILES)
+@pytest.mark.parametrize("full_at", WRITTEN)
 def test_a_disk_that_is_full_at(
     result: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: str
 ) -> None:
@@ -57,7 +60,7 @@ def test_a_disk_that_is_full_at(
     replace = Path.replace
 
     def full(path: Path, target: Path) -> Path:
-        done = "done" in path.read_text(encoding="utf-8", errors="replace")
+        done = b'"done"' in path.read_bytes()
         if target.name == full_at and (full_at != "run.json" or done):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return replace(path, target)
@@ -66,12 +69,31 @@ def test_a_disk_that_is_full_at(
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OutputError, match=f"{full_at} cannot be written: No space left"):
         write_results(result, folder)
-    written = set(FILES[: FILES.index(full_at)]) | {"run.json"}
+    written = set(WRITTEN[: WRITTEN.index(full_at)]) | {"run.json"}
     assert {path.name for path in tmp_path.iterdir()} == written
     assert state(tmp_path) == "writing"
     monkeypatch.undo()
     write_results(result, folder)
     assert state(tmp_path) == "done"
+
+
+def test_weights_of_an_earlier_run_do_not_stay(result: SearchResult, tmp_path: Path) -> None:
+    write_results(result, RunFolder(tmp_path, IDENTITY))
+    layers = {
+        name: layer.model_copy(update={"method": "rtn"})
+        for name, layer in result.plan.layers.items()
+    }
+    bare = result.plan.model_copy(update={"layers": layers, "weights": None})
+    files = write_results(replace(result, plan=bare), RunFolder(tmp_path, IDENTITY))
+    assert [file.name for file in files] == [FILES[0], *FILES[2:]]
+    assert {path.name for path in tmp_path.iterdir()} == {FILES[0], *FILES[2:]}
+
+
+def test_weights_that_cannot_be_deleted_are_said(result: SearchResult, tmp_path: Path) -> None:
+    (tmp_path / FILES[1]).mkdir()
+    bare = result.plan.model_copy(update={"weights": None})
+    with pytest.raises(OutputError, match=f"{FILES[1]} of an earlier run cannot be deleted"):
+        write_results(replace(result, plan=bare), RunFolder(tmp_path, IDENTITY))
 
 
 def test_an_analysis_leaves_a_finished_search_finished(

@@ -9,8 +9,15 @@ import os
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+import mixq.search.folder as folder_module
 from mixq.errors import OutputError
+from mixq.files import atomic_path
+from mixq.formats import Format
+from mixq.graph.find import find_units
+from mixq.rounding.rounder import Rounder
+from mixq.rounding.store import RoundedStore
 from mixq.search.folder import LOCK, RUN, run_folder
 
 ME = {"model": "sha256:1", "hardware": "sha256:2"}
@@ -68,7 +75,9 @@ def test_a_part_of_the_identity_is_enough_and_is_completed(tmp_path: Path) -> No
         pass
 
 
-@pytest.mark.parametrize("held", ["plan.json", "study.journal", "measurements-00.jsonl"])
+@pytest.mark.parametrize(
+    "held", ["plan.json", "plan.weights.safetensors", "study.journal", "measurements-00.jsonl"]
+)
 def test_anothers_run_is_refused_then_overwritten(tmp_path: Path, held: str) -> None:
     with run_folder(tmp_path, OTHER):
         leave(tmp_path, held, "notes.txt")
@@ -84,6 +93,98 @@ def test_anothers_run_is_refused_then_overwritten(tmp_path: Path, held: str) -> 
         assert not (tmp_path / held).exists()
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "notes.txt"
     assert run_file(tmp_path)["identity"] == ME
+
+
+ROUNDED = "rounded-0123456789abcdef"
+UNIT = f"{'0a' * 16}.safetensors"
+TORN = f".{'0a' * 16}.x3k_9abc"
+"""What a kill leaves of a unit that was being written."""
+
+
+def leave_rounded(folder: Path, *names: str) -> Path:
+    rounded = folder / ROUNDED
+    leave(rounded, *names)
+    return rounded
+
+
+def test_anothers_rounded_weights_are_refused_then_deleted(tmp_path: Path) -> None:
+    with run_folder(tmp_path, OTHER):
+        rounded = leave_rounded(tmp_path, UNIT, TORN)
+    with pytest.raises(OutputError, match="another model"), run_folder(tmp_path, ME):
+        pass
+    assert {path.name for path in rounded.iterdir()} == {UNIT, TORN}
+    with run_folder(tmp_path, ME, overwrite=True):
+        assert not rounded.exists()
+
+
+NOT_OURS = (
+    *("rounded-0123456789abcde", "rounded-0123456789abcdef0", "rounded-0123456789ABCDEF"),
+    *("rounded-notes", "my-rounded-0123456789abcdef"),
+)
+
+
+@pytest.mark.parametrize("name", NOT_OURS)
+def test_folders_of_other_names_are_not_ours(tmp_path: Path, name: str) -> None:
+    leave(tmp_path / name, UNIT)
+    with run_folder(tmp_path, ME):
+        pass
+    with run_folder(tmp_path, OTHER):  # nothing of a run is there to protect
+        leave(tmp_path, "plan.json")
+    with run_folder(tmp_path, ME, overwrite=True):
+        pass
+    assert (tmp_path / name / UNIT).exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["notes.txt", "model.safetensors", f"{UNIT}.bak", f"{'0A' * 16}.safetensors", ".hidden"],
+)
+def test_a_file_of_somebody_else_among_rounded_weights_stays(tmp_path: Path, name: str) -> None:
+    with run_folder(tmp_path, OTHER):
+        rounded = leave_rounded(tmp_path, UNIT, name)
+    with run_folder(tmp_path, ME, overwrite=True):
+        assert [path.name for path in rounded.iterdir()] == [name]
+
+
+def test_a_link_to_rounded_weights_is_not_followed(tmp_path: Path) -> None:
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "run"
+    rounded = tmp_path / ROUNDED
+    leave(elsewhere, UNIT)
+    leave(folder, "plan.json")
+    (folder / ROUNDED).symlink_to(elsewhere)
+    with run_folder(folder, ME, overwrite=True):
+        pass
+    assert (elsewhere / UNIT).exists()
+    assert (folder / ROUNDED).is_symlink()
+    assert not rounded.exists()
+
+
+def test_a_file_with_the_name_of_that_folder_is_not_ours(tmp_path: Path) -> None:
+    leave(tmp_path, "plan.json", ROUNDED)
+    with run_folder(tmp_path, ME, overwrite=True):
+        assert (tmp_path / ROUNDED).read_text(encoding="utf-8") == ROUNDED
+
+
+def test_our_own_rounded_weights_stay(tmp_path: Path) -> None:
+    with run_folder(tmp_path, ME):
+        rounded = leave_rounded(tmp_path, UNIT, TORN)
+    with run_folder(tmp_path, ME, overwrite=True):
+        assert {path.name for path in rounded.iterdir()} == {UNIT, TORN}
+
+
+def test_the_names_are_those_that_rounding_gives(tmp_path: Path) -> None:
+    store = RoundedStore(tmp_path, "a", "b")
+    linear = nn.Linear(32, 4)
+    (unit,) = find_units(linear)
+    store.put(
+        "weight", Rounder(linear, {"weight": unit}).packed("weight", Format.parse("w4-clip"))
+    )
+    (folder,) = tmp_path.iterdir()
+    (file,) = folder.iterdir()
+    assert folder_module.ROUNDED.fullmatch(folder.name)
+    assert folder_module.ROUNDED_UNIT.fullmatch(file.name)
+    with atomic_path(file) as temporary:
+        assert folder_module.ROUNDED_UNIT.fullmatch(temporary.name)
 
 
 def test_overwrite_keeps_what_is_our_own(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mixq.errors import ModelError
 from mixq.formats import Format
 from mixq.graph.find import find_units
+from mixq.rounding.rounder import Rounder
 from mixq.search.metric import Judge
 
 W2, W8 = Format(2, 16), Format(8, 16)
@@ -45,7 +46,7 @@ def model() -> nn.Module:
 
 
 def judge(model: nn.Module, evaluate: Callable[[nn.Module], Mapping[str, float]]) -> Judge:
-    return Judge(model, {unit.name: unit for unit in find_units(model)}, evaluate)
+    return Judge(Rounder(model, {unit.name: unit for unit in find_units(model)}), evaluate)
 
 
 def test_drop_of_the_headline_metric(model: nn.Module) -> None:

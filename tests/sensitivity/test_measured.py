@@ -18,6 +18,7 @@ from mixq.formats import Format
 from mixq.graph.find import find_units
 from mixq.graph.units import WeightUnit
 from mixq.quantize.weights import round_trip
+from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.joint import dequantized_copy, joint_errors
 from mixq.sensitivity.measured import STAGE, measure
 from mixq.sensitivity.reference import Reference
@@ -294,8 +295,9 @@ def test_joint_errors_are_those_of_the_copy(case: Case) -> None:
     choices = (W4, W32, W8)
     assignment = {name: choices[i % 3] for i, name in enumerate(units)}
     reference = Reference(model, calibration)
-    errors = joint_errors(model, units, assignment, {"calibration": reference}, "a plan")
-    changed = dequantized_copy(model, units, assignment)
+    rounder = Rounder(model, units)
+    errors = joint_errors(rounder, assignment, {"calibration": reference}, "a plan")
+    changed = dequantized_copy(rounder, assignment)
     assert changed is not model
     for name, unit in units.items():
         for alias in (name, *unit.aliases):
@@ -321,7 +323,8 @@ def test_assignment_of_nothing_is_no_error() -> None:
     model = nn.Linear(16, 5)
     units = {unit.name: unit for unit in find_units(model)}
     reference = Reference(model, Calibration.of(x(4, 16)))
-    assert joint_errors(model, units, {"weight": W32}, {"r": reference}, "w32") == {"r": [0.0] * 4}
+    rounder = Rounder(model, units)
+    assert joint_errors(rounder, {"weight": W32}, {"r": reference}, "w32") == {"r": [0.0] * 4}
 
 
 def test_power_is_the_mean_square_of_the_output() -> None:
@@ -531,7 +534,7 @@ def test_formats_that_do_not_fit_are_said() -> None:
     assert list(table.refused) == [("weight", "w16"), ("weight", "w8")]
     assert "does not fit into float16" in table.refused["weight", "w16"]
     with pytest.raises(FormatError, match="float16"):
-        joint_errors(model, {"weight": units[0]}, {"weight": W8}, {}, "a plan")
+        joint_errors(Rounder(model, {"weight": units[0]}), {"weight": W8}, {}, "a plan")
 
 
 def test_measuring_twice_gives_equal_tables() -> None:

@@ -1,0 +1,1 @@
+"""Equalization: the same function with weights that quantize better, where the graph allows it."""

@@ -1,0 +1,1 @@
+"""What meets the weights: second moments of every unit's inputs, on calibration data."""

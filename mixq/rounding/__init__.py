@@ -1,0 +1,1 @@
+"""Rounding of a model's units: which integers each format gives, made once and kept."""

@@ -1,0 +1,1 @@
+"""Training with the quantizer in the loop: scales, offsets and, if asked, weights."""
