@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,6 +25,7 @@ from mixq.artifact import tensor_bytes
 from mixq.batch import call
 from mixq.calibration import Calibration
 from mixq.cli.console import progress_bar
+from mixq.search.request import Equalize
 from mixq.sensitivity.outputs import main_output
 from mixq.sources import load_model
 
@@ -52,7 +53,7 @@ def load_in_fresh_process(name: str, artifact: Path, expected: Path) -> None:
 
 
 def row(
-    name: str, target: float, folder: Path, trials: int, samples: int | None
+    name: str, target: float, folder: Path, trials: int, samples: int | None, equalize: Equalize
 ) -> dict[str, Any]:
     loaded = load_model(spec_of(name))
     assert loaded.calibration is not None
@@ -62,7 +63,7 @@ def row(
         result = mixq.search(
             loaded.model, loaded.calibration, hardware="intel_cpu", target_compression=target,
             evaluate=loaded.evaluate, trials=trials, name=name, folder=folder, progress=progress,
-            samples=samples,
+            samples=samples, equalize=equalize,
         )  # fmt: skip
     plan = result.plan
     seconds = time.process_time() - start
@@ -103,14 +104,16 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("benchmark-runs"))
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--samples", type=int)
+    parser.add_argument("--equalize", choices=get_args(Equalize), default="none")
     arguments = parser.parse_args()
     header: list[str] = []
     for job in arguments.jobs:
         name, _, targets = job.partition(":")
         for target in targets.split(","):
             values = row(
-                name, float(target), arguments.folder / name, arguments.trials, arguments.samples
-            )
+                name, float(target), arguments.folder / name, arguments.trials, arguments.samples,
+                arguments.equalize,
+            )  # fmt: skip
             if not header:
                 header = list(values)
                 print("| " + " | ".join(header) + " |")

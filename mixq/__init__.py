@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mixq.formats import Format as Format
     from mixq.plan import Plan as Plan
     from mixq.search.palette import Palette as Palette
-    from mixq.search.run import SearchResult as SearchResult
+    from mixq.search.result import SearchResult as SearchResult
     from mixq.search.run import search as search
     from mixq.training.finetune import finetune as finetune
 
@@ -36,7 +36,7 @@ _HOMES = {
     "MixqError": "mixq.errors",
     "Palette": "mixq.search.palette",
     "Plan": "mixq.plan",
-    "SearchResult": "mixq.search.run",
+    "SearchResult": "mixq.search.result",
     "finetune": "mixq.training.finetune",
     "load": "mixq.artifact",
     "save": "mixq.artifact",

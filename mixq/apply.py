@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,9 +12,11 @@ from torch.fx import GraphModule
 
 from mixq.equalize.structure import FoldedNames, folded_names
 from mixq.errors import FormatError, PlanError
+from mixq.graph.copying import copied
 from mixq.graph.state import StoredTensor, fingerprint, stored_tensors
 from mixq.packed_module import attach
-from mixq.plan import Layer, Plan
+from mixq.plan import Plan
+from mixq.plan_parts import Layer
 from mixq.plan_weights import weights_of
 from mixq.quantize.weights import PackedWeight, pack_weight
 
@@ -70,20 +71,6 @@ def check_fits(plan: Plan, model: nn.Module) -> None:
     """
     _check_model(plan, model)
     _check_layers(plan, model)
-
-
-def copied(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
-    """A deep copy of `model` that shares the tensors in `shared`, which are about to be replaced.
-
-    Sparing their copies keeps the peak memory low. Weights that a hook computes, as the old
-    `torch.nn.utils.weight_norm` does, are copied as numbers: torch refuses to copy their history.
-    """
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in shared}
-    for module in model.modules():
-        for value in (*module.__dict__.values(), *module._buffers.values()):
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, memo)
 
 
 def replace_parameter(model: nn.Module, names: tuple[str, ...], packed: PackedWeight) -> None:

@@ -13,15 +13,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from mixq.apply import copied, folds, origin, replace_parameter, set_folds, set_origin
+from mixq.apply import folds, origin, replace_parameter, set_folds, set_origin
 from mixq.equalize.structure import restructure
 from mixq.errors import ArtifactError, ModelError
 from mixq.files import one_line
+from mixq.graph.copying import copied
 from mixq.graph.state import StoredTensor, stored_tensors
 from mixq.packed_module import buffer_name, packed_parameters
 from mixq.packed_units import OTHER_MODEL, describe, found, read_unit
-from mixq.plan import first_problem
 from mixq.tensor_file import read_tensors, write_tensors
+from mixq.validation import first_problem
 
 VERSION: Final = 1
 

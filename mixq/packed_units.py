@@ -14,8 +14,8 @@ from mixq.errors import FormatError, MixqError
 from mixq.formats import Format
 from mixq.graph.state import StoredTensor
 from mixq.packed_module import buffer_name
-from mixq.plan import first_problem
 from mixq.quantize.weights import PackedWeight, tensor_specs
+from mixq.validation import first_problem
 
 OTHER_MODEL: Final = "pass the architecture it was made from"
 

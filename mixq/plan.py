@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from mixq.errors import OutputError, PlanError
 from mixq.files import (
@@ -28,7 +17,24 @@ from mixq.files import (
     read_bounded,
     write_json_atomic,
 )
-from mixq.formats import Activation, Format, Grid, Method
+from mixq.formats import Format
+from mixq.plan_parts import (
+    Amount,
+    CertificateInfo,
+    HardwareInfo,
+    Layer,
+    Measurement,
+    ModelInfo,
+    Part,
+    Prediction,
+    Row,
+    Table,
+    UniformInfo,
+    WeightsInfo,
+    Workload,
+    is_bare_name,
+)
+from mixq.validation import first_problem, short
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,162 +44,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = 1
 LARGEST_FILE: Final = 64 << 20
 """Bytes; a plan of 100,000 layers takes about 45 MB."""
-LONGEST_LIST: Final = 1000
 
 
-def _one_by_one(data: object, handler: ValidatorFunctionWrapHandler) -> Any:
-    # Stops at the first bad entry: reports on all of 5 million took 8 GB.
-    if not isinstance(data, dict):
-        return handler(data)
-    return {k: v for key, value in data.items() for k, v in handler({key: value}).items()}
-
-
-_T = TypeVar("_T")
-Table = Annotated[dict[str, _T], WrapValidator(_one_by_one)]
-Row = Annotated[list[_T], Field(max_length=LONGEST_LIST)]  # which stops at the first too many
-Count = Annotated[int, Field(ge=0, le=1 << 62)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Metrics = Table[Annotated[float, Field(allow_inf_nan=False)]]
-
-
-class _Part(BaseModel):
-    # Fields may be added within a schema version, so unknown ones are passed over.
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, protected_namespaces=())
-
-
-class ModelInfo(_Part):
-    """Which model the plan is for."""
-
-    name: str
-    fingerprint: str
-    parameters: Count
-    original_bytes: Count
-
-
-class HardwareInfo(_Part):
-    """Which chip, runtime and number of threads the predictions are for."""
-
-    name: str
-    fingerprint: str
-    runtime: str
-    threads: Count
-
-
-class Workload(_Part):
-    """The forward pass that latency and memory are predicted for."""
-
-    batch_size: Count
-    shapes: Table[Row[int]] = {}
-
-
-class Layer(_Part):
-    """One weight unit of the plan.
-
-    Attributes:
-        matrix: (rows, columns) in which the unit is quantized.
-        aliases: further names of the same storage.
-        error: measured output error of quantizing this unit alone, with its standard error.
-    """
-
-    bits: int
-    group_size: int | None = None
-    grid: Grid = "symmetric"
-    activation: Activation = "none"
-    method: Method = "rtn"
-    bias_corrected: bool = False
-    kernel: str = ""
-    weight_bytes: Count
-    latency_s: Amount
-    error: Amount
-    error_se: Amount
-    shape: Row[int]
-    matrix: tuple[Count, Count]
-    aliases: Row[str] = []
-
-    @model_validator(mode="before")
-    @classmethod
-    def _list_is_a_pair(cls, data: object) -> object:
-        # JSON has no tuples and strict validation would refuse a list for one.
-        if isinstance(data, dict) and isinstance(data.get("matrix"), list):
-            return {**data, "matrix": tuple(data["matrix"])}
-        return data
-
-    @model_validator(mode="after")
-    def _format_exists(self) -> Self:
-        _ = self.format  # a FormatError is a ValueError, which pydantic reports with its path
-        return self
-
-    @property
-    def format(self) -> Format:
-        """The format as a value."""
-        return Format(
-            self.bits, self.group_size, self.grid, self.method, self.activation,
-            self.bias_corrected,
-        )  # fmt: skip
-
-
-class Prediction(_Part):
-    """What the cost model and the sensitivity table say of the whole plan."""
-
-    compression: Amount
-    weight_bytes: Count
-    latency_s: Amount
-    baseline_latency_s: Amount
-    peak_memory_bytes: Count
-    output_mse: Amount
-
-
-class Measurement(_Part):
-    """What running the quantized model gave, on calibration data and on held-out data."""
-
-    output_mse: Amount
-    output_mse_se: Amount = 0.0
-    relative_output_mse: Amount
-    heldout_output_mse: Amount | None = None
-    metric: Metrics = {}
-    original_metric: Metrics = {}
-
-
-class CertificateInfo(_Part):
-    """How close the additive objective is to the best possible one."""
-
-    objective: Amount
-    lower_bound: Amount
-    gap: Amount
-    solver: str
-
-
-class WeightsInfo(_Part):
-    """The file beside the plan that holds the codes which the plan's rounding made.
-
-    Attributes:
-        file: its bare name; it lies in the folder of the plan's own file.
-        sha256: the checksum in it.
-    """
-
-    file: str = Field(max_length=255)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-    @field_validator("file")
-    @classmethod
-    def _stays_in_its_folder(cls, file: str) -> str:
-        if not _is_bare(file):
-            raise ValueError(f"{_short.repr(file):.60} is not the bare name of a file")
-        return file
-
-
-class UniformInfo(_Part):
-    """One width for every unit, predicted and measured beside the plan."""
-
-    weight_bytes: Count
-    compression: Amount
-    latency_s: Amount
-    output_mse: Amount
-    heldout_output_mse: Amount | None = None
-    metric: Metrics = {}
-
-
-class Plan(_Part):
+class Plan(Part):
     """A bit-allocation plan; `plan.json` is exactly this.
 
     Plans are immutable, compare by value, print as a table and round-trip through JSON.
@@ -210,8 +63,8 @@ class Plan(_Part):
     predicted: Prediction
     measured: Measurement
     certificate: CertificateInfo
-    uniform: Table[UniformInfo] = {}
-    notes: Row[str] = []
+    uniform: Table[UniformInfo] = Field(default_factory=dict)
+    notes: Row[str] = Field(default_factory=list)
     weights: WeightsInfo | None = None
 
     # Where the weights are: in memory, or else beside the file that was loaded.
@@ -256,7 +109,7 @@ class Plan(_Part):
         version = data.get("schema_version")
         if version != SCHEMA_VERSION or isinstance(version, bool):
             raise PlanError(
-                f"{what} has schema_version {_short.repr(version):.40}, but this mixq reads "
+                f"{what} has schema_version {short.repr(version):.40}, but this mixq reads "
                 f"version {SCHEMA_VERSION}; make the plan again or use the mixq that wrote it"
             )
         try:
@@ -281,7 +134,7 @@ class Plan(_Part):
         from mixq.plan_weights import save_beside
 
         file = weights_file(path)
-        if not _is_bare(file):
+        if not is_bare_name(file):
             raise OutputError(
                 f"{one_line(path)} cannot be written: its name has a backslash or what cannot be "
                 "printed, and the plan must name the file beside it; choose another"
@@ -347,28 +200,6 @@ class Plan(_Part):
 def weights_file(path: str | Path) -> str:
     """Name of the file that holds the weights of a plan saved at `path`, in the same folder."""
     return f"{Path(path).stem}.weights.safetensors"
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first problem of a pydantic error in one line, with its place and what was found."""
-    problem = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in problem["loc"]) or "the whole"
-    message = problem["msg"].removeprefix("Value error, ")
-    shown = problem["type"] not in ("missing", "value_error")
-    found = f", got {_short.repr(problem['input']):.60}" if shown else ""
-    more = error.error_count() - 1
-    rest = f" (and {more} more)" if more else ""
-    return f"{one_line(place, 200)}: {one_line(message)}{found}{rest}"
-
-
-# Unlike repr, it stops early: a value from outside may be 60 MB.
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 60
-
-
-def _is_bare(file: str) -> bool:
-    """Whether a name leads to no other folder, on any system, and survives JSON."""
-    return file.isprintable() and not {"/", "\\"} & set(file) and file not in ("", ".", "..")
 
 
 def _name(layers: Mapping[str, Layer], name: str) -> str | None:

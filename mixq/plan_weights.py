@@ -20,9 +20,9 @@ from mixq.errors import ArtifactError, PlanError
 from mixq.files import one_line
 from mixq.graph.state import StoredTensor, stored_tensors
 from mixq.packed_units import describe, found, read_unit, unit_tensors
-from mixq.plan import first_problem
 from mixq.quantize.weights import PackedWeight
 from mixq.tensor_file import checksum_of, read_tensors, write_tensors
+from mixq.validation import first_problem
 
 if TYPE_CHECKING:
     from mixq.plan import Plan

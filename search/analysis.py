@@ -19,7 +19,7 @@ from mixq.graph.state import fingerprint
 from mixq.graph.units import WeightUnit
 from mixq.profiles import Profile
 from mixq.progress import Progress, silent
-from mixq.rounding.prepare import prepare_rounder
+from mixq.rounding.prepare import Prepared, prepare_rounding
 from mixq.rounding.rounder import Rounder
 from mixq.search.candidates import candidate_formats, resolve_pins, resolve_ties
 from mixq.search.dominance import pruned
@@ -136,27 +136,32 @@ def round_units(
     *,
     folder: Path | None = None,
     progress: Progress = silent,
-) -> tuple[Layout, Rounder]:
+) -> tuple[Layout, Prepared]:
     """Round every unit in every candidate format, on calibration data where a method sees them.
 
     Where data are too few for a method, the layout that comes back has another in its place; where
     a candidate is beaten on bytes, time and layer error by another, it is left out.
     """
     ties = layout.problem().ties
-    rounder, guarded = prepare_rounder(
+    prepared = prepare_rounding(
         model, layout.graph.units, layout.formats, calibration, ties=ties, folder=folder,
         progress=progress,
     )  # fmt: skip
+    guarded = dict(prepared.formats)
     costs = build_cost_table(layout.graph, guarded, profile, threads=layout.threads)
     for tie in ties:  # a tie takes a format that all of its units may take
         common = tuple(fmt for fmt in guarded[tie[0]] if all(fmt in guarded[u] for u in tie))
         guarded |= dict.fromkeys(tie, common)
-    formats = {unit: pruned(unit, choices, costs, rounder) for unit, choices in guarded.items()}
+    unseen = prepared.unseen_moments
+    formats = {
+        unit: pruned(unit, choices, costs, prepared.rounder, unseen.get(unit))
+        for unit, choices in guarded.items()
+    }
     for tie in ties:
         # What is beaten in one unit may still be the best for all of them together.
         worth = {fmt for unit in tie for fmt in formats[unit]}
         formats |= dict.fromkeys(tie, tuple(fmt for fmt in guarded[tie[0]] if fmt in worth))
-    return replace(layout, formats=formats, costs=costs), rounder
+    return replace(layout, formats=formats, costs=costs), prepared
 
 
 def measure_sensitivity(
@@ -204,10 +209,12 @@ def analyze(
         model, tuning, profile, palette=palette, pins={}, ties=(), batch_size=batch_size,
         threads=threads,
     )  # fmt: skip
-    layout, rounder = round_units(model, layout, tuning, profile, folder=folder, progress=progress)
-    measured = tuning if samples is None else tuning.take(samples)
+    layout, rounding = round_units(
+        model, layout, tuning, profile, folder=folder, progress=progress
+    )
+    measured = rounding.unseen if samples is None else rounding.unseen.take(samples)
     reference = Reference(model, measured)
     table = measure_sensitivity(
-        layout, rounder, measured, reference, folder=folder, progress=progress
+        layout, rounding.rounder, measured, reference, folder=folder, progress=progress
     )
     return layout, table

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from mixq import __version__
 from mixq.graph.units import WeightUnit
-from mixq.plan import (
+from mixq.plan import Plan
+from mixq.plan_parts import (
     CertificateInfo,
     HardwareInfo,
     Layer,
     Measurement,
     ModelInfo,
-    Plan,
     Prediction,
     UniformInfo,
     Workload,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mixq.search.analysis import Layout
-    from mixq.search.run import SearchResult
+    from mixq.search.result import SearchResult
 
 ROUNDING: Final = 2e-5
 """Share of the output's root mean square by which two computations of it may differ: 1e-5 that

@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from mixq.errors import ProfileError, UsageError
 from mixq.files import one_line, read_bounded
 from mixq.formats import GROUP_SIZES, Activation, Grid, Method
-from mixq.plan import first_problem
 from mixq.profiles import Profile
 from mixq.profiles import load as load_profile
 from mixq.search.budget import Budget
 from mixq.search.palette import Palette
 from mixq.search.request import DEFAULT_BITS, demands
+from mixq.validation import first_problem
 
 MAX_BYTES: Final = 64 * 1024
 """Largest recipe file read; the shipped ones take two kilobytes."""

@@ -30,7 +30,8 @@ class Request:
         seed: the same seed gives the same plan.
         batch_size: samples per forward pass of the predicted workload.
         threads: of the predicted workload; None is the profile's own.
-        samples: calibration samples that sensitivities and plans are measured on; None is all.
+        samples: calibration samples that sensitivities and plans are measured on; None is all
+            that rounding has not learnt from.
             Rounding learns from all of them in any case.
         sequential: whether the chosen plan is rounded once more, in the order in which units run
             (`mixq.rounding.sequential`), and kept so if that errs less; None does it where it

@@ -3,70 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixq.calibration import Calibration
 from mixq.errors import UsageError
-from mixq.graph.state import fingerprint
-from mixq.plan import Plan
 from mixq.profiles import Profile
 from mixq.progress import Progress, silent
 from mixq.rounding.rounder import Rounder
-from mixq.search.analysis import Layout, lay_out, measure_sensitivity, round_units
+from mixq.search.analysis import lay_out, measure_sensitivity, round_units
 from mixq.search.assemble import assemble
 from mixq.search.budget import check_feasible
 from mixq.search.choose import keeps
 from mixq.search.equalize import prepared
-from mixq.search.final_check import FinalCheck, final_check
+from mixq.search.final_check import final_check
 from mixq.search.find import find
 from mixq.search.folder import run_folder
-from mixq.search.frontier import Frontier, build_frontier
+from mixq.search.frontier import build_frontier
 from mixq.search.metric import Judge, PlanMetrics, plan_metrics
 from mixq.search.notes import data_notes, latency_notes, saturation_notes
 from mixq.search.palette import Palette
 from mixq.search.recipe import Recipe
 from mixq.search.recipe import load as load_recipe
 from mixq.search.request import DEFAULT_TRIALS, Equalize, Request
+from mixq.search.result import SearchResult
 from mixq.search.sequence import deployed
 from mixq.search.session import Session, study_name
 from mixq.search.storage import open_storage
 from mixq.search.study import ProposalSampler, open_study
+from mixq.search.subject import Subject
 from mixq.search.trials import Trial
 from mixq.sensitivity.compare import Evaluate
 from mixq.sensitivity.reference import Reference
-from mixq.sensitivity.table import SensitivityTable
 
 if TYPE_CHECKING:
-    from optuna.study import Study
     from torch import nn
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found, and everything that it stands on.
-
-    Attributes:
-        plan: the chosen plan.
-        frontier: what nothing beats on (bytes, added error).
-        trials: every measured plan, uniform ones first.
-        chosen: the trial that became the plan.
-        study: the Optuna study that holds the trials.
-        sensitivity: output error of every (unit, format) alone.
-        layout: the traced model, its candidate formats and their costs.
-        check: what the packed model gave when it was run at the end; None if it was not.
-    """
-
-    plan: Plan
-    frontier: Frontier
-    trials: tuple[Trial, ...]
-    chosen: Trial
-    study: Study
-    sensitivity: SensitivityTable
-    layout: Layout
-    check: FinalCheck | None = None
 
 
 def search(
@@ -137,7 +109,8 @@ def search(
         sequential: whether the chosen plan is rounded once more in the order in which units run,
             and kept so if that errs less; by default where it takes no longer than the rest.
         samples: calibration samples that sensitivities and plans are measured on, by default
-            all; rounding learns from all of them in any case.
+            the quarter that rounding does not learn from while it is compared, or all if no
+            method learns.
         check: whether the packed model is run at the end and compared with what was measured and
             predicted; by default with a recipe only.
         name: of the model, for the plan; by default its class.
@@ -178,26 +151,6 @@ def search(
     return checked(result, subject) if wanted else result
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is searched: a model, the data it is measured on, and the chip it is for.
-
-    Attributes:
-        name: of the model, for the plan.
-    """
-
-    model: nn.Module
-    calibration: Calibration
-    profile: Profile
-    evaluate: Evaluate | None
-    name: str
-
-    @cached_property
-    def identity(self) -> dict[str, str]:
-        """What a run folder must be of, to go on in it."""
-        return {"model": fingerprint(self.model), "hardware": self.profile.fingerprint}
-
-
 def run(
     request: Request,
     subject: Subject,
@@ -224,8 +177,12 @@ def run(
     # Demands on bytes and time are refused before anything is measured; errors are measured.
     baseline_latency_s = layout.costs.baseline_latency_s
     check_feasible(layout.problem(), replace(budget, max_error=None), baseline_latency_s)
-    layout, rounder = round_units(model, layout, tuning, profile, folder=folder, progress=progress)
-    measured = tuning if request.samples is None else tuning.take(request.samples)
+    layout, rounding = round_units(
+        model, layout, tuning, profile, folder=folder, progress=progress
+    )
+    rounder, measured = rounding.rounder, rounding.unseen
+    if request.samples is not None:
+        measured = measured.take(request.samples)
     parts = {"calibration": measured} | ({} if heldout is None else {"heldout": heldout})
     references = {part: Reference(model, data) for part, data in parts.items()}
     sensitivity = measure_sensitivity(
@@ -261,7 +218,7 @@ def run(
 
     final = deployed(
         session, found.chosen, layout.graph, tuning,
-        sequential=request.sequential, measured_samples=measured.samples,
+        whole=rounding.whole, sequential=request.sequential, measured_samples=measured.samples,
         accept=accept,
     )  # fmt: skip
     metrics = PlanMetrics()

@@ -1,4 +1,4 @@
-"""Sequence: the chosen plan rounded once more, in the order in which units run, if that helps."""
+"""Sequence: the chosen plan rounded once more, with all data, and in the order of its units."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Final
 from mixq.calibration import Calibration
 from mixq.errors import FormatError, NonFiniteError
 from mixq.graph.model_graph import ModelGraph
+from mixq.rounding.guard import learns
 from mixq.rounding.rounder import Rounder
 from mixq.rounding.sequential import round_in_sequence
 from mixq.search.session import Session
 from mixq.search.trials import Trial
 from mixq.sensitivity.joint import joint_errors
 
-MOST_SAMPLES: Final = 2
+MOST_SAMPLES: Final = 4
 """Rounding in sequence is left to those who ask for it where it learns from more than so many
 times the samples that sensitivities are measured on: it would take longer than all the rest."""
 
@@ -41,44 +42,60 @@ def deployed(
     graph: ModelGraph,
     calibration: Calibration,
     *,
+    whole: Callable[[], Rounder],
     sequential: bool | None,
     measured_samples: int,
     accept: Callable[[Rounder, Trial], bool],
 ) -> Deployed:
-    """The chosen trial, rounded in sequence if that errs less on the data that judge plans.
+    """The chosen trial, rounded with more data if that errs less on the data that judge plans.
+
+    Plans are measured on samples that their rounding has not seen. What is deployed may learn
+    from those too, and may be rounded in the order in which units run.
 
     Args:
         session: of the search.
         chosen: what it chose.
         graph: of the model.
-        calibration: what rounding learns from.
-        sequential: whether to try; None if it takes no longer than measuring has.
+        calibration: all that rounding may learn from.
+        whole: gives a rounder that has learnt from it.
+        sequential: whether to try that; None if it takes no longer than measuring has.
         measured_samples: samples that sensitivities were measured on.
         accept: whether a trial with a rounder's codes keeps what was demanded of errors and
             metrics; less error on the data that judge may be more on those that a demand is for.
     """
+    best = Deployed(session.rounder, chosen)
     assignment = chosen.proposal.assignment
-    learns = any(fmt.method == "gptq" for fmt in assignment.values())
+    if not any(map(learns, assignment.values())):
+        return best
+    rounder = whole()
+
+    def with_all() -> Rounder:
+        rounder.prepare({unit: (fmt,) for unit, fmt in assignment.items()}, session.progress)
+        return rounder
+
+    def in_sequence() -> Rounder:
+        return round_in_sequence(rounder, graph, assignment, calibration, session.progress)
+
+    ways = {"rounded with all calibration data": with_all}
     cheap = calibration.samples <= MOST_SAMPLES * measured_samples
-    if not learns or sequential is False or (sequential is None and not cheap):
-        return Deployed(session.rounder, chosen)
-    try:
-        rounder = round_in_sequence(
-            session.rounder, graph, assignment, calibration, session.progress
+    if sequential or (sequential is None and cheap):
+        ways["rounded in sequence"] = in_sequence
+    for what, rounding in ways.items():
+        try:
+            candidate = rounding()
+            errors = joint_errors(candidate, assignment, session.references, what)
+        except (FormatError, NonFiniteError):  # the plan as it was measured remains
+            continue
+        heldout = errors.get("heldout")
+        trial = replace(
+            chosen,
+            errors=tuple(errors["calibration"]),
+            heldout_errors=None if heldout is None else tuple(heldout),
         )
-        errors = joint_errors(rounder, assignment, session.references, "rounding in sequence")
-    except (FormatError, NonFiniteError):  # the plan as it was measured remains
-        return Deployed(session.rounder, chosen)
-    heldout = errors.get("heldout")
-    trial = replace(
-        chosen,
-        errors=tuple(errors["calibration"]),
-        heldout_errors=None if heldout is None else tuple(heldout),
-    )
-    if trial.judged_error >= chosen.judged_error or not accept(rounder, trial):
-        return Deployed(session.rounder, chosen)
-    note = (
-        f"rounded in sequence: error {trial.judged_error:.3g} where each layer rounded by itself "
-        f"gives {chosen.judged_error:.3g}"
-    )
-    return Deployed(rounder, trial, (note,))
+        if trial.judged_error < best.trial.judged_error and accept(candidate, trial):
+            note = (
+                f"{what}: error {trial.judged_error:.3g}; as it was measured beside other plans, "
+                f"{chosen.judged_error:.3g}"
+            )
+            best = Deployed(candidate, trial, (note,))
+    return best

@@ -6,7 +6,6 @@ import copy
 import gc
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +19,10 @@ from mixq.errors import PlanError
 from mixq.formats import Format
 from mixq.graph.find import find_units
 from mixq.graph.state import fingerprint, stored_tensors
-from mixq.plan import Layer, Plan
+from mixq.plan import Plan
 from mixq.quantize.weights import round_trip
 
-GOLDEN = Path(__file__).parent / "data" / "plan-v1.json"
+from .plans import plan_for
 
 pytestmark = [
     # torch.export's own, when a GraphModule is copied.
@@ -34,29 +33,6 @@ pytestmark = [
 ]
 
 MIX = (Format(4, 16), Format(8), Format(2, 16, "zero-point"), Format(16), Format(32))
-
-
-def plan_for(model: nn.Module, *formats: Format) -> Plan:
-    """A plan that gives the model's units these formats in turn."""
-    template = Plan.load(GOLDEN)
-    layers = {}
-    for index, unit in enumerate(find_units(model)):
-        fmt = formats[index % len(formats)]
-        layers[unit.name] = Layer(
-            bits=fmt.bits,
-            group_size=fmt.group_size,
-            grid=fmt.grid,
-            method=fmt.method,
-            weight_bytes=unit.stored_bytes(fmt),
-            latency_s=0.0,
-            error=0.0,
-            error_se=0.0,
-            shape=list(unit.shape),
-            matrix=(unit.rows, unit.columns),
-            aliases=list(unit.aliases),
-        )
-    info = template.model.model_copy(update={"fingerprint": fingerprint(model)})
-    return template.model_copy(update={"model": info, "layers": layers})
 
 
 def dequantized_weights(model: nn.Module, plan: Plan) -> dict[str, Tensor]:

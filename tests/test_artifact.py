@@ -31,7 +31,8 @@ from mixq.errors import ArtifactError, OutputError
 from mixq.formats import Format
 from mixq.graph.find import find_units
 from mixq.graph.state import fingerprint, stored_tensors
-from mixq.plan import Layer, Plan
+from mixq.plan import Plan
+from mixq.plan_parts import Layer
 
 GOLDEN = Path(__file__).parent / "data" / "plan-v1.json"
 

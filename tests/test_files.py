@@ -146,7 +146,11 @@ def test_a_place_that_cannot_be_written_is_refused(folder: Path, place: str) -> 
     assert_untouched(folder)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": object()}], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), {"a": object()}],
+    ids=["not a number", "infinity", "an object"],
+)
 def test_values_that_are_not_json_never_reach_the_file(folder: Path, value: object) -> None:
     with pytest.raises((ValueError, TypeError)):
         write_json_atomic(folder / "plan.json", value)

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = (
     {"errors"},
     {"formats", "files", "progress", "batch"},
+    {"validation"},
+    {"plan_parts"},
     {"profiles", "plan", "graph", "quantize", "calibration"},
     {"activations", "moments", "tensor_file", "equalize"},
     {"packed_module"},

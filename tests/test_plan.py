@@ -16,15 +16,14 @@ from pydantic import ValidationError
 
 from mixq.errors import PlanError
 from mixq.formats import GRIDS, GROUP_SIZES, Format, Method
-from mixq.plan import (
-    LARGEST_FILE,
+from mixq.plan import LARGEST_FILE, Plan
+from mixq.plan_parts import (
     LONGEST_LIST,
     CertificateInfo,
     HardwareInfo,
     Layer,
     Measurement,
     ModelInfo,
-    Plan,
     Prediction,
     UniformInfo,
     Workload,

@@ -27,7 +27,8 @@ from mixq.formats import Format
 from mixq.graph.find import find_units
 from mixq.graph.state import fingerprint, stored_tensors
 from mixq.moments.collect import collect
-from mixq.plan import Layer, Plan
+from mixq.plan import Plan
+from mixq.plan_parts import Layer
 from mixq.plan_weights import PlanWeights
 from mixq.rounding.rounder import Rounder
 from mixq.tensor_file import read_tensors, write_tensors

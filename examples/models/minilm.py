@@ -122,6 +122,17 @@ def defined_nouns(path: Path, count: int) -> list[tuple[str, str]]:
     return list(chosen.items())[:count]
 
 
+def other_definitions(folder: Path) -> list[str]:
+    """First senses of WordNet's definitions of verbs, adjectives and adverbs; no noun is asked."""
+    found = {
+        line.split(" | ", 1)[1].split(";")[0].strip()
+        for kind in ("verb", "adj", "adv")
+        for line in (folder / f"data.{kind}").read_text(encoding="latin-1").splitlines()
+        if not line.startswith("  ") and " | " in line
+    }
+    return sorted(text for text in found if len(text.split()) >= 5)
+
+
 def meaning_tests(encode: Encode, corpora: Path) -> MeaningTests:
     """The tests, from WordNet and the corpora that gensim's wheel carries."""
     nouns = defined_nouns(WORDNET_NOUNS, NOUNS)
@@ -141,11 +152,12 @@ def meaning_tests(encode: Encode, corpora: Path) -> MeaningTests:
     )
 
 
-def load(samples: int = 64) -> tuple[nn.Module, Calibration, MeaningTests]:
+def load(samples: int = 64, definitions: int = 0) -> tuple[nn.Module, Calibration, MeaningTests]:
     """The encoder, 64 calibration texts of 64 tokens in batches of 16, and the tests.
 
     Args:
         samples: number of calibration texts, of 300.
+        definitions: number of calibration texts from `other_definitions` among them.
 
     Raises:
         MissingExtraError: if a wheel of code, weights or texts is not installed.
@@ -173,7 +185,12 @@ def load(samples: int = 64) -> tuple[nn.Module, Calibration, MeaningTests]:
         weights, local_files_only=True, dtype=torch.float32, attn_implementation="eager"
     )
     background = (corpora / "lee_background.cor").read_text(encoding="utf-8").splitlines()
-    calibration = Calibration.of(encode(background[:samples], TOKENS, 16))
+    texts = background[:samples]
+    if definitions:
+        chance = random.Random(0)
+        texts += chance.sample(other_definitions(WORDNET_NOUNS.parent), definitions)
+        chance.shuffle(texts)
+    calibration = Calibration.of(encode(texts, TOKENS, 16))
     return model.eval(), calibration, meaning_tests(encode, corpora)
 
 
@@ -185,6 +202,16 @@ def load_more() -> tuple[nn.Module, Calibration, MeaningTests]:
         SourceError: as `load`.
     """
     return load(256)
+
+
+def load_training() -> tuple[nn.Module, Calibration, MeaningTests]:
+    """The same with 2,048 unlabelled texts: news, and definitions that no test asks for.
+
+    Raises:
+        MissingExtraError: as `load`.
+        SourceError: as `load`.
+    """
+    return load(256, 1792)
 
 
 def wheel_folder(module: str, wheel: str) -> Path:

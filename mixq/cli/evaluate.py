@@ -22,8 +22,8 @@ def evaluate(
 ) -> None:
     """Run a quantized model and compare it with the original.
 
-    Shows the output error on calibration and held-out data, and the metrics of the model's own
-    evaluation, if it has one, before and after.
+    Shows the output error on all calibration data and on held-out data, and the metrics of the
+    model's own evaluation, if it has one, before and after.
     """
     from mixq.artifact import load
     from mixq.plan import Plan

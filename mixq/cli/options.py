@@ -128,7 +128,7 @@ Samples = Annotated[
     typer.Option(
         "--samples",
         min=1,
-        help="Calibration samples to measure on; rounding learns from all of them. Default: all.",
+        help="Calibration samples to measure on. Default: those that rounding has not learnt.",
     ),
 ]
 Check = Annotated[

@@ -133,7 +133,8 @@ def search(
     from mixq.report.folder import write_results
     from mixq.report.tables import plan_table, summary
     from mixq.search.folder import run_folder
-    from mixq.search.run import Subject, checked, run
+    from mixq.search.run import checked, run
+    from mixq.search.subject import Subject
 
     loaded, data = load_inputs(model, calibration)
     subject = Subject(loaded.model, data, profile, loaded.evaluate, loaded.name)

@@ -9,10 +9,10 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from mixq.equalize import stored
-from mixq.equalize.copying import copied
 from mixq.equalize.folding import Fold, affine_map, is_batch_norm
 from mixq.equalize.scaling import Part, Scaling
 from mixq.errors import ModelError
+from mixq.graph.copying import copied
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,19 +5,17 @@ Like `mixq.graph.trace`, it sees what torch dispatches and neither module types 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mixq.equalize.labels import NONE, Labels
 from mixq.equalize.parameters import WIDE, Parameters
 from mixq.equalize.sites import Site
+from mixq.graph.dispatch import Dispatch, attention_in_parts, module_paths, tensors_in
 from mixq.graph.evaluating import evaluating
 from mixq.graph.operations import SHAPED_LIKE, operator_name
 
@@ -110,16 +108,15 @@ def follow(
     """Follow `run()`, one forward pass of `model`, which runs in eval mode."""
     flow = Flow(Labels(), Parameters(model), is_affine)
     recorder = _Recorder(flow, rules)
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    # The fused attention layer hides its matrix products.
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with evaluating(model), _module_paths(model, recorder.path), recorder:
-            output = run()
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-    flow.labels.kill_remaining(_tensors(output), "leaves the model")
-    flow.parameters.show(_tensors(output))
+    with (
+        attention_in_parts(),
+        evaluating(model),
+        module_paths(model, recorder.path),
+        recorder,
+    ):
+        output = run()
+    flow.labels.kill_remaining(tensors_in(output), "leaves the model")
+    flow.parameters.show(tensors_in(output))
     for site in flow.sites:
         cause = flow.refusal(site.weight, site.bias)
         if cause is not None:
@@ -129,33 +126,19 @@ def follow(
     return flow
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(Dispatch):
     def __init__(self, flow: Flow, rules: dict[str, Rule]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.path: list[str] = []
         self._flow = flow
         self._rules = rules
         self._steps = 0
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        # Inference mode hands over composite operators, which are seen by their parts.
-        with self:
-            output = func.decompose(*args, **kwargs)
-        if output is not NotImplemented:
-            return output
-        output = func(*args, **kwargs)
-        inputs, outputs = _tensors((args, kwargs)), _tensors(output)
+    def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        inputs, outputs = tensors_in((args, kwargs)), tensors_in(output)
         is_view = not func._schema.is_mutable and _shares(inputs, outputs)
         if inputs and not is_view:
             self._step(func, args, kwargs, inputs, outputs)
-        return output
 
     def _step(
         self,
@@ -204,29 +187,3 @@ def _shares(inputs: list[Tensor], outputs: list[Tensor]) -> bool:
 
 def _start(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0
-
-
-@contextlib.contextmanager
-def _module_paths(model: nn.Module, path: list[str]) -> Iterator[None]:
-    """Keep the names of the running modules in `path`, innermost last."""
-
-    def leave(_module: nn.Module, _args: object, _output: object) -> None:
-        path.pop()
-
-    handles = []
-    try:
-        for name, module in model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):  # refuses hooks
-                continue
-            handles.append(
-                module.register_forward_pre_hook(lambda _m, _a, name=name: path.append(name))
-            )
-            handles.append(module.register_forward_hook(leave, always_call=True))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _tensors(tree: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from mixq.equalize.copying import copied
 from mixq.equalize.flow import Flow, follow
 from mixq.equalize.rules import AFFINE_RULES
 from mixq.equalize.scaling import Part
 from mixq.equalize.sites import Site
+from mixq.graph.copying import copied
 
 Side = Literal["before", "after"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
-from torch.utils._pytree import tree_leaves
 
+from mixq.graph.dispatch import tensors_in
 from mixq.graph.trace import Trace
 from mixq.graph.units import WeightUnit
 from mixq.graph.work import Work
@@ -62,7 +62,7 @@ def _recorder(
     seen: Trace, path: str, owned: list[WeightUnit]
 ) -> Callable[[nn.Module, Any, Any, Any], None]:
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        read, written = _tensors((args, kwargs)), _tensors(output)
+        read, written = tensors_in((args, kwargs)), tensors_in(output)
         moved = {"input_bytes": _bytes(read), "output_bytes": _bytes(written)}
         seen.peak_activation_bytes = max(seen.peak_activation_bytes, sum(moved.values()))
         shape = tuple(written[0].shape) if written else ()
@@ -94,10 +94,6 @@ def _work(
         )
     rows = written[0].numel() // max(written[0].shape[-1], 1) if written else 1
     return Work("gemm", m=rows, n=unit.rows, k=unit.columns, **moved)
-
-
-def _tensors(tree: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _bytes(tensors: list[Tensor]) -> int:

@@ -20,8 +20,7 @@ Part = tuple[Work, Units]
 Constants = Mapping[int, Units]
 """`id(tensor)` of every argument that depends on no input, to the units it is made of."""
 
-# Positions of the two factors of a matrix product, and whether they have a batch dimension.
-_FACTORS = {
+FACTORS = {
     "mm": (0, 1),
     "addmm": (1, 2),
     "mv": (0, 1),
@@ -31,6 +30,7 @@ _FACTORS = {
     "baddbmm": (1, 2),
     "addbmm": (1, 2),
 }
+"""Positions of the two factors of a matrix product among the arguments."""
 SHAPED_LIKE = frozenset(
     (
         *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"),
@@ -50,8 +50,8 @@ def describe(func: Any, args: tuple[Any, ...], output: Any, constants: Constants
         constants: its arguments that depend on no input.
     """
     name = operator_name(func)
-    if name in _FACTORS:
-        left, right = (args[i] for i in _FACTORS[name])
+    if name in FACTORS:
+        left, right = (args[i] for i in FACTORS[name])
         return [_product(left, right, constants)]
     describer = _DESCRIBERS.get(name)
     return [] if describer is None else describer(args, output, constants)

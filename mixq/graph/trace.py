@@ -1,22 +1,20 @@
 """Trace of one forward pass: every operation that torch dispatches, on any model.
 
-A `TorchDispatchMode` sees what really ran, below modules, so that it needs neither
-`torch.export` nor module types, and loops, LSTMs and raw parameters are seen as they are.
+A `Dispatch` sees what really ran, below modules, so that it needs neither `torch.export` nor
+module types, and loops, LSTMs and raw parameters are seen as they are.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import networkx as nx
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from mixq.graph.dispatch import Dispatch, attention_in_parts, module_paths, tensors_in
 from mixq.graph.operations import SHAPED_LIKE, Part, describe, operator_name, shared_out
 from mixq.graph.units import WeightUnit
 from mixq.graph.values import Value, Values
@@ -58,51 +56,32 @@ def trace(model: nn.Module, units: list[WeightUnit], run: Callable[[], object]) 
     matrix product, a convolution or a look-up.
     """
     recorder = _Recorder(model, units)
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    # The fused attention layer hides its matrix products from the trace.
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), _module_paths(model, recorder.path), recorder:
-            output = run()
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
+    with attention_in_parts(), torch.no_grad(), module_paths(model, recorder.path), recorder:
+        output = run()
     return recorder.finish(output)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(Dispatch):
     def __init__(self, model: nn.Module, units: list[WeightUnit]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.path: list[str] = []
         self._values = Values(model, units)
         self._sizes = {unit.name: unit.weights for unit in units}
         self._trace = Trace(work={unit.name: [] for unit in units})
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        # Inference mode hands over composite operators, which are seen by their parts.
-        with self:
-            output = func.decompose(*args, **kwargs)
-        if output is not NotImplemented:
-            return output
-        output = func(*args, **kwargs)
-        outputs = _tensors(output)
+    def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        outputs = tensors_in(output)
         name = operator_name(func)
         if name == "lift_fresh" or name in SHAPED_LIKE:
             for tensor in outputs:
                 self._values.put(tensor, Value())
-            return output
-        inputs = _tensors((args, kwargs))
+            return
+        inputs = tensors_in((args, kwargs))
         known = [self._values.of(tensor) for tensor in inputs]
         if not func._schema.is_mutable and _is_view(inputs, outputs):
             for tensor in outputs:
                 self._values.put(tensor, known[0])
-            return output
+            return
         constants = {
             id(tensor): value.units
             for tensor, value in zip(inputs, known, strict=True)
@@ -113,10 +92,9 @@ class _Recorder(TorchDispatchMode):
             self._record(str(func), parts, inputs, known, outputs)
         else:
             self._fold(str(func), known, outputs)
-        return output
 
     def finish(self, output: object) -> Trace:
-        self._trace.peak_activation_bytes = self._values.peak_bytes(_tensors(output))
+        self._trace.peak_activation_bytes = self._values.peak_bytes(tensors_in(output))
         return self._trace
 
     def _parts(self, kernels: list[Part], known: list[Value]) -> list[Part]:
@@ -199,32 +177,6 @@ def _is_view(inputs: list[Tensor], outputs: list[Tensor]) -> bool:
         return False
     start = inputs[0].untyped_storage().data_ptr()
     return start != 0 and all(tensor.untyped_storage().data_ptr() == start for tensor in outputs)
-
-
-@contextlib.contextmanager
-def _module_paths(model: nn.Module, path: list[str]) -> Iterator[None]:
-    """Keep the names of the running modules in `path`, innermost last."""
-
-    def leave(_module: nn.Module, _args: object, _output: object) -> None:
-        path.pop()
-
-    handles = []
-    try:
-        for name, module in model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):  # refuses hooks
-                continue
-            handles.append(
-                module.register_forward_pre_hook(lambda _m, _a, name=name: path.append(name))
-            )
-            handles.append(module.register_forward_hook(leave, always_call=True))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _tensors(tree: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from mixq.batch import Batch, call
-from mixq.errors import ModelError
+from mixq.graph.dispatch import attention_in_parts
 from mixq.graph.evaluating import evaluating
+from mixq.graph.replacing import call_with, check_replaceable, recurrent_weights_put_back, slots
 from mixq.graph.units import WeightUnit
 from mixq.moments.inputs import Inputs
 from mixq.moments.places import Places, RowsOf
@@ -32,15 +32,8 @@ class Runner:
         self._model = model
         self._units = units
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        # A module used twice has one slot under two names: replacing it twice would put the
-        # replacement back as if it were the original.
-        slots = {
-            f"{path}.{name}" if path else name
-            for path, module in model.named_modules()
-            for named in (module.named_parameters, module.named_buffers)
-            for name, _ in named(recurse=False, remove_duplicate=False)
-        }
-        self._replaced = {n: tensor for n, tensor in (replaced or {}).items() if n in slots}
+        own = slots(model)
+        self._replaced = {n: tensor for n, tensor in (replaced or {}).items() if n in own}
         self._tensors = {**parameters, **(replaced or {})}
         # Another runner of the same model must not change what this one draws.
         self._random = torch.get_rng_state()
@@ -63,20 +56,15 @@ class Runner:
         torch.set_rng_state(self._random)
         try:
             with recorder:
-                self._forward(batch)
+                if self._replaced:
+                    call_with(self._model, self._replaced, batch)
+                else:
+                    call(self._model, batch)
         except _AllMet:
             pass
         finally:
             self._random = torch.get_rng_state()
             sink.forget()
-
-    def _forward(self, batch: Batch) -> None:
-        if not self._replaced:
-            call(self._model, batch)
-            return
-        args, kwargs = ((), batch) if isinstance(batch, dict) else (batch, None)
-        # Ties are spelled out by the caller; finding them again costs a walk over the model.
-        functional_call(self._model, self._replaced, args, kwargs, tie_weights=False)
 
 
 @contextlib.contextmanager
@@ -93,24 +81,11 @@ def recording(
     Raises:
         ModelError: if the weights of a TorchScript module are to be replaced.
     """
-    if replaced and isinstance(model, torch.jit.ScriptModule):
-        raise ModelError(
-            f"model {getattr(model, 'original_name', '')} is TorchScript, whose weights cannot be "
-            "replaced for a call; pass the module that it was made from"
-        )
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    # The fused attention layer hides its matrix products.
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with evaluating(model):
-            yield Runner(model, units, replaced)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-        if replaced:
-            # Recurrent modules keep a list of their weights, which torch renews in forward only.
-            for module in model.modules():
-                if isinstance(module, nn.RNNBase):
-                    module._update_flat_weights()
+    if replaced:
+        check_replaceable(model)
+    put_back = recurrent_weights_put_back(model) if replaced else contextlib.nullcontext()
+    with put_back, attention_in_parts(), evaluating(model):
+        yield Runner(model, units, replaced)
 
 
 class _Until:

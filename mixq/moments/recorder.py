@@ -6,25 +6,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from mixq.graph.operations import operator_name
+from mixq.graph.dispatch import Dispatch, tensors_in
+from mixq.graph.operations import FACTORS, operator_name
 from mixq.moments.inputs import Inputs, Vectors, Windows
 from mixq.moments.places import Places, RowsOf
 from mixq.moments.positions import Positions
 
-_FACTORS = {
-    "mm": (0, 1),
-    "addmm": (1, 2),
-    "mv": (0, 1),
-    "addmv": (1, 2),
-    "dot": (0, 1),
-    "bmm": (0, 1),
-    "baddbmm": (1, 2),
-    "addbmm": (1, 2),
-}
-"""Positions of the two factors of a matrix product."""
 _COPIES = frozenset(("clone", "_to_copy"))
 
 
@@ -44,7 +32,7 @@ class Sink(Protocol):
         ...
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(Dispatch):
     """Tells `sink` of every product of units with activations in the passes that it is on for.
 
     Reads operations below modules, like `mixq.graph.trace`: composite operators by their parts,
@@ -52,27 +40,15 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, places: Places, positions: Positions, sink: Sink) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._places = places
         self._positions = positions
         self._sink = sink
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        # Inference mode hands over composite operators, which are seen by their parts.
-        with self:
-            output = func.decompose(*args, **kwargs)
-        if output is not NotImplemented:
-            return output
-        output = func(*args, **kwargs)
+    def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """See `Dispatch`."""
         name = operator_name(func)
-        factors = _FACTORS.get(name.removesuffix("_"))
+        factors = FACTORS.get(name.removesuffix("_"))
         if factors is not None:
             self._product(args[factors[0]], args[factors[1]])
         elif name == "convolution":
@@ -85,8 +61,7 @@ class Recorder(TorchDispatchMode):
             self._places.copy(args[0], output)
         if func._schema.is_mutable:
             self._sink.forget()
-        self._positions.note(func, _tensors((args, kwargs)), _tensors(output))
-        return output
+        self._positions.note(func, tensors_in((args, kwargs)), tensors_in(output))
 
     def _product(self, left: Tensor, right: Tensor) -> None:
         """([batch,] m, k) x ([batch,] k, n), or a vector in place of either matrix."""
@@ -176,7 +151,3 @@ class Recorder(TorchDispatchMode):
 def _each(sizes: list[int], space: int) -> tuple[int, ...]:
     """One number per dimension; a single one (of `padding="valid"`, say) stands for all."""
     return tuple(sizes) * space if len(sizes) == 1 else tuple(sizes)
-
-
-def _tensors(tree: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

@@ -13,7 +13,7 @@ from mixq.report.records import Records
 from mixq.search.folder import RunFolder
 
 if TYPE_CHECKING:
-    from mixq.search.run import SearchResult
+    from mixq.search.result import SearchResult
     from mixq.sensitivity.table import SensitivityTable
 
 

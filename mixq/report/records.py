@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mixq.errors import PlanError
 from mixq.files import parse_json, read_bounded, write_json_atomic, write_text_atomic
-from mixq.plan import first_problem
 from mixq.report.points import PlanPoint
+from mixq.validation import first_problem
 
 if TYPE_CHECKING:
-    from mixq.search.run import SearchResult
+    from mixq.search.result import SearchResult
 
 MOST_POINTS: Final = 300
 """Frontier points that are written; more are thinned evenly, since no plot shows them."""

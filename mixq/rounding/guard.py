@@ -10,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from torch import nn
-
 from mixq.errors import FormatError
 from mixq.formats import Format
-from mixq.graph.units import WeightUnit
 from mixq.moments.moments import Moments
 from mixq.progress import Progress, silent, track
 from mixq.rounding.rounder import Rounder
@@ -23,10 +20,8 @@ STAGE = "checking rounding"
 
 
 def guarded_formats(
-    model: nn.Module,
-    units: Mapping[str, WeightUnit],
+    rounder: Rounder,
     formats: Mapping[str, Sequence[Format]],
-    fitted: Mapping[str, Moments],
     unseen: Mapping[str, Moments],
     progress: Progress = silent,
     *,
@@ -34,32 +29,29 @@ def guarded_formats(
 ) -> dict[str, tuple[Format, ...]]:
     """`formats`, with `clip` in place of `gptq` for units whose inputs are too few or unknown.
 
-    A unit passes if, rounded with `fitted` in the narrowest of its formats, its layer error on
-    `unseen` inputs is not above that of `clip`. The units of a tie pass together or not at all.
+    A unit passes if, rounded in the narrowest of its formats, its layer error on `unseen` inputs
+    is not above that of `clip`. The units of a tie pass together or not at all.
 
     Args:
-        model: the original.
-        units: of the model.
+        rounder: has learnt from some samples.
         formats: by unit name.
-        fitted: moments of some samples' inputs.
-        unseen: moments of others'.
+        unseen: moments of other samples' inputs.
         progress: is told how far it is.
         ties: groups of units that take one format together, none in two of them.
     """
-    rounder = Rounder(model, units, fitted)
-    asked = [unit for unit, choices in formats.items() if any(map(_learns, choices))]
+    asked = [unit for unit, choices in formats.items() if any(map(learns, choices))]
     if not asked:
         return {unit: tuple(choices) for unit, choices in formats.items()}
     failed = {
         unit
         for unit in track(asked, STAGE, len(asked), progress)
-        if not _passes(rounder, unit, formats[unit], fitted.get(unit), unseen.get(unit))
+        if not _passes(rounder, unit, formats[unit], unseen.get(unit))
     }
     failed |= {unit for tie in ties if failed.intersection(tie) for unit in tie}
     return {
         unit: tuple(
             dict.fromkeys(
-                replace(fmt, method="clip") if unit in failed and _learns(fmt) else fmt
+                replace(fmt, method="clip") if unit in failed and learns(fmt) else fmt
                 for fmt in choices
             )
         )
@@ -67,20 +59,18 @@ def guarded_formats(
     }
 
 
-def _learns(fmt: Format) -> bool:
+def learns(fmt: Format) -> bool:
+    """Whether a format's codes fit the calibration data, not only the weights."""
     return fmt.method == "gptq"
 
 
 def _passes(
-    rounder: Rounder,
-    unit: str,
-    formats: Sequence[Format],
-    fitted: Moments | None,
-    unseen: Moments | None,
+    rounder: Rounder, unit: str, formats: Sequence[Format], unseen: Moments | None
 ) -> bool:
+    fitted = rounder.moments.get(unit)
     if fitted is None or unseen is None or fitted.second is None or fitted.count == 0:
         return False
-    narrowest = min(filter(_learns, formats), key=lambda fmt: fmt.bits)
+    narrowest = min(filter(learns, formats), key=lambda fmt: fmt.bits)
     plain = replace(narrowest, activation="none", bias_corrected=False)
     try:
         learned, searched = (

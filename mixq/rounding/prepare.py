@@ -1,8 +1,9 @@
-"""Prepares a Rounder: collects what its methods need of the data, guards them, rounds all."""
+"""Prepares rounding: collects what its methods need of the data, guards them, rounds all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from mixq.graph.units import WeightUnit
 from mixq.moments.collect import collect
 from mixq.moments.moments import Moments, combined
 from mixq.progress import Progress, silent
-from mixq.rounding.guard import guarded_formats
+from mixq.rounding.guard import guarded_formats, learns
 from mixq.rounding.rounder import Rounder
 from mixq.rounding.store import RoundedStore
 
@@ -29,7 +30,31 @@ OBSERVER: Final = "mse"
 the least and largest value seen; percentiles and entropy clip what transformers need."""
 
 
-def prepare_rounder(
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Rounding to measure with, and rounding to deploy.
+
+    What a rounding method has learnt of some samples says too little of its error on them: a
+    classifier of 1,280 columns that met 24 vectors reproduces those at 2 bits. So errors are
+    measured on samples that the measured codes have not seen, and only the chosen formats are
+    rounded again with all.
+
+    Attributes:
+        rounder: what is measured; it has rounded every unit in its formats.
+        formats: candidates by unit name, guarded.
+        unseen: the samples that `rounder` has not learnt from; all if no method learns.
+        unseen_moments: of the units' inputs on them; empty if no method learns.
+        whole: gives a rounder that learns from all samples; `rounder` itself if no method does.
+    """
+
+    rounder: Rounder
+    formats: Mapping[str, tuple[Format, ...]]
+    unseen: Calibration
+    whole: Callable[[], Rounder]
+    unseen_moments: Mapping[str, Moments] = field(default_factory=dict)
+
+
+def prepare_rounding(
     model: nn.Module,
     units: Mapping[str, WeightUnit],
     formats: Mapping[str, Sequence[Format]],
@@ -38,17 +63,16 @@ def prepare_rounder(
     ties: Sequence[Sequence[str]] = (),
     folder: Path | None = None,
     progress: Progress = silent,
-) -> tuple[Rounder, dict[str, tuple[Format, ...]]]:
-    """A rounder that has rounded every unit in its formats, and the formats, guarded.
+) -> Prepared:
+    """Round every unit in every candidate format, those that `guarded_formats` lets pass.
 
-    Units that no method sees data for cost nothing. See `guarded_formats` for what changes.
+    Units that no method sees data for cost nothing.
 
     Args:
         model: the original.
         units: of the model.
         formats: candidates by unit name.
-        calibration: the last quarter of it judges what was learnt from the rest; then all of it
-            is used.
+        calibration: the last quarter of it judges what was learnt from the rest.
         ties: groups of units that take one format together, none in two of them.
         folder: where rounded weights are kept.
         progress: is told how far it is.
@@ -59,7 +83,9 @@ def prepare_rounder(
         if any(fmt.needs_codes for fmt in formats.get(name, ()))
     ]
     if not asked:
-        return Rounder(model, units), {unit: tuple(given) for unit, given in formats.items()}
+        blind = Rounder(model, units)
+        given = {unit: tuple(choices) for unit, choices in formats.items()}
+        return Prepared(blind, given, calibration, lambda: blind)
     fitting, checking = calibration.split()
     notes: list[str] = []
     fitted: dict[str, Moments] = {}
@@ -75,24 +101,43 @@ def prepare_rounder(
         notes.append(
             f"rounding sees no data, because the inputs of layers could not be told: {error}"
         )
-    guarded = guarded_formats(model, units, formats, fitted, unseen, progress, ties=ties)
-    moments = {
-        unit: combined(own, unseen[unit]) if unit in unseen else own
-        for unit, own in fitted.items()
-    }
     static = [
         unit for unit in asked if any(fmt.activation == "static" for fmt in formats[unit.name])
     ]
-    ranges = collect_ranges(model, calibration, static, OBSERVER, progress) if static else {}
-    store = RoundedStore(folder, fingerprint(model), calibration.fingerprint)
-    rounder = Rounder(
-        model,
-        units,
-        moments,
-        {unit: found.tensors() for unit, found in ranges.items()},
-        store,
-        calibration.fingerprint,
-        notes=notes,
-    )
+    found = collect_ranges(model, calibration, static, OBSERVER, progress) if static else {}
+    ranges = {unit: observed.tensors() for unit, observed in found.items()}
+    weights = fingerprint(model)
+
+    def learning(moments: Mapping[str, Moments], part: Calibration) -> Rounder:
+        # Ranges are of all samples, whatever part moments are of.
+        seen = f"{part.fingerprint} of {calibration.fingerprint}"
+        return Rounder(
+            model, units, moments, ranges, RoundedStore(folder, weights, seen), seen, notes=notes
+        )
+
+    def whole() -> Rounder:
+        return learning(_together(fitted, unseen), calibration)
+
+    rounder = learning(fitted, fitting)
+    guarded = guarded_formats(rounder, formats, unseen, progress, ties=ties)
+    if checking is None or not any(map(learns, (fmt for own in guarded.values() for fmt in own))):
+        rounder = whole()
+        rounder.prepare(guarded, progress)
+        return Prepared(rounder, guarded, calibration, lambda: rounder)
     rounder.prepare(guarded, progress)
-    return rounder, guarded
+    return Prepared(rounder, guarded, checking, whole, unseen)
+
+
+def _together(
+    fitted: Mapping[str, Moments], unseen: Mapping[str, Moments]
+) -> Mapping[str, Moments]:
+    """Moments of both parts; units that share inputs share them still."""
+    shared: dict[tuple[int, int], Moments] = {}
+    together: dict[str, Moments] = {}
+    for unit, own in fitted.items():
+        other = unseen.get(unit)
+        key = (id(own), id(other))
+        if key not in shared:
+            shared[key] = own if other is None else combined(own, other)
+        together[unit] = shared[key]
+    return together

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from mixq.activations.wiring import quantized_inputs
@@ -16,6 +13,7 @@ from mixq.batch import Batch, call
 from mixq.calibration import Calibration
 from mixq.errors import ModelError, NonFiniteError
 from mixq.graph.evaluating import evaluating as evaluating
+from mixq.graph.replacing import call_with, check_replaceable, recurrent_weights_put_back, slots
 from mixq.rounding.replacement import Replacement
 from mixq.sensitivity.outputs import main_output, squared_error
 
@@ -39,19 +37,9 @@ class Reference:
     """
 
     def __init__(self, model: nn.Module, calibration: Calibration) -> None:
-        if isinstance(model, torch.jit.ScriptModule):
-            raise ModelError(
-                f"model {getattr(model, 'original_name', '')} is TorchScript, whose weights "
-                "cannot be replaced for a call; pass the module that it was made from"
-            )
+        check_replaceable(model)
         self._model = model
-        self._slots = frozenset(
-            f"{path}.{name}" if path else name
-            for path, module in model.named_modules()
-            for named in (module.named_parameters, module.named_buffers)
-            for name, _ in named(recurse=False, remove_duplicate=False)
-        )
-        self._recurrent = [m for m in model.modules() if isinstance(m, nn.RNNBase)]
+        self._slots = slots(model)
         self._batches = calibration.batches
         self._outputs: list[Tensor] = []
         powers: list[float] = []
@@ -82,8 +70,6 @@ class Reference:
             NonFiniteError: if an output is NaN or infinite, naming `what` was changed.
             ModelError: if the shape of an output has changed.
         """
-        # A module used twice has one slot under two names: replacing it twice would put the
-        # replacement back as if it were the original.
         placed = {
             name: tensor for name, tensor in replacement.tensors.items() if name in self._slots
         }
@@ -91,10 +77,10 @@ class Reference:
         with (
             evaluating(self._model),
             quantized_inputs(self._model, replacement.inputs),
-            _weights_put_back(self._recurrent),
+            recurrent_weights_put_back(self._model),
         ):
             for batch, original in zip(self._batches, self._outputs, strict=True):
-                output = main_output(_forward(self._model, placed, batch)).tensor
+                output = main_output(call_with(self._model, placed, batch)).tensor
                 if output.shape != original.shape:
                     raise ModelError(
                         f"with {what}, the output has shape {tuple(output.shape)} instead of "
@@ -108,23 +94,6 @@ class Reference:
                     )
                 per_sample += errors
         return per_sample
-
-
-@contextlib.contextmanager
-def _weights_put_back(recurrent: list[nn.RNNBase]) -> Iterator[None]:
-    """Recurrent modules keep a list of their weights, which torch renews in forward only."""
-    try:
-        yield
-    finally:
-        for module in recurrent:
-            module._update_flat_weights()
-
-
-def _forward(model: nn.Module, weights: dict[str, Tensor], batch: Batch) -> object:
-    """The output for `batch` with some parameters replaced for this call."""
-    args, kwargs = ((), batch) if isinstance(batch, dict) else (batch, None)
-    # Ties are spelled out by the caller; finding them again costs a walk over the model.
-    return functional_call(model, dict(weights), args, kwargs, tie_weights=False)
 
 
 def _first_bad_layer(model: nn.Module, batch: Batch) -> str:

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mixq.errors import FormatError, PlanError
 from mixq.files import parse_json, read_bounded, write_json_atomic, write_text_atomic
 from mixq.formats import Format
-from mixq.plan import first_problem
 from mixq.sensitivity.estimate import Estimate
+from mixq.validation import first_problem
 
 LARGEST_FILE: Final = 256 << 20
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mixq.errors import OutputError
 from mixq.files import one_line
-from mixq.plan import first_problem
 from mixq.tensor_file import read_tensors, write_tensors
 from mixq.training.trainer import Look, State
+from mixq.validation import first_problem
 
 FILE: Final = "finetune.safetensors"
 _PARTS: Final = ("now", "best", "mean", "square")

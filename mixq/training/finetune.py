@@ -14,7 +14,8 @@ from mixq.batch import Batch, part_of, sample_count
 from mixq.calibration import Calibration
 from mixq.errors import UsageError
 from mixq.graph.state import fingerprint, stored_tensors
-from mixq.plan import Measurement, Plan
+from mixq.plan import Plan
+from mixq.plan_parts import Measurement
 from mixq.plan_weights import weights_of
 from mixq.progress import Progress, silent
 from mixq.sensitivity.compare import Evaluate, compare

@@ -76,17 +76,21 @@ def test_methods_that_see_no_data_leave_no_weights(search: Cli) -> None:
     assert not list(Path("run").glob("plan.weights*"))  # of an earlier run
 
 
-def test_fewer_samples_measure_on_fewer_and_round_on_all(search: Cli) -> None:
-    assert search("--target-compression", "5", "--samples", "3").status == 0
+def test_fewer_samples_measure_on_fewer_and_round_on_as_many(search: Cli) -> None:
+    assert search("--target-compression", "5", "--samples", "1").status == 0
     table = SensitivityTable.load("run/sensitivity.json")
-    assert table.samples == 3
+    assert table.samples == 1
     assert search("--target-compression", "5", output="all").status == 0
-    assert SensitivityTable.load("all/sensitivity.json").samples == 9
-    rounded = [
-        {path.name: path.read_bytes() for path in Path(f).glob("rounded-*/*")}
-        for f in ("run", "all")
+    # Of 12 samples 3 are held out, and of the other 9 rounding learns from 7.
+    assert SensitivityTable.load("all/sensitivity.json").samples == 2
+    candidates = [
+        max(
+            ({p.name: p.read_bytes() for p in f.iterdir()} for f in Path(run).glob("rounded-*")),
+            key=len,
+        )
+        for run in ("run", "all")
     ]
-    assert rounded[0] == rounded[1] != {}
+    assert candidates[0] == candidates[1] != {}
 
 
 @pytest.mark.parametrize("activation", ["dynamic", "static"])
@@ -111,7 +115,6 @@ def test_the_applied_plan_computes_what_was_measured(
     for source in ("run/plan.json", "a.safetensors"):
         found = cli("evaluate", source, "--format", "json").json
         measured = plan.measured
-        assert found["output_mse"]["error"] == pytest.approx(measured.output_mse, rel=1e-3)
         assert found["heldout_output_mse"]["error"] == pytest.approx(
             measured.heldout_output_mse, rel=1e-3
         )

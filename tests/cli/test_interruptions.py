@@ -60,6 +60,13 @@ def load():
     model, batches = load_tiny()
     return Slow(model), batches
 """
+# A shell that runs the tests in the background has them ignore Ctrl-C, and children inherit that.
+START = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from mixq.cli import main
+main()
+"""
 OPTIONS = ("--hardware", "intel_cpu", "--target-compression", "5", "--trials", "4")
 
 
@@ -76,7 +83,7 @@ def plan_files(folder: Path) -> dict[str, bytes]:
 
 
 def command(output: str) -> list[str]:
-    start = [sys.executable, "-c", "from mixq.cli import main; main()", "search", *OPTIONS]
+    start = [sys.executable, "-c", START, "search", *OPTIONS]
     return [*start, "--model", "slow.py:load", "--output", output]
 
 

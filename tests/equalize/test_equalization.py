@@ -21,6 +21,8 @@ from mixq.equalize.find import find_equalization
 from mixq.errors import ArtifactError, CalibrationError, FormatError, ModelError
 from mixq.graph.state import fingerprint
 
+from .helpers import four_bits
+
 MODEL = """
 import torch
 from torch import nn
@@ -48,15 +50,9 @@ def build() -> nn.Sequential:
     return model
 
 
-def coarse(weight: Tensor, rows: int, columns: int) -> Tensor:
-    matrix = weight.reshape(rows, columns)
-    step = matrix.abs().amax(1, keepdim=True) / 7
-    return ((matrix / step).round() * step).reshape(weight.shape)
-
-
 @pytest.fixture(scope="module")
 def found() -> Equalization:
-    return find_equalization(build(), DATA, input_scaling=True, round_trip=coarse)
+    return find_equalization(build(), DATA, input_scaling=True, round_trip=four_bits)
 
 
 def test_it_holds_every_kind(found: Equalization) -> None:
@@ -74,7 +70,7 @@ def test_the_model_computes_the_same(found: Equalization) -> None:
 
 
 def test_finding_it_twice_gives_the_same(found: Equalization) -> None:
-    again = find_equalization(build(), DATA, input_scaling=True, round_trip=coarse)
+    again = find_equalization(build(), DATA, input_scaling=True, round_trip=four_bits)
     assert again.header() == found.header()
     assert list(again.tensors()) == list(found.tensors())
     assert all(torch.equal(again.tensors()[name], t) for name, t in found.tensors().items())

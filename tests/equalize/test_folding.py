@@ -16,39 +16,7 @@ from mixq.equalize.find import find_equalization
 from mixq.graph.evaluating import evaluating
 from mixq.graph.state import stored_tensors
 
-
-class Run(nn.Module):
-    """Named modules, and what to do with them."""
-
-    def __init__(self, forward: Callable[..., Any], **modules: nn.Module) -> None:
-        super().__init__()
-        self.run = forward
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.run(self, x)
-
-
-def chain(**modules: nn.Module) -> Run:
-    def forward(m: nn.Module, x: Tensor) -> Tensor:
-        for module in m.children():
-            x = module(x)
-        return x
-
-    return Run(forward, **modules)
-
-
-def ready(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Random weights and statistics, in double precision: what is legal is equal to 1e-12."""
-    random = torch.Generator().manual_seed(seed)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point():
-            with torch.no_grad():
-                tensor.copy_(torch.randn(tensor.shape, generator=random))
-                if name.endswith("running_var"):
-                    tensor.abs_()
-    return model.double().eval()
+from .helpers import Run, chain, numbers, ready
 
 
 def outputs(model: nn.Module, x: object) -> list[Tensor]:
@@ -59,10 +27,6 @@ def outputs(model: nn.Module, x: object) -> list[Tensor]:
 def largest_change(model: nn.Module, other: nn.Module, x: Tensor) -> float:
     pairs = zip(outputs(model, x), outputs(other, x), strict=True)
     return max(float((a - b).norm() / a.norm()) for a, b in pairs)
-
-
-def image(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
 
 
 def folds(model: nn.Module, x: Tensor) -> Equalization:
@@ -130,7 +94,7 @@ def test_folds_into_the_layer_before(
     build: Callable[[], nn.Module], shape: tuple[int, ...]
 ) -> None:
     model = ready(build())
-    found = folds(model, image(*shape))
+    found = folds(model, numbers(*shape))
     assert [fold.side for fold in found.folds] == ["before"]
     assert found.skipped == ()
     folded = found.apply(model)
@@ -168,7 +132,7 @@ def test_folds_into_the_layer_after(
     build: Callable[[], nn.Module], shape: tuple[int, ...]
 ) -> None:
     model = ready(build())
-    found = folds(model, image(*shape))
+    found = folds(model, numbers(*shape))
     assert [fold.side for fold in found.folds] == ["after"]
     assert found.skipped == ()
 
@@ -177,7 +141,7 @@ def test_a_layer_takes_over_the_norms_on_both_sides() -> None:
     model = ready(
         chain(n=nn.BatchNorm2d(4), a=nn.Conv2d(4, 4, 1, bias=False), m=nn.BatchNorm2d(4))
     )
-    found = folds(model, image(*IMAGE))
+    found = folds(model, numbers(*IMAGE))
     assert [(fold.norm, fold.side) for fold in found.folds] == [("n", "after"), ("m", "before")]
 
 
@@ -352,7 +316,7 @@ LEFT_ALONE: dict[str, tuple[Callable[[], nn.Module], str]] = {
 @pytest.mark.parametrize(("build", "reason"), LEFT_ALONE.values(), ids=LEFT_ALONE)
 def test_leaves_alone(build: Callable[[], nn.Module], reason: str) -> None:
     model = ready(build())
-    found = folds(model, image(*IMAGE))
+    found = folds(model, numbers(*IMAGE))
     assert found.folds == ()
     assert any(reason in line for line in found.skipped) or not (found.skipped or reason)
     assert all("\n" not in line for line in found.skipped)
@@ -360,7 +324,7 @@ def test_leaves_alone(build: Callable[[], nn.Module], reason: str) -> None:
 
 def test_padding_before_the_convolution_does_not_matter() -> None:
     model = ready(chain(a=Padded(4, 5, 3, bias=False), n=nn.BatchNorm2d(5)))
-    found = folds(model, image(*IMAGE))
+    found = folds(model, numbers(*IMAGE))
     assert [fold.bias for fold in found.folds] == ["a.bias"]
 
 
@@ -374,7 +338,7 @@ def test_a_residual_block_folds_its_own_norms_alone() -> None:
             m=nn.BatchNorm2d(4),
         )
     )
-    found = folds(model, image(*IMAGE))
+    found = folds(model, numbers(*IMAGE))
     assert [fold.norm for fold in found.folds] == ["n", "m"]
 
 
@@ -384,7 +348,7 @@ def test_a_dead_channel_of_no_variance_stays_finite(variance: float) -> None:
     model.get_buffer("n.running_var")[2] = variance
     with torch.no_grad():
         model.get_parameter("a.weight")[2] = 0
-    found = folds(model, image(*IMAGE))
+    found = folds(model, numbers(*IMAGE))
     assert len(found.folds) == 1
     assert all(bool(p.isfinite().all()) for p in found.apply(model).parameters())
 
@@ -394,7 +358,7 @@ def test_an_infinite_factor_is_left_alone() -> None:
     with torch.no_grad():
         model.get_buffer("n.running_var")[2] = 0
         model.get_parameter("n.weight")[2] = 1
-    x = image(*IMAGE)
+    x = numbers(*IMAGE)
     model.eval()
     found = find_equalization(Run(lambda m, y: m.inner(y)[:, :2], inner=model), x)
     assert found.folds == ()
@@ -403,7 +367,7 @@ def test_an_infinite_factor_is_left_alone() -> None:
 
 def test_saves_what_the_norm_stored() -> None:
     model = ready(chain(a=nn.Conv2d(4, 5, 3, bias=False), n=nn.BatchNorm2d(5))).float()
-    folded = find_equalization(model, image(*IMAGE).float()).apply(model)
+    folded = find_equalization(model, numbers(*IMAGE).float()).apply(model)
 
     def size(module: nn.Module) -> int:
         return sum(item.stored_bytes for item in stored_tensors(module))
@@ -417,7 +381,7 @@ def test_the_model_is_left_as_it_was() -> None:
     model = ready(chain(a=nn.Conv2d(4, 5, 3, bias=False), n=nn.BatchNorm2d(5)))
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = find_equalization(model, image(*IMAGE))
+    found = find_equalization(model, numbers(*IMAGE))
     found.apply(model)
     after = model.state_dict()
     assert list(before) == list(after)

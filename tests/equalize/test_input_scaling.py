@@ -17,12 +17,7 @@ from mixq.equalize.links import find_links
 from mixq.equalize.scaling import Scaling
 from mixq.errors import UsageError
 
-
-def four_bits(weight: Tensor, rows: int, columns: int) -> Tensor:
-    """Rounded to 15 steps per row."""
-    matrix = weight.reshape(rows, columns)
-    step = matrix.abs().amax(1, keepdim=True).clamp(min=1e-30) / 7
-    return ((matrix / step).round() * step).reshape(weight.shape)
+from .helpers import four_bits
 
 
 def exact(weight: Tensor, rows: int, columns: int) -> Tensor:

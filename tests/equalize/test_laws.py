@@ -13,6 +13,8 @@ from mixq.equalize.equalization import Equalization
 from mixq.equalize.find import find_equalization
 from mixq.equalize.sites import Layout
 
+from .helpers import four_bits
+
 KINDS = (
     *("conv", "depthwise", "transposed", "norm", "group norm", "relu", "relu6", "leaky", "gelu"),
     *("pool", "shuffle", "add", "gate", "cat", "put out", "again", "turn"),
@@ -112,18 +114,12 @@ def made(steps: list[Step], seed: int) -> Net:
     return model
 
 
-def rounded(weight: Tensor, rows: int, columns: int) -> Tensor:
-    matrix = weight.reshape(rows, columns)
-    step = matrix.abs().amax(1, keepdim=True).clamp(min=1e-9) / 7
-    return ((matrix / step).round() * step).reshape(weight.shape)
-
-
 @given(STEPS, st.integers(0, 99))
 @settings(derandomize=True, deadline=None, max_examples=150)
 def test_equalized_networks_compute_the_same(steps: list[Step], seed: int) -> None:
     model = made(steps, seed)
     x = torch.randn(3, 4, 5, 4, generator=torch.Generator().manual_seed(seed)).double()
-    found = find_equalization(model, x, input_scaling=True, round_trip=rounded)
+    found = find_equalization(model, x, input_scaling=True, round_trip=four_bits)
     equalized = found.apply(model)
     with torch.no_grad():
         for before, after in zip(model(x), equalized(x), strict=True):

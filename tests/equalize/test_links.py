@@ -11,49 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
-from mixq.equalize.copying import copied
 from mixq.equalize.links import Link, find_links
+from mixq.graph.copying import copied
 from mixq.graph.evaluating import evaluating
 
+from .helpers import Run, chain, numbers, ready
+
 Build = Callable[[], nn.Module]
-
-
-class Run(nn.Module):
-    """Named modules, and what to do with them."""
-
-    def __init__(self, forward: Callable[..., Any], **modules: nn.Module) -> None:
-        super().__init__()
-        self.run = forward
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.run(self, x)
-
-
-def chain(**modules: nn.Module) -> Run:
-    def forward(m: nn.Module, x: Tensor) -> Tensor:
-        for module in m.children():
-            x = module(x)
-        return x
-
-    return Run(forward, **modules)
-
-
-def ready(model: nn.Module) -> nn.Module:
-    """Random weights in double precision: what is legal is equal to 1e-12."""
-    random = torch.Generator().manual_seed(0)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point():
-            with torch.no_grad():
-                tensor.copy_(torch.randn(tensor.shape, generator=random))
-                if name.endswith("running_var"):
-                    tensor.abs_()
-    return model.double().eval()
-
-
-def numbers(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
 
 
 def scaled_at_random(model: nn.Module, links: list[Link]) -> nn.Module:

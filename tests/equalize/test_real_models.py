@@ -23,6 +23,8 @@ from mixq.errors import MissingExtraError, SourceError
 from mixq.graph.evaluating import evaluating
 from mixq.graph.state import stored_tensors
 
+from .helpers import four_bits
+
 FOLDER = Path(__file__).parents[2] / "examples" / "models"
 
 
@@ -39,12 +41,6 @@ def load(name: str) -> tuple[nn.Module, Calibration]:
     except (MissingExtraError, SourceError) as missing:
         pytest.skip(str(missing))
     return model, calibration
-
-
-def four_bits(weight: Tensor, rows: int, columns: int) -> Tensor:
-    matrix = weight.reshape(rows, columns)
-    step = matrix.abs().amax(1, keepdim=True).clamp(min=1e-30) / 7
-    return ((matrix / step).round() * step).reshape(weight.shape)
 
 
 def largest_change(model: nn.Module, other: nn.Module, batch: Batch) -> float:

@@ -16,7 +16,8 @@ import mixq
 from mixq.artifact import tensor_bytes
 from mixq.batch import call
 from mixq.errors import MissingExtraError, SourceError
-from mixq.search.run import SearchResult
+from mixq.search.palette import Palette
+from mixq.search.result import SearchResult
 
 FOLDER = Path(__file__).parents[2] / "examples" / "models"
 
@@ -91,8 +92,9 @@ def test_efficientnet_keeps_its_accuracy_at_seven_times(tmp_path: Path) -> None:
 def test_a_pooler_that_no_one_reads_has_no_sensitivity() -> None:
     model, calibration, _ = loaded("minilm")
     result = mixq.search(
-        model, calibration.take(4), hardware="intel_cpu", target_compression=6, trials=1
-    )
+        model, calibration.take(4), hardware="intel_cpu", target_compression=6, trials=1,
+        palette=Palette((32, 8, 4, 2), (64,), method="rtn"),
+    )  # fmt: skip
     pooler = result.sensitivity.entries["pooler.dense.weight"]
     assert {fmt.bits: entry.error for fmt, entry in pooler.items()} == dict.fromkeys(
         (32, 8, 4, 2), 0.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -229,22 +229,29 @@ class TestCrepe:
 
 
 class TestEfficientNetPhotos:
-    def test_the_held_out_quarter_has_a_photo_of_its_own(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_judges_has_photos_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         module = example("efficientnet_lite0")
-        photos = [*module.SEEN_PHOTOS, module.UNSEEN_PHOTO]
+        names = module.CALIBRATION_PHOTOS
 
         def numbered_views(photo: Path, count: int, _: object) -> list[Tensor]:
-            return [torch.tensor([photos.index(photo.name), view]) for view in range(count)]
+            return [torch.tensor([names.index(photo.name), view]) for view in range(count)]
 
         monkeypatch.setattr(module, "photo_views", numbered_views)
-        images = module.calibration_images(Path())
-        unseen = len(photos) - 1
-        assert len(images) == 32
-        assert len({tuple(image.tolist()) for image in images}) == 32
-        assert unseen not in images[:24, 0]
-        assert set(images[24:, 0].tolist()) == set(range(len(photos)))
+        images = module.calibration_images([Path()])
+        calibration = Calibration.of(list(torch.split(images, 8)))
+        assert len({tuple(image.tolist()) for image in images}) == len(images) == 64
+        tuning, heldout = calibration.split()
+        assert heldout is not None
+        learning, judging = tuning.split()
+        assert judging is not None
+        parts = [
+            {int(photo) for batch in part.batches for photo in cast("Tensor", batch)[:, 0]}
+            for part in (learning, judging, heldout)
+        ]
+        assert [len(part) for part in parts] == [8, 4, 4]
+        assert set.union(*parts) == set(range(16))
+        # Whoever takes the first few sees as many photos.
+        assert images[:8, 0].tolist() == list(range(8))
 
 
 class TestMiniLM:
@@ -268,6 +275,22 @@ class TestMiniLM:
         path.write_text(line + "\n", encoding="latin-1")
         expected = [("falcon", "bird of prey that hunts well")] if found else []
         assert example("minilm").defined_nouns(path, 10) == expected
+
+    def test_what_is_trained_on_is_never_asked(self, tmp_path: Path) -> None:
+        for kind, text in {
+            "verb": "come to rest after a long flight; 'x'",
+            "adj": "too short",
+            "adv": "in a way that nobody expected",
+            "noun": "bird of prey that hunts well",
+        }.items():
+            (tmp_path / f"data.{kind}").write_text(
+                f"  1 licence | of this very software\n1 2 n 01 word 0 | {text}\n",
+                encoding="latin-1",
+            )
+        assert example("minilm").other_definitions(tmp_path) == [
+            "come to rest after a long flight",
+            "in a way that nobody expected",
+        ]
 
     def test_padding_does_not_move_an_embedding(self) -> None:
         class Hidden(nn.Module):

@@ -4,42 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
-from mixq.calibration import Calibration
-from mixq.graph.find import find_units
-from mixq.moments.collect import collect
-from mixq.moments.moments import Moments
-
-
-def moments_of(model: nn.Module, data: object, **options: object) -> dict[str, Moments]:
-    return collect(model, Calibration.of(data), find_units(model), **options)  # type: ignore[arg-type]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def check(moments: Moments, *groups: Tensor) -> None:
-    """The moments are those of the vectors (positions, columns) of each group."""
-    assert moments.groups == len(groups)
-    assert moments.counts.tolist() == [len(x) for x in groups]
-    assert moments.count == min(map(len, groups))
-    for index, x in enumerate(groups):
-        wide, positions = x.double(), max(len(x), 1)
-        size = wide.square().sum(0) / positions
-        # Of a sum of `positions` float32 products, relative to the sizes of their factors.
-        slack = (positions + 8) * 2.0**-24
-        allowed = slack * torch.outer(size.sqrt(), size.sqrt()) + 1e-30
-        assert moments.second is not None
-        assert moments.second.dtype == moments.mean.dtype == torch.float32
-        difference = moments.second[index].double() - wide.mT @ wide / positions
-        assert bool((difference.abs() <= allowed).all())
-        assert torch.equal(moments.diagonal[index], moments.second[index].diagonal())
-        assert torch.equal(moments.second[index], moments.second[index].mT)
-        difference = moments.mean[index].double() - wide.sum(0) / positions
-        assert bool((difference.abs() <= slack * size.sqrt() + 1e-30).all())
+from .helpers import check, moments_of, normal
 
 
 class TestConvolutions:

@@ -17,9 +17,7 @@ from mixq.graph.units import WeightUnit
 from mixq.moments.collect import collect
 from mixq.moments.cross import cross_moments
 
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+from .helpers import normal
 
 
 def unit_of(model: nn.Module, name: str) -> WeightUnit:

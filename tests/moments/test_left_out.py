@@ -13,27 +13,8 @@ from mixq.calibration import Calibration
 from mixq.errors import CalibrationError, ModelError
 from mixq.graph.find import find_units
 from mixq.moments.collect import collect
-from mixq.moments.moments import Moments
 
-
-def moments_of(model: nn.Module, data: object, **options: object) -> dict[str, Moments]:
-    return collect(model, Calibration.of(data), find_units(model), **options)  # type: ignore[arg-type]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-class Functional(nn.Module):
-    """A raw parameter and what is done with it."""
-
-    def __init__(self, weight: Tensor, run: Callable[[Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-        self.run = run
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(x, self.weight)
+from .helpers import Functional, moments_of, normal
 
 
 class TestLeftOut:

@@ -10,26 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixq.calibration import Calibration
-from mixq.graph.find import find_units
-from mixq.moments.collect import collect
-from mixq.moments.moments import Moments
-
-
-def moments_of(model: nn.Module, data: object, **options: object) -> dict[str, Moments]:
-    return collect(model, Calibration.of(data), find_units(model), **options)  # type: ignore[arg-type]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def check_near(moments: Moments, x: Tensor) -> None:
-    """As `check`, for inputs that were themselves computed in another order."""
-    assert moments.count == len(x)
-    assert moments.second is not None
-    assert torch.allclose(moments.second[0], x.t() @ x / len(x), rtol=1e-4, atol=1e-5)
-    assert torch.allclose(moments.mean[0], x.mean(0), rtol=1e-4, atol=1e-5)
+from .helpers import check_near, moments_of, normal
 
 
 def gru_states(layer: nn.GRU, x: Tensor, suffix: str) -> Tensor:

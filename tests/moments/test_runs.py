@@ -12,37 +12,8 @@ from mixq.calibration import Calibration
 from mixq.graph.build import build_graph
 from mixq.graph.find import find_units
 from mixq.moments.collect import collect
-from mixq.moments.moments import Moments
 
-
-def moments_of(model: nn.Module, data: object, **options: object) -> dict[str, Moments]:
-    return collect(model, Calibration.of(data), find_units(model), **options)  # type: ignore[arg-type]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def check_near(moments: Moments, x: Tensor) -> None:
-    """As `check`, for inputs that were themselves computed in another order."""
-    assert moments.count == len(x)
-    assert moments.second is not None
-    assert torch.allclose(moments.second[0], x.t() @ x / len(x), rtol=1e-4, atol=1e-5)
-    assert torch.allclose(moments.mean[0], x.mean(0), rtol=1e-4, atol=1e-5)
-
-
-class Tied(nn.Module):
-    """A language model's table, looked up and used as the head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Embedding(11, 6)
-        self.head = nn.Linear(6, 11, bias=False)
-        self.head.weight = self.table.weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.table(ids).sin())
-        return logits
+from .helpers import Tied, check_near, moments_of, normal
 
 
 class TestReplaced:

@@ -18,7 +18,7 @@ from mixq.search.problem import Choice, Problem
 from mixq.search.trials import Kind, Proposal, Trial
 
 if TYPE_CHECKING:
-    from mixq.search.run import SearchResult
+    from mixq.search.result import SearchResult
 
 W8, W4, W2 = Format(8, 64), Format(4, 64), Format(2, 64)
 

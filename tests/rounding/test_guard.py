@@ -15,7 +15,8 @@ from mixq.graph.find import find_units
 from mixq.graph.units import WeightUnit
 from mixq.moments.collect import collect
 from mixq.rounding.guard import STAGE, guarded_formats
-from mixq.rounding.prepare import prepare_rounder
+from mixq.rounding.prepare import prepare_rounding
+from mixq.rounding.rounder import Rounder
 
 COLUMNS = 48
 GPTQ, CLIP = Format.parse("w4g16-affine-gptq"), Format.parse("w4g16-affine-clip")
@@ -52,7 +53,7 @@ def guarded(
     fitted = collect(model, data(fitting), units.values())
     unseen = collect(model, data(checking, seed=2), units.values()) if checking else {}
     formats = dict.fromkeys(units, FORMATS)
-    return guarded_formats(model, units, formats, fitted, unseen, ties=ties)
+    return guarded_formats(Rounder(model, units, fitted), formats, unseen, ties=ties)
 
 
 CLIPPED = (Format(32), Format(8, 64), CLIP, replace(NARROW, method="clip"))
@@ -72,7 +73,7 @@ def test_few_samples_give_searched_scales(
 def test_a_unit_that_no_data_reach_gets_searched_scales() -> None:
     model = net()
     formats = {"0.weight": FORMATS}
-    assert guarded_formats(model, units_of(model), formats, {}, {}) == {"0.weight": CLIPPED}
+    assert guarded_formats(Rounder(model, units_of(model)), formats, {}) == {"0.weight": CLIPPED}
 
 
 def test_too_many_columns_for_second_moments_get_searched_scales() -> None:
@@ -80,14 +81,14 @@ def test_too_many_columns_for_second_moments_get_searched_scales() -> None:
     units = units_of(model)
     wide = collect(model, data(2000), units.values(), most_columns=COLUMNS - 1)
     assert wide["0.weight"].second is None
-    found = guarded_formats(model, units, {"0.weight": FORMATS}, wide, wide)
+    found = guarded_formats(Rounder(model, units, wide), {"0.weight": FORMATS}, wide)
     assert found == {"0.weight": CLIPPED}
 
 
 def test_what_the_guard_gives_twice_is_there_once() -> None:
     model = net()
     formats = {"0.weight": (CLIP, GPTQ, Format(8, 64))}
-    found = guarded_formats(model, units_of(model), formats, {}, {})
+    found = guarded_formats(Rounder(model, units_of(model)), formats, {})
     assert found == {"0.weight": (CLIP, Format(8, 64))}
 
 
@@ -95,7 +96,10 @@ def test_only_gptq_is_guarded() -> None:
     model, formats = net(), {"0.weight": (Format(32), CLIP, Format.parse("w4g16-hqq"))}
     asked: list[str] = []
     found = guarded_formats(
-        model, units_of(model), formats, {}, {}, lambda stage, done, total: asked.append(stage)
+        Rounder(model, units_of(model)),
+        formats,
+        {},
+        lambda stage, done, total: asked.append(stage),
     )
     assert found == formats
     assert asked == []
@@ -104,7 +108,7 @@ def test_only_gptq_is_guarded() -> None:
 def test_activations_and_bias_are_kept() -> None:
     model = net()
     fmt = Format.parse("w8-gptq-bc")
-    found = guarded_formats(model, units_of(model), {"0.weight": (fmt,)}, {}, {})
+    found = guarded_formats(Rounder(model, units_of(model)), {"0.weight": (fmt,)}, {})
     assert found == {"0.weight": (replace(fmt, method="clip"),)}
 
 
@@ -117,7 +121,7 @@ def test_the_units_of_a_tie_are_judged_together() -> None:
     blind = {name: moments for name, moments in fitted.items() if name != "1.weight"}
 
     def found(ties: Sequence[Sequence[str]]) -> Mapping[str, tuple[Format, ...]]:
-        return guarded_formats(model, units, formats, blind, unseen, ties=ties)
+        return guarded_formats(Rounder(model, units, blind), formats, unseen, ties=ties)
 
     alone = {"0.weight": FORMATS, "1.weight": CLIPPED, "2.weight": FORMATS}
     assert found(()) == alone
@@ -132,7 +136,7 @@ def test_a_scale_beyond_float16_fails_the_unit_and_not_the_search() -> None:
     units = units_of(model)
     moments = collect(model, data(50), units.values())
     formats = {"0.weight": (Format(32), Format(16), GPTQ)}
-    found = guarded_formats(model, units, formats, moments, moments)
+    found = guarded_formats(Rounder(model, units, moments), formats, moments)
     assert found == {"0.weight": (Format(32), Format(16), CLIP)}
 
 
@@ -142,10 +146,8 @@ def test_progress_counts_the_units_that_are_judged() -> None:
     formats = {"0.weight": FORMATS, "1.weight": (Format(8, 64),), "2.weight": FORMATS}
     steps: list[tuple[str, int, int]] = []
     guarded_formats(
-        model,
-        units,
+        Rounder(model, units),
         formats,
-        {},
         {},
         lambda stage, done, total: steps.append((stage, done, total)),
     )
@@ -153,15 +155,50 @@ def test_progress_counts_the_units_that_are_judged() -> None:
 
 
 @pytest.mark.parametrize(("samples", "method"), [(16, "clip"), (2000, "gptq")], ids=str)
-def test_preparing_splits_the_samples_and_then_uses_all(samples: int, method: str) -> None:
+def test_what_is_measured_on_is_what_rounding_has_not_learnt(samples: int, method: str) -> None:
     model, calibration = net(), data(samples)
-    rounder, formats = prepare_rounder(model, units_of(model), {"0.weight": FORMATS}, calibration)
-    assert {fmt.method for fmt in formats["0.weight"] if fmt.bits < 8} == {method}
-    assert rounder.fingerprint == calibration.fingerprint
-    everything = collect(model, calibration, units_of(model).values())["0.weight"]
-    assert rounder.moments["0.weight"].counts.tolist() == [samples]
-    assert everything.second is not None
-    torch.testing.assert_close(rounder.moments["0.weight"].second, everything.second)
+    found = prepare_rounding(model, units_of(model), {"0.weight": FORMATS}, calibration)
+    assert {fmt.method for fmt in found.formats["0.weight"] if fmt.bits < 8} == {method}
+    learns = method == "gptq"
+    learnt, rest = calibration.split()
+    assert rest is not None
+    assert found.unseen == (rest if learns else calibration)
+    seen = found.rounder.moments["0.weight"]
+    assert seen.counts.tolist() == [learnt.samples if learns else samples]
+    assert found.rounder.fingerprint.startswith((learnt if learns else calibration).fingerprint)
+    assert [m.counts.tolist() for m in found.unseen_moments.values()] == [[rest.samples]] * learns
+
+
+@pytest.mark.parametrize("samples", [16, 2000])
+def test_what_is_deployed_learns_from_all(samples: int) -> None:
+    model, calibration = net(2), data(samples)
+    units = units_of(model)
+    found = prepare_rounding(model, units, dict.fromkeys(units, FORMATS), calibration)
+    whole = found.whole()
+    assert (whole is found.rounder) == (samples == 16)
+    everything = collect(model, calibration, units.values())
+    for unit, moments in whole.moments.items():
+        assert moments.counts.tolist() == [samples]
+        assert moments.second is not None
+        torch.testing.assert_close(moments.second, everything[unit].second)
+
+
+def test_units_that_share_inputs_share_them_in_all_data() -> None:
+    class Twins(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = net(), net()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.a(x) - 2 * self.b(x)
+            return out
+
+    model = Twins().eval()
+    units = units_of(model)
+    found = prepare_rounding(model, units, dict.fromkeys(units, FORMATS), data(2000))
+    whole = found.whole()
+    assert whole is not found.rounder
+    assert len({id(moments) for moments in whole.moments.values()}) == 1
 
 
 def test_preparing_what_needs_no_data_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,21 +208,24 @@ def test_preparing_what_needs_no_data_runs_nothing(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("mixq.rounding.prepare.collect", never)
     given = {"0.weight": (Format(32), Format(8, 64), Format.parse("w4g16-zp-squant"))}
     model = net()
-    rounder, formats = prepare_rounder(model, units_of(model), given, data(4))
-    assert formats == given
-    assert rounder.fingerprint == ""
+    calibration = data(4)
+    found = prepare_rounding(model, units_of(model), given, calibration)
+    assert found.formats == given
+    assert found.rounder.fingerprint == ""
+    assert found.unseen is calibration
+    assert found.whole() is found.rounder
 
 
 def test_static_ranges_are_collected_for_the_units_that_ask() -> None:
     model = net(2)
     static = Format.parse("w8a8-static")
     given = {"0.weight": (Format(32), static), "1.weight": (Format(32),)}
-    rounder, _ = prepare_rounder(model, units_of(model), given, data(20))
-    stored = rounder.packed("0.weight", static).tensors
+    found = prepare_rounding(model, units_of(model), given, data(20))
+    stored = found.rounder.packed("0.weight", static).tensors
     assert stored["input_scale"].dtype == torch.float32
     assert float(stored["input_scale"]) > 0
 
 
 def test_one_sample_is_too_few_for_gptq() -> None:
-    _, formats = prepare_rounder(net(), units_of(net()), {"0.weight": FORMATS}, data(1))
-    assert formats == {"0.weight": CLIPPED}
+    found = prepare_rounding(net(), units_of(net()), {"0.weight": FORMATS}, data(1))
+    assert found.formats == {"0.weight": CLIPPED}

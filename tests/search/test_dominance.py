@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mixq.cost.table import CostTable, UnitCost
 from mixq.errors import FormatError
 from mixq.formats import Format
+from mixq.moments.moments import Moments
 from mixq.rounding.rounder import Rounder
 from mixq.search.dominance import pruned
 
@@ -20,11 +21,15 @@ Merits = Mapping[Format, tuple[int, float, float | None]]
 """Bytes, seconds and layer error; None where the unit does not fit the format."""
 
 
+UNSEEN = cast("Moments", object())
+
+
 class FakeRounder:
     def __init__(self, merits: Merits) -> None:
         self.merits = merits
 
-    def layer_error(self, unit: str, fmt: Format) -> float:
+    def layer_error(self, unit: str, fmt: Format, moments: Moments | None) -> float:
+        assert moments is UNSEEN
         error = self.merits[fmt][2]
         if error is None:
             raise FormatError("it does not fit")
@@ -40,7 +45,7 @@ def kept(merits: Merits) -> tuple[Format, ...]:
         hardware="h", runtime="r", threads=1, entries={"a": costs}, other_latency_s=0.0,
         other_bytes=0, peak_activation_bytes=0, runtime_bytes=0,
     )  # fmt: skip
-    return pruned("a", tuple(merits), table, cast("Rounder", FakeRounder(merits)))
+    return pruned("a", tuple(merits), table, cast("Rounder", FakeRounder(merits)), UNSEEN)
 
 
 def kind(fmt: Format) -> tuple[int, str]:

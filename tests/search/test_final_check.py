@@ -19,7 +19,7 @@ from mixq.errors import PlanError
 from mixq.plan import Plan
 from mixq.search.final_check import FLIPS, ROUNDING, FinalCheck, FunctionalCheck, final_check
 from mixq.search.palette import Palette
-from mixq.search.run import SearchResult
+from mixq.search.result import SearchResult
 from mixq.sensitivity.compare import Evaluate
 
 

@@ -17,7 +17,8 @@ from mixq.plan_check import check_plan
 from mixq.rounding.replacement import Replacement
 from mixq.search.palette import Palette
 from mixq.search.request import Request, demands
-from mixq.search.run import SearchResult, search
+from mixq.search.result import SearchResult
+from mixq.search.run import search
 from mixq.sensitivity.reference import Reference
 
 
@@ -103,7 +104,7 @@ def test_a_folder_keeps_measurements_and_belongs_to_one_model(
     errors = Reference.errors
 
     def only_in_sequence(reference: Reference, replacement: Replacement, what: str) -> list[float]:
-        assert what == "rounding in sequence", f"{what} was measured again"
+        assert what.startswith("rounded "), f"{what} was measured again"
         return errors(reference, replacement, what)
 
     with monkeypatch.context() as patch:
@@ -123,7 +124,7 @@ def test_other_heldout_data_are_measured_anew(quick: Quick, tmp_path: Path) -> N
     second = quick(target_compression=5, folder=tmp_path, calibration=other)
     fresh = quick(target_compression=5, calibration=other)
     assert second.plan == fresh.plan
-    assert second.plan.measured.output_mse == first.plan.measured.output_mse
+    assert second.sensitivity == first.sensitivity
     assert second.plan.measured.heldout_output_mse != first.plan.measured.heldout_output_mse
 
 
@@ -197,7 +198,7 @@ def test_the_plan_keeps_what_was_measured(quick: Quick) -> None:
     model = net()
     result = quick(model, target_compression=5)
     quantized = result.plan.apply(model)
-    inputs = data()[:9]
+    inputs = data()[7:9]  # of the 9 that are not held out, the quarter that is measured on
     with torch.no_grad():
         error = (quantized(inputs) - model(inputs)).square().mean().item()
     assert error == pytest.approx(result.plan.measured.output_mse, rel=1e-4)

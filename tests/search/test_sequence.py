@@ -37,13 +37,19 @@ class FakeSession:
     def progress(self, stage: str, done: int, total: int) -> None: ...
 
 
-ANOTHER = cast("Rounder", object())
+class FakeRounder:
+    def prepare(self, formats: object, progress: object) -> None: ...
+
+
+WHOLE, ANOTHER = cast("Rounder", FakeRounder()), cast("Rounder", object())
 
 
 @pytest.fixture
 def sequence(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What rounding in sequence gives: errors, or an error that it raises."""
+    """What rounding in sequence gives: errors, or an error that it raises; `whole`, what rounding
+    with all data gives."""
     gives: dict[str, Any] = {"errors": {"calibration": [1.0], "heldout": [1.0]}, "asked": 0}
+    gives["whole"] = {"calibration": [1e3], "heldout": [1e3]}
 
     def rounds(*_: object) -> Rounder:
         gives["asked"] += 1
@@ -52,7 +58,10 @@ def sequence(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return ANOTHER
 
     monkeypatch.setattr("mixq.search.sequence.round_in_sequence", rounds)
-    monkeypatch.setattr("mixq.search.sequence.joint_errors", lambda *_: gives["errors"])
+    monkeypatch.setattr(
+        "mixq.search.sequence.joint_errors",
+        lambda rounder, *_: gives["whole" if rounder is WHOLE else "errors"],
+    )
     return gives
 
 
@@ -61,7 +70,8 @@ def deploy(chosen: Trial, *, is_accepted: bool = True, **options: Any) -> Deploy
     calibration = Calibration.of(torch.zeros(given.pop("samples", 4), 2))
     return deployed(
         cast("Session", FakeSession()), chosen, cast("ModelGraph", None), calibration,
-        accept=lambda rounder, trial: is_accepted and rounder is ANOTHER, **given,
+        whole=lambda: WHOLE,
+        accept=lambda rounder, trial: is_accepted and rounder in (WHOLE, ANOTHER), **given,
     )  # fmt: skip
 
 
@@ -71,7 +81,7 @@ def test_less_error_on_the_data_that_judge_is_kept_and_said(sequence: dict[str, 
     assert found.rounder is ANOTHER
     assert (found.trial.errors, found.trial.heldout_errors) == ((3.0, 5.0), (0.5,))
     assert found.notes == (
-        "rounded in sequence: error 0.5 where each layer rounded by itself gives 0.8",
+        "rounded in sequence: error 0.5; as it was measured beside other plans, 0.8",
     )
 
 
@@ -101,6 +111,31 @@ def test_a_demand_that_it_would_break_goes_first(sequence: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
+    ("whole", "sequence_gives", "kept"),
+    [(0.5, 0.6, WHOLE), (0.6, 0.5, ANOTHER), (0.6, 0.6, WHOLE), (0.9, 0.8, None)],
+    ids=["all-data", "sequence", "as-good", "neither"],
+)
+@pytest.mark.parametrize("is_said_to_take_part", [True, False], ids=["in-sequence", "one-shot"])
+def test_the_best_of_all_ways_is_kept(
+    sequence: dict[str, Any],
+    whole: float,
+    sequence_gives: float,
+    kept: Rounder | None,
+    is_said_to_take_part: bool,
+) -> None:
+    sequence["whole"] = {"calibration": [7.0], "heldout": [whole]}
+    sequence["errors"] = {"calibration": [7.0], "heldout": [sequence_gives]}
+    found = deploy(trial([1.0], [0.8]), sequential=is_said_to_take_part)
+    if not is_said_to_take_part:
+        kept = WHOLE if whole < 0.8 else None
+    assert found.rounder is (FakeSession.rounder if kept is None else kept)
+    assert found.trial.heldout_errors == (
+        (0.8,) if kept is None else (min(whole, sequence_gives),) if kept is ANOTHER else (whole,)
+    )
+    assert len(found.notes) == (kept is not None)
+
+
+@pytest.mark.parametrize(
     "error", [FormatError("no fit"), NonFiniteError("infinite")], ids=["no-fit", "infinite"]
 )
 def test_what_cannot_be_done_leaves_the_plan_as_it_was_measured(
@@ -116,8 +151,8 @@ def test_what_cannot_be_done_leaves_the_plan_as_it_was_measured(
     [
         (GPTQ, {"sequential": True}, True),
         (GPTQ, {"sequential": True, "samples": 400}, True),
-        (GPTQ, {"sequential": None, "samples": 8}, True),
-        (GPTQ, {"sequential": None, "samples": 9}, False),
+        (GPTQ, {"sequential": None, "samples": 16}, True),
+        (GPTQ, {"sequential": None, "samples": 17}, False),
         (GPTQ, {"sequential": False}, False),
         (CLIP, {"sequential": True}, False),
     ],

@@ -1,19 +1,16 @@
-"""Plans for any model, without a search."""
+"""Plans for any model, in formats by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from torch import nn
 
 from mixq.formats import Format
-from mixq.graph.find import find_units
-from mixq.graph.state import fingerprint
-from mixq.plan import Layer, Plan
+from mixq.plan import Plan
 
-GOLDEN = Path(__file__).parents[1] / "data" / "plan-v1.json"
+from .. import plans
 
 
 @pytest.fixture
@@ -21,25 +18,6 @@ def plan_for() -> Callable[..., Plan]:
     """A function that gives the model's units these formats, by name, in turn."""
 
     def make(model: nn.Module, *names: str) -> Plan:
-        template = Plan.load(GOLDEN)
-        layers = {}
-        for index, unit in enumerate(find_units(model)):
-            fmt = Format.parse(names[index % len(names)])
-            layers[unit.name] = Layer(
-                bits=fmt.bits,
-                group_size=fmt.group_size,
-                grid=fmt.grid,
-                method=fmt.method,
-                activation=fmt.activation,
-                weight_bytes=unit.stored_bytes(fmt),
-                latency_s=0.0,
-                error=0.0,
-                error_se=0.0,
-                shape=list(unit.shape),
-                matrix=(unit.rows, unit.columns),
-                aliases=list(unit.aliases),
-            )
-        info = template.model.model_copy(update={"fingerprint": fingerprint(model)})
-        return template.model_copy(update={"model": info, "layers": layers})
+        return plans.plan_for(model, *map(Format.parse, names))
 
     return make

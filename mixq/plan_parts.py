@@ -1,0 +1,183 @@
+"""Parts of a plan: what plan.json holds of the model, the chip, each layer and the search."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+
+from mixq.formats import Activation, Format, Grid, Method
+from mixq.validation import short
+
+LONGEST_LIST: Final = 1000
+
+
+def _one_by_one(data: object, handler: ValidatorFunctionWrapHandler) -> Any:
+    # Stops at the first bad entry: reports on all of 5 million took 8 GB.
+    if not isinstance(data, dict):
+        return handler(data)
+    return {k: v for key, value in data.items() for k, v in handler({key: value}).items()}
+
+
+_T = TypeVar("_T")
+Table = Annotated[dict[str, _T], WrapValidator(_one_by_one)]
+Row = Annotated[list[_T], Field(max_length=LONGEST_LIST)]  # which stops at the first too many
+Count = Annotated[int, Field(ge=0, le=1 << 62)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Metrics = Table[Annotated[float, Field(allow_inf_nan=False)]]
+
+
+class Part(BaseModel):
+    """What every part is: frozen, strict, and open to fields of later versions."""
+
+    # Fields may be added within a schema version, so unknown ones are passed over.
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, protected_namespaces=())
+
+
+class ModelInfo(Part):
+    """Which model the plan is for."""
+
+    name: str
+    fingerprint: str
+    parameters: Count
+    original_bytes: Count
+
+
+class HardwareInfo(Part):
+    """Which chip, runtime and number of threads the predictions are for."""
+
+    name: str
+    fingerprint: str
+    runtime: str
+    threads: Count
+
+
+class Workload(Part):
+    """The forward pass that latency and memory are predicted for."""
+
+    batch_size: Count
+    shapes: Table[Row[int]] = {}
+
+
+class Layer(Part):
+    """One weight unit of the plan.
+
+    Attributes:
+        matrix: (rows, columns) in which the unit is quantized.
+        aliases: further names of the same storage.
+        error: measured output error of quantizing this unit alone, with its standard error.
+    """
+
+    bits: int
+    group_size: int | None = None
+    grid: Grid = "symmetric"
+    activation: Activation = "none"
+    method: Method = "rtn"
+    bias_corrected: bool = False
+    kernel: str = ""
+    weight_bytes: Count
+    latency_s: Amount
+    error: Amount
+    error_se: Amount
+    shape: Row[int]
+    matrix: tuple[Count, Count]
+    aliases: Row[str] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_is_a_pair(cls, data: object) -> object:
+        # JSON has no tuples and strict validation would refuse a list for one.
+        if isinstance(data, dict) and isinstance(data.get("matrix"), list):
+            return {**data, "matrix": tuple(data["matrix"])}
+        return data
+
+    @model_validator(mode="after")
+    def _format_exists(self) -> Self:
+        _ = self.format  # a FormatError is a ValueError, which pydantic reports with its path
+        return self
+
+    @property
+    def format(self) -> Format:
+        """The format as a value."""
+        return Format(
+            self.bits, self.group_size, self.grid, self.method, self.activation,
+            self.bias_corrected,
+        )  # fmt: skip
+
+
+class Prediction(Part):
+    """What the cost model and the sensitivity table say of the whole plan."""
+
+    compression: Amount
+    weight_bytes: Count
+    latency_s: Amount
+    baseline_latency_s: Amount
+    peak_memory_bytes: Count
+    output_mse: Amount
+
+
+class Measurement(Part):
+    """What running the quantized model gave, on calibration data and on held-out data.
+
+    The former are those that the search measured on: not what rounding learnt from, unless it
+    did so at the end, when the chosen plan was rounded once more.
+    """
+
+    output_mse: Amount
+    output_mse_se: Amount = 0.0
+    relative_output_mse: Amount
+    heldout_output_mse: Amount | None = None
+    metric: Metrics = {}
+    original_metric: Metrics = {}
+
+
+class CertificateInfo(Part):
+    """How close the additive objective is to the best possible one."""
+
+    objective: Amount
+    lower_bound: Amount
+    gap: Amount
+    solver: str
+
+
+class WeightsInfo(Part):
+    """The file beside the plan that holds the codes which the plan's rounding made.
+
+    Attributes:
+        file: its bare name; it lies in the folder of the plan's own file.
+        sha256: the checksum in it.
+    """
+
+    file: str = Field(max_length=255)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("file")
+    @classmethod
+    def _stays_in_its_folder(cls, file: str) -> str:
+        if not is_bare_name(file):
+            raise ValueError(f"{short.repr(file):.60} is not the bare name of a file")
+        return file
+
+
+class UniformInfo(Part):
+    """One width for every unit, predicted and measured beside the plan."""
+
+    weight_bytes: Count
+    compression: Amount
+    latency_s: Amount
+    output_mse: Amount
+    heldout_output_mse: Amount | None = None
+    metric: Metrics = {}
+
+
+def is_bare_name(file: str) -> bool:
+    """Whether a name leads to no other folder, on any system, and survives JSON."""
+    return file.isprintable() and not {"/", "\\"} & set(file) and file not in ("", ".", "..")

@@ -1,0 +1,39 @@
+"""Plans for any model, without a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from mixq.formats import Format
+from mixq.graph.find import find_units
+from mixq.graph.state import fingerprint
+from mixq.plan import Plan
+from mixq.plan_parts import Layer
+
+GOLDEN = Path(__file__).parent / "data" / "plan-v1.json"
+
+
+def plan_for(model: nn.Module, *formats: Format) -> Plan:
+    """A plan that gives the model's units these formats in turn."""
+    template = Plan.load(GOLDEN)
+    layers = {}
+    for index, unit in enumerate(find_units(model)):
+        fmt = formats[index % len(formats)]
+        layers[unit.name] = Layer(
+            bits=fmt.bits,
+            group_size=fmt.group_size,
+            grid=fmt.grid,
+            method=fmt.method,
+            activation=fmt.activation,
+            weight_bytes=unit.stored_bytes(fmt),
+            latency_s=0.0,
+            error=0.0,
+            error_se=0.0,
+            shape=list(unit.shape),
+            matrix=(unit.rows, unit.columns),
+            aliases=list(unit.aliases),
+        )
+    info = template.model.model_copy(update={"fingerprint": fingerprint(model)})
+    return template.model_copy(update={"model": info, "layers": layers})
