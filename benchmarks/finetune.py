@@ -3,10 +3,10 @@
     python benchmarks/finetune.py demo minilm
 
 Every unit in one format, rounded to nearest and by GPTQ; then `mixq.finetune` from the latter,
-with the original as teacher and unlabelled inputs alone (for MiniLM 2,048 texts, news and WordNet's
-definitions of words that the test does not ask for). `recovered` is the part of
-the metric that round-to-nearest at the same bytes loses and that rounding and training together
-bring back.
+with the original as teacher and unlabelled inputs alone (for MiniLM 2,048 texts: news, and
+WordNet's definitions of words that the test does not ask for). `recovered` is the part of the
+metric that round-to-nearest at the same bytes loses and that rounding and training together bring
+back.
 """
 
 from __future__ import annotations
