@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from mixq.activations.wiring import quantized_inputs
 from mixq.batch import Batch
 from mixq.graph.evaluating import evaluating
+from mixq.graph.replacing import call_with, recurrent_weights_put_back, slots
 from mixq.graph.state import StoredTensor
 from mixq.plan_weights import PlanWeights
 from mixq.training.unit import TrainedUnit
@@ -63,8 +63,10 @@ class Student:
         }
         self.buffers: dict[str, Tensor] = {}
         self.inputs = inputs
-        self._places = _places(model, stored)
-        self._recurrent = [m for m in model.modules() if isinstance(m, nn.RNNBase)]
+        own = slots(model)
+        self._slots = {
+            name: [alias for alias in item.names if alias in own] for name, item in stored.items()
+        }
 
     def trained(self) -> dict[str, Rate]:
         """Everything that is trained, by a name that stays the same."""
@@ -87,20 +89,17 @@ class Student:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Eval mode, with inputs rounded as planned; gradients are off unless turned on within."""
-        try:
-            with evaluating(self.model), quantized_inputs(self.model, self.inputs):
-                yield
-        finally:
-            for module in self._recurrent:  # they keep a list of their weights
-                module._update_flat_weights()
+        with (
+            recurrent_weights_put_back(self.model),
+            evaluating(self.model),
+            quantized_inputs(self.model, self.inputs),
+        ):
+            yield
 
     def output(self, batch: Batch, tensors: Mapping[str, Tensor]) -> object:
         """The output for `batch` with `tensors` in place; to be called within `running`."""
-        placed = {
-            place: tensor for name, tensor in tensors.items() for place in self._places[name]
-        }
-        args, kwargs = ((), batch) if isinstance(batch, dict) else (batch, None)
-        return functional_call(self.model, placed, args, kwargs, tie_weights=False)
+        placed = {slot: tensor for name, tensor in tensors.items() for slot in self._slots[name]}
+        return call_with(self.model, placed, batch)
 
     @torch.no_grad()
     def plan_weights(self, kept: PlanWeights) -> PlanWeights:
@@ -114,20 +113,3 @@ class Student:
         return PlanWeights(
             {**kept.units, **units}, {**kept.others, **others, **self.buffers}, kept.equalization
         )
-
-
-def _places(model: nn.Module, stored: Mapping[str, StoredTensor]) -> dict[str, tuple[str, ...]]:
-    """Canonical name to every place that holds the tensor, each under one name.
-
-    A module used twice has one place under two names, and replacing it twice would put the
-    replacement back as if it were the original.
-    """
-    own = {
-        f"{path}.{name}" if path else name
-        for path, module in model.named_modules()
-        for named in (module.named_parameters, module.named_buffers)
-        for name, _ in named(recurse=False, remove_duplicate=False)
-    }
-    return {
-        name: tuple(alias for alias in item.names if alias in own) for name, item in stored.items()
-    }
