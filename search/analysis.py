@@ -23,8 +23,10 @@ from mixq.rounding.prepare import Prepared, prepare_rounding
 from mixq.rounding.rounder import Rounder
 from mixq.search.candidates import candidate_formats, resolve_pins, resolve_ties
 from mixq.search.dominance import pruned
+from mixq.search.equalize import prepared
 from mixq.search.palette import Palette
 from mixq.search.problem import Choice, Problem
+from mixq.search.request import Equalize
 from mixq.sensitivity.measured import measure
 from mixq.sensitivity.reference import Reference, evaluating
 from mixq.sensitivity.store import Store
@@ -143,25 +145,25 @@ def round_units(
     a candidate is beaten on bytes, time and layer error by another, it is left out.
     """
     ties = layout.problem().ties
-    prepared = prepare_rounding(
+    rounding = prepare_rounding(
         model, layout.graph.units, layout.formats, calibration, ties=ties, folder=folder,
         progress=progress,
     )  # fmt: skip
-    guarded = dict(prepared.formats)
+    guarded = dict(rounding.formats)
     costs = build_cost_table(layout.graph, guarded, profile, threads=layout.threads)
     for tie in ties:  # a tie takes a format that all of its units may take
         common = tuple(fmt for fmt in guarded[tie[0]] if all(fmt in guarded[u] for u in tie))
         guarded |= dict.fromkeys(tie, common)
-    unseen = prepared.unseen_moments
+    unseen = rounding.unseen_moments
     formats = {
-        unit: pruned(unit, choices, costs, prepared.rounder, unseen.get(unit))
+        unit: pruned(unit, choices, costs, rounding.rounder, unseen.get(unit))
         for unit, choices in guarded.items()
     }
     for tie in ties:
         # What is beaten in one unit may still be the best for all of them together.
         worth = {fmt for unit in tie for fmt in formats[unit]}
         formats |= dict.fromkeys(tie, tuple(fmt for fmt in guarded[tie[0]] if fmt in worth))
-    return replace(layout, formats=formats, costs=costs), prepared
+    return replace(layout, formats=formats, costs=costs), rounding
 
 
 def measure_sensitivity(
@@ -196,6 +198,7 @@ def analyze(
     samples: int | None = None,
     batch_size: int = 1,
     threads: int | None = None,
+    equalize: Equalize = "none",
     folder: Path | None = None,
     progress: Progress = silent,
 ) -> tuple[Layout, SensitivityTable]:
@@ -205,6 +208,7 @@ def analyze(
         MixqError: as `lay_out` and `measure_sensitivity`.
     """
     tuning, _ = calibration.split()
+    model = prepared(model, tuning, equalize).model
     layout = lay_out(
         model, tuning, profile, palette=palette, pins={}, ties=(), batch_size=batch_size,
         threads=threads,

@@ -6,6 +6,7 @@ from mixq.activations.saturation import may_saturate
 from mixq.calibration import Calibration
 from mixq.formats import Format
 from mixq.search.analysis import Layout
+from mixq.search.palette import Palette
 from mixq.search.trials import Trial
 
 
@@ -34,6 +35,17 @@ def saturation_notes(chosen: Trial) -> list[str]:
         f"{len(unsafe)} layers multiply 8-bit inputs by signed 8-bit weights: x86 CPUs without "
         "VNNI saturate there and compute something else; for those, use a profile whose kernels "
         "read the reduced grid"
+    ]
+
+
+def activation_notes(layout: Layout, palette: Palette) -> list[str]:
+    """What to say of rounded activations that were asked for and fit no layer."""
+    offered = {fmt.activation for choices in layout.formats.values() for fmt in choices}
+    return [
+        f"no layer takes {activation} activations: the runtime of {layout.costs.hardware} has no "
+        "kernel that reads them with these layers and widths"
+        for activation in palette.activations
+        if activation != "none" and activation not in offered
     ]
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final, Literal, get_args
+from typing import Final, Literal, cast, get_args
 
 from mixq.errors import UsageError
 from mixq.search.budget import Budget
@@ -68,11 +68,20 @@ class Request:
         ):
             if value < least:
                 raise UsageError(f"{option} is {value}, but it must be at least {least}")
-        if self.equalize not in get_args(Equalize):
-            raise UsageError(
-                f"--equalize is {self.equalize!r:.40}, but it must be one of "
-                f"{', '.join(get_args(Equalize))}"
-            )
+        check_equalize(self.equalize)
+
+
+def check_equalize(name: str) -> Equalize:
+    """The rewriting of this name.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    if name not in get_args(Equalize):
+        raise UsageError(
+            f"--equalize is {name!r:.40}, but it must be one of {', '.join(get_args(Equalize))}"
+        )
+    return cast("Equalize", name)
 
 
 def demands(

@@ -22,7 +22,7 @@ from mixq.search.find import find
 from mixq.search.folder import run_folder
 from mixq.search.frontier import build_frontier
 from mixq.search.metric import Judge, PlanMetrics, plan_metrics
-from mixq.search.notes import data_notes, latency_notes, saturation_notes
+from mixq.search.notes import activation_notes, data_notes, latency_notes, saturation_notes
 from mixq.search.palette import Palette
 from mixq.search.recipe import Recipe
 from mixq.search.recipe import load as load_recipe
@@ -174,6 +174,7 @@ def run(
         batch_size=request.batch_size, threads=request.threads,
     )  # fmt: skip
     layout = layout.of(working.original_bytes, working.parameters)
+    unread = activation_notes(layout, request.palette)
     # Demands on bytes and time are refused before anything is measured; errors are measured.
     baseline_latency_s = layout.costs.baseline_latency_s
     check_feasible(layout.problem(), replace(budget, max_error=None), baseline_latency_s)
@@ -242,6 +243,7 @@ def run(
             *layout.graph.lost,
             *working.notes,
             *rounder.notes,
+            *unread,
             *found.notes,
             *final.notes,
             *latency_notes(layout, final.trial),

@@ -20,6 +20,7 @@ def analyze(
     batch_size: options.BatchSize = 1,
     threads: options.Threads = None,
     samples: options.Samples = None,
+    equalize: options.Equalization = "none",
     output: options.Output = options.DEFAULT_FOLDER,
     overwrite: options.Overwrite = False,
     format: options.Format = OutputFormat.table,
@@ -31,7 +32,9 @@ def analyze(
     """
     palette = options.parse_palette(bits, group_sizes, grids, method, activations, half)
     from mixq.profiles import load as load_profile
+    from mixq.search.request import check_equalize
 
+    rewriting = check_equalize(equalize)
     profile = load_profile(hardware)
     from mixq.graph.state import fingerprint
     from mixq.report.folder import write_analysis
@@ -52,6 +55,7 @@ def analyze(
                 samples=samples,
                 batch_size=batch_size,
                 threads=threads,
+                equalize=rewriting,
                 folder=folder.path,
                 progress=progress,
             )

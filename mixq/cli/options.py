@@ -182,7 +182,7 @@ def parse_bits(text: str) -> list[int]:
         UsageError: if a part is no whole number.
     """
     try:
-        return [int(part) for part in text.split(",")]
+        return [_whole(part) for part in text.split(",")]
     except ValueError as error:
         raise UsageError(
             f"--bits is {one_line(repr(text), 60)}, but it must be whole numbers with commas, "
@@ -236,7 +236,7 @@ def parse_group_sizes(text: str) -> list[int | None]:
         UsageError: if a part is neither a whole number nor `channel`.
     """
     try:
-        return [None if part == "channel" else int(part) for part in text.split(",")]
+        return [None if part == "channel" else _whole(part) for part in text.split(",")]
     except ValueError as error:
         raise UsageError(
             f"--group-sizes is {one_line(repr(text), 60)}, but it must be whole numbers with "
@@ -253,10 +253,21 @@ def parse_pins(pins: Sequence[str] | None) -> dict[str, int]:
     parsed: dict[str, int] = {}
     for pin in pins or ():
         pattern, equals, width = pin.rpartition("=")
-        if not equals or not pattern or re.fullmatch(r"\d{1,3}", width) is None:
+        if not equals or not pattern or re.fullmatch("[0-9]{1,3}", width) is None:
             raise UsageError(
                 f"--pin is {one_line(repr(pin), 100)}, but it must be PATTERN=BITS, such as "
                 "'head.*=8'"
             )
         parsed[pattern] = int(width)
     return parsed
+
+
+def _whole(text: str) -> int:
+    """A whole number as people write it: int() would take 1_6 for 16.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if re.fullmatch(" *-?[0-9]{1,9} *", text) is None:
+        raise ValueError(text)
+    return int(text)

@@ -32,6 +32,19 @@ def test_analyze(search: Callable[..., Any], cli: Callable[..., Any]) -> None:
     assert json.loads(Path("run/run.json").read_text(encoding="utf-8"))["state"] == "analyzed"
 
 
+def test_an_analysis_may_equalize_first(cli: Callable[..., Any]) -> None:
+    options = ("--bits", "8,4", "--method", "rtn", "--samples", "16")
+    for name in ("none", "fold"):
+        assert cli("analyze", *options, "--equalize", name, "--output", name).status == 0
+    plain, folded = (
+        SensitivityTable.load(f"{name}/sensitivity.json").entries for name in ("none", "fold")
+    )
+    # The demo's stem has a batch norm, and rounds to other numbers once that is part of it.
+    assert plain["stem.weight"] != folded["stem.weight"]
+    for fmt, entry in plain["wide.weight"].items():
+        assert entry.error == pytest.approx(folded["wide.weight"][fmt].error, rel=1e-3)
+
+
 @pytest.mark.parametrize("chip", ["intel_cpu", "arm_mobile"])
 def test_a_search_for_any_chip_goes_on_from_an_analysis(
     search: Callable[..., Any], cli: Callable[..., Any], chip: str

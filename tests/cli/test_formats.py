@@ -93,6 +93,20 @@ def test_fewer_samples_measure_on_fewer_and_round_on_as_many(search: Cli) -> Non
     assert candidates[0] == candidates[1] != {}
 
 
+@pytest.mark.parametrize("model", ["tiny", "demo"])
+def test_activations_that_no_kernel_reads_are_said(search: Cli, cli: Cli, model: str) -> None:
+    """Tiny at 4 bits has no layer of 8 bits; of the demo, linear layers take them."""
+    source = () if model == "demo" else ("--model", "tiny.py:load")
+    options = ("--bits", "8" if model == "demo" else "4", "--method", "rtn")
+    answer = cli(
+        "search", *source, *options, "--activations", "none,dynamic", "--hardware", "intel_cpu",
+        "--target-compression", "2", "--trials", "1",
+    )  # fmt: skip
+    assert answer.status == 0, answer.err
+    said = "note: no layer takes dynamic activations: the runtime of intel_cpu has no kernel"
+    assert (said in answer.err) == (model == "tiny")
+
+
 @pytest.mark.parametrize("activation", ["dynamic", "static"])
 def test_the_applied_plan_computes_what_was_measured(
     cli: Cli, tmp_path: Path, activation: str
