@@ -62,10 +62,11 @@ def round_in_sequence(
     rounded: dict[str, PackedWeight] = {}
     tensors: dict[str, Tensor] = {}
     for group in track(groups, STAGE, len(groups), progress):
-        found = _met(rounder, group[0], calibration, tensors) if tensors else None
+        learns = assignment[group[0]].method == "gptq"
+        found = _met(rounder, group[0], calibration, tensors) if tensors and learns else None
         for unit in group:
             fmt = assignment[unit]
-            if found is not None and fmt.method == "gptq":
+            if found is not None:
                 target = moved(rounder.matrix(unit), *found)
                 rounded[unit] = rounder.rounded(unit, fmt, target, found[0])
             tensors |= rounder.replacement(unit, fmt, rounded.get(unit)).tensors

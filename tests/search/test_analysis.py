@@ -73,6 +73,23 @@ def test_one_unit_without_data_gives_its_whole_tie_searched_scales(
     assert {fmt.method for fmt in alone["4.weight"] if fmt.bits < 32} == {"clip"}
 
 
+@pytest.mark.parametrize("samples", [1, 400], ids=["nothing-learns", "gptq-learns"])
+def test_formats_are_compared_on_inputs_that_rounding_has_not_seen(
+    samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = net(), {}
+
+    def spy(unit: str, formats: tuple[Format, ...], *rest: Any) -> tuple[Format, ...]:
+        seen[unit] = rest[-1]
+        return formats
+
+    monkeypatch.setattr("mixq.search.analysis.pruned", spy)
+    layout = laid_out(model, (), samples)
+    _, rounding = round_units(model, layout, data(samples), load("intel_cpu"))
+    assert len(rounding.unseen_moments) == (0 if samples == 1 else 4)
+    assert seen == {unit: rounding.unseen_moments.get(unit) for unit in UNITS}
+
+
 def test_what_is_beaten_in_one_unit_of_a_tie_may_be_best_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
