@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import math
 import statistics
 import time
@@ -47,11 +46,11 @@ TAILS = (
     *("", "-signed", "-zp", "-affine", "-squant", "-zp-squant"),
     *("-clip", "-signed-clip", "-zp-clip", "-affine-clip", "-zp-hqq", "-affine-hqq"),
     *("-gptq", "-signed-gptq", "-zp-gptq", "-affine-gptq", "-affine-gptq-bc"),
-    *("-zp-gptq-seq", "-affine-gptq-seq"),
 )
+SEQUENTIAL = [f"w{bits}g64{grid}-gptq-seq" for bits in (4, 2) for grid in ("-zp", "-affine")]
 EVERYTHING = [
-    f"w{bits}{group}{tail}"
-    for bits, group, tail in itertools.product((8, 4, 2), ("g64", ""), TAILS)
+    *(f"w{bits}{group}{tail}" for bits in (8, 4, 2) for group in ("g64", "") for tail in TAILS),
+    *SEQUENTIAL,
 ]
 
 
