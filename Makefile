@@ -22,7 +22,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/mixq search --target-compression 4 --hardware intel_cpu
 
 test: $(VENV)/.dev
-	$(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 models: $(VENV)/.models
 
