@@ -8,7 +8,7 @@ from torch import nn
 
 from mixq.formats import Format
 from mixq.graph.find import find_units
-from mixq.graph.state import fingerprint
+from mixq.graph.state import fingerprint, stored_tensors
 from mixq.plan import Plan
 from mixq.plan_parts import Layer
 
@@ -16,8 +16,9 @@ GOLDEN = Path(__file__).parent / "data" / "plan-v1.json"
 
 
 def plan_for(model: nn.Module, *formats: Format) -> Plan:
-    """A plan that gives the model's units these formats in turn."""
+    """A plan that gives the model's units these formats in turn, with the bytes of everything."""
     template = Plan.load(GOLDEN)
+    sizes = {item.names[0]: item.stored_bytes for item in stored_tensors(model)}
     layers = {}
     for index, unit in enumerate(find_units(model)):
         fmt = formats[index % len(formats)]
@@ -35,5 +36,7 @@ def plan_for(model: nn.Module, *formats: Format) -> Plan:
             matrix=(unit.rows, unit.columns),
             aliases=list(unit.aliases),
         )
+        sizes[unit.name] = layers[unit.name].weight_bytes
+    predicted = template.predicted.model_copy(update={"weight_bytes": sum(sizes.values())})
     info = template.model.model_copy(update={"fingerprint": fingerprint(model)})
-    return template.model_copy(update={"model": info, "layers": layers})
+    return template.model_copy(update={"model": info, "layers": layers, "predicted": predicted})

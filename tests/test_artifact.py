@@ -29,10 +29,9 @@ import mixq.demo
 from mixq.artifact import tensor_bytes
 from mixq.errors import ArtifactError, OutputError
 from mixq.formats import Format
-from mixq.graph.find import find_units
-from mixq.graph.state import fingerprint, stored_tensors
-from mixq.plan import Plan
-from mixq.plan_parts import Layer
+from mixq.graph.state import fingerprint
+
+from .plans import plan_for
 
 GOLDEN = Path(__file__).parent / "data" / "plan-v1.json"
 
@@ -40,38 +39,6 @@ GOLDEN = Path(__file__).parent / "data" / "plan-v1.json"
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
 MIX = (Format(4, 16), Format(8), Format(2, 16, "zero-point"), Format(16), Format(32))
-
-
-def plan_for(model: nn.Module, *formats: Format) -> Plan:
-    """A plan that gives the model's units these formats in turn."""
-    template = Plan.load(GOLDEN)
-    units = find_units(model)
-    other = {item.names[0]: item.stored_bytes for item in stored_tensors(model)}
-    layers = {}
-    for index, unit in enumerate(units):
-        fmt = formats[index % len(formats)]
-        layers[unit.name] = Layer(
-            bits=fmt.bits,
-            group_size=fmt.group_size,
-            grid=fmt.grid,
-            method=fmt.method,
-            weight_bytes=unit.stored_bytes(fmt),
-            latency_s=0.0,
-            error=0.0,
-            error_se=0.0,
-            shape=list(unit.shape),
-            matrix=(unit.rows, unit.columns),
-        )
-        other[unit.name] = layers[unit.name].weight_bytes
-    return template.model_copy(
-        update={
-            "model": template.model.model_copy(update={"fingerprint": fingerprint(model)}),
-            "layers": layers,
-            "predicted": template.predicted.model_copy(
-                update={"weight_bytes": sum(other.values())}
-            ),
-        }
-    )
 
 
 class Tied(nn.Module):

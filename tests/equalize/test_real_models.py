@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,27 +15,16 @@ from mixq.batch import Batch, call
 from mixq.calibration import Calibration
 from mixq.equalize.equalization import Equalization
 from mixq.equalize.find import find_equalization
-from mixq.errors import MissingExtraError, SourceError
 from mixq.graph.evaluating import evaluating
 from mixq.graph.state import stored_tensors
 
+from .. import example_models
 from .helpers import four_bits
-
-FOLDER = Path(__file__).parents[2] / "examples" / "models"
 
 
 @cache
 def load(name: str) -> tuple[nn.Module, Calibration]:
-    spec = importlib.util.spec_from_file_location(f"equalize_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    try:
-        model, calibration, _ = module.load()
-    except (MissingExtraError, SourceError) as missing:
-        pytest.skip(str(missing))
+    model, calibration, _ = example_models.load(name)
     return model, calibration
 
 

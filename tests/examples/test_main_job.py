@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,31 +12,15 @@ import torch
 import mixq
 from mixq.artifact import tensor_bytes
 from mixq.batch import call
-from mixq.errors import MissingExtraError, SourceError
 from mixq.search.palette import Palette
 from mixq.search.result import SearchResult
 
-FOLDER = Path(__file__).parents[2] / "examples" / "models"
-
-
-@cache
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"job_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from ..example_models import load
 
 
 @cache
 def loaded(name: str) -> tuple[Any, Any, Any]:
-    try:
-        model, calibration, evaluate = example(name).load()
-    except (MissingExtraError, SourceError) as missing:
-        pytest.skip(str(missing))
-    return model, calibration, evaluate
+    return load(name)
 
 
 def searched(name: str, target: float, folder: Path, **options: Any) -> SearchResult:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
 import pytest
@@ -20,22 +17,10 @@ from torch import Tensor, nn
 
 from mixq.batch import call, named_tensors
 from mixq.calibration import Calibration
-from mixq.errors import MissingExtraError, SourceError, UsageError
+from mixq.errors import MissingExtraError, UsageError
 
-FOLDER = Path(__file__).parents[2] / "examples" / "models"
-NAMES = ("minilm", "efficientnet_lite0", "crepe_tiny", "smollm2")
-
-
-@cache
-def example(name: str) -> ModuleType:
-    """The example's module; loading it needs none of the wheels."""
-    spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from .. import example_models
+from ..example_models import NAMES, example
 
 
 @dataclass(frozen=True)
@@ -52,10 +37,7 @@ def loaded(request: pytest.FixtureRequest) -> Loaded:
 
 
 def load(name: str) -> Loaded:
-    try:
-        return Loaded(name, *example(name).load())
-    except (MissingExtraError, SourceError) as missing:
-        pytest.skip(str(missing))
+    return Loaded(name, *example_models.load(name))
 
 
 @dataclass(frozen=True)

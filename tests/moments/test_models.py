@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 import torch
 from torch import nn
 
-from mixq.errors import MissingExtraError, SourceError
 from mixq.graph.find import find_units
 from mixq.moments.collect import collect
 
-FOLDER = Path(__file__).parents[2] / "examples" / "models"
+from ..example_models import NAMES, load
+
 ONLY_LOOKED_UP = {
     "minilm": {f"embeddings.{n}_embeddings.weight" for n in ("word", "position", "token_type")},
 }
 
 
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"moments_example_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["minilm", "efficientnet_lite0", "crepe_tiny", "smollm2"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_layer_has_moments(name: str) -> None:
-    try:
-        model, calibration, _ = example(name).load()
-    except (MissingExtraError, SourceError) as missing:
-        pytest.skip(str(missing))
+    model, calibration, _ = load(name)
     assert isinstance(model, nn.Module)
     units = find_units(model)
     found = collect(model, calibration.take(2), units, most_columns=2048)
