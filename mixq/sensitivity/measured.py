@@ -1,6 +1,7 @@
 """Measured sensitivity: quantize one unit, run the model, compare; for every unit and format.
 
-This is the plain loop whose values faster engines must reproduce.
+Only what follows a unit is run (`Suffixes`), with the same bits as running the whole model, which
+is done instead where a model cannot be taped.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from mixq.graph.units import WeightUnit
 from mixq.progress import Progress, silent, track
 from mixq.rounding.replacement import Replacement
 from mixq.rounding.rounder import Rounder
+from mixq.sensitivity.engine import Engine
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.store import Store
@@ -65,14 +67,8 @@ def measure(
     missing = [step for step in steps if store.get(step[0].name, step[1].name) is None]
     entries: dict[str, dict[Format, Estimate]] = {unit.name: {} for unit in listed}
     refused: dict[tuple[str, str], str] = {}
-    for unit, fmt in track(missing, STAGE, len(steps), progress, done=len(steps) - len(missing)):
-        try:
-            replacement = rounder.replacement(unit.name, fmt)
-        except FormatError as error:
-            refused[unit.name, fmt.name] = str(error)
-            continue
-        errors = _errors(parameters, replacement, f"{unit.name} at {fmt.name}", reference)
-        store.put(unit.name, fmt.name, errors)
+    if missing:
+        _measure(missing, len(steps), parameters, reference, rounder, store, refused, progress)
     for unit, fmt in steps:
         known = store.get(unit.name, fmt.name)
         if known is not None:
@@ -88,10 +84,36 @@ def measure(
     )
 
 
-def _errors(
-    parameters: Mapping[str, Tensor], replacement: Replacement, what: str, reference: Reference
-) -> list[float]:
-    unchanged = all(torch.equal(parameters[name], t) for name, t in replacement.tensors.items())
-    if unchanged and not replacement.inputs:  # nothing has to be run
-        return [0.0] * reference.samples
-    return reference.errors(replacement, what)
+def _measure(
+    missing: list[tuple[WeightUnit, Format]],
+    total: int,
+    parameters: Mapping[str, Tensor],
+    reference: Reference,
+    rounder: Rounder,
+    store: Store,
+    refused: dict[tuple[str, str], str],
+    progress: Progress,
+) -> None:
+    """Put what is missing into the store, and why the rest is refused."""
+    engine = Engine(reference)
+    ordered = sorted(missing, key=lambda step: engine.order(_names(rounder, *step)))
+    for unit, fmt in track(ordered, STAGE, total, progress, done=total - len(missing)):
+        try:
+            replacement = rounder.replacement(unit.name, fmt)
+        except FormatError as error:
+            refused[unit.name, fmt.name] = str(error)
+            continue
+        errors = [0.0] * reference.samples
+        if replacement.inputs or _differ(parameters, replacement):  # else nothing has to be run
+            errors = engine.errors(unit.name, replacement, f"{unit.name} at {fmt.name}")
+        store.put(unit.name, fmt.name, errors)
+
+
+def _names(rounder: Rounder, unit: WeightUnit, fmt: Format) -> list[str]:
+    """The tensors that a format of a unit replaces."""
+    bias = rounder.biases.get(unit.name) if fmt.bias_corrected else None
+    return [unit.name, *unit.aliases, *([] if bias is None else [bias])]
+
+
+def _differ(parameters: Mapping[str, Tensor], replacement: Replacement) -> bool:
+    return not all(torch.equal(parameters[name], t) for name, t in replacement.tensors.items())

@@ -25,6 +25,9 @@ class Reference:
     weights are replaced for the call only (`torch.func.functional_call`), never written.
 
     Attributes:
+        model: the original.
+        batches: of the calibration.
+        outputs: of the original, one for each.
         output: name of the compared output.
         power: mean square of the original's output, what relative errors divide by.
         samples: how many errors a measurement gives: one per sample, or one per batch where the
@@ -38,14 +41,19 @@ class Reference:
 
     def __init__(self, model: nn.Module, calibration: Calibration) -> None:
         check_replaceable(model)
-        self._model = model
+        self.model = model
         self._slots = slots(model)
-        self._batches = calibration.batches
-        self._outputs: list[Tensor] = []
+        self._wants_gradient = {
+            name: tensor.requires_grad
+            for named in (model.named_parameters, model.named_buffers)
+            for name, tensor in named(remove_duplicate=False)
+        }
+        self.batches = calibration.batches
+        self.outputs: list[Tensor] = []
         powers: list[float] = []
         self.output = ""
         with evaluating(model):
-            for batch in self._batches:
+            for batch in self.batches:
                 main = main_output(call(model, batch))
                 power = squared_error(main.tensor, torch.zeros_like(main.tensor), batch).tolist()
                 if not all(map(math.isfinite, power)):
@@ -53,47 +61,63 @@ class Reference:
                         "the original model's output is NaN or infinite; the first layer whose "
                         f"output is not finite is {_first_bad_layer(model, batch)}"
                     )
-                self._outputs.append(main.tensor.detach().clone())
+                self.outputs.append(main.tensor.detach().clone())
                 self.output = main.name
                 powers += power
         self.samples = len(powers)
         self.power = math.fsum(powers) / len(powers)
 
-    def errors(self, replacement: Replacement, what: str) -> list[float]:
+    def errors(
+        self, replacement: Replacement, what: str, batches: int | None = None
+    ) -> list[float]:
         """Squared output error of every sample with a replacement in place.
 
         Args:
             replacement: parameters by every name that they have, and what inputs go through.
             what: was changed, for messages.
+            batches: run only so many, the first ones.
 
         Raises:
             NonFiniteError: if an output is NaN or infinite, naming `what` was changed.
             ModelError: if the shape of an output has changed.
         """
+        # torch chooses kernels by whether a weight wants a gradient, even where none is taken.
         placed = {
-            name: tensor for name, tensor in replacement.tensors.items() if name in self._slots
+            name: tensor.detach().requires_grad_(self._wants_gradient[name])
+            for name, tensor in replacement.tensors.items()
+            if name in self._slots
         }
         per_sample: list[float] = []
         with (
-            evaluating(self._model),
-            quantized_inputs(self._model, replacement.inputs),
-            recurrent_weights_put_back(self._model),
+            evaluating(self.model),
+            quantized_inputs(self.model, replacement.inputs),
+            recurrent_weights_put_back(self.model),
         ):
-            for batch, original in zip(self._batches, self._outputs, strict=True):
-                output = main_output(call_with(self._model, placed, batch)).tensor
-                if output.shape != original.shape:
-                    raise ModelError(
-                        f"with {what}, the output has shape {tuple(output.shape)} instead of "
-                        f"{tuple(original.shape)}; output error needs equal shapes"
-                    )
-                errors = squared_error(output, original, batch).tolist()
-                if not all(map(math.isfinite, errors)):
-                    raise NonFiniteError(
-                        f"with {what}, the model's output is NaN or infinite; "
-                        "pin that layer at 32 bits or repair the model"
-                    )
-                per_sample += errors
+            for index, batch in enumerate(self.batches[:batches]):
+                output = main_output(call_with(self.model, placed, batch)).tensor
+                per_sample += self.compared(index, output, what)
         return per_sample
+
+    def compared(self, index: int, output: Tensor, what: str) -> list[float]:
+        """Squared error of every sample of a batch, given the output that it has with `what`.
+
+        Raises:
+            NonFiniteError: if it is NaN or infinite.
+            ModelError: if it has another shape.
+        """
+        original = self.outputs[index]
+        if output.shape != original.shape:
+            raise ModelError(
+                f"with {what}, the output has shape {tuple(output.shape)} instead of "
+                f"{tuple(original.shape)}; output error needs equal shapes"
+            )
+        errors = squared_error(output, original, self.batches[index]).tolist()
+        if not all(map(math.isfinite, errors)):
+            raise NonFiniteError(
+                f"with {what}, the model's output is NaN or infinite; "
+                "pin that layer at 32 bits or repair the model"
+            )
+        return errors
 
 
 def _first_bad_layer(model: nn.Module, batch: Batch) -> str:
