@@ -3,11 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/sensitivity.py crepe_tiny minilm efficientnet_lite0
     OMP_NUM_THREADS=1 python benchmarks/sensitivity.py smollm2 --samples 1 --every 10
 
-Every unit at 8, 4 and 2 bits, rounded to nearest in groups of 64. *naive*: the whole model for each
-measurement. *measured*: what follows the unit alone. *limit*: what could be gained at most if only
-arithmetic took time: multiply-accumulates of the pass over those from each unit on, as the traced
-pass has them. With --every N only each Nth unit is measured, in both ways. CPU seconds; the two
-take turns, so that whatever else the machine does slows both.
+Every unit at 8, 4 and 2 bits, rounded to nearest in groups of 64. *naive*: the whole model for
+each measurement. *measured*: what follows the unit alone. *limit*: what could be gained at most if
+only arithmetic took time: multiply-accumulates of the pass over those from each unit on, on
+average, as the traced pass has them. With --every N only each Nth unit is measured, in both ways.
+CPU seconds; the two take turns, so that whatever else the machine does slows both.
 """
 
 from __future__ import annotations
