@@ -17,6 +17,7 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from torch import Tensor
 
 from mixq import demo
 from mixq.artifact import tensor_bytes
@@ -32,21 +33,21 @@ RESULTS = {
 
 
 class Counter:
-    """Counts the forward passes over all calibration data that measure something.
+    """Counts the batches whose outputs are compared with the original's.
 
     Those of the last roundings are left out: they are done again for every plan that is written.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.measured: list[str] = []
-        original = Reference.errors
+        original = Reference.compared
 
-        def counted(reference: Reference, weights: object, what: str) -> list[float]:
+        def counted(reference: Reference, index: int, output: Tensor, what: str) -> list[float]:
             if not what.startswith("rounded "):
                 self.measured.append(what)
-            return original(reference, weights, what)  # type: ignore[arg-type]
+            return original(reference, index, output, what)
 
-        monkeypatch.setattr(Reference, "errors", counted)
+        monkeypatch.setattr(Reference, "compared", counted)
 
 
 @pytest.fixture

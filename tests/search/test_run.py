@@ -14,7 +14,6 @@ from torch import Tensor, nn
 import mixq
 from mixq.errors import InfeasibleError, MixqError, OutputError, UsageError
 from mixq.plan_check import check_plan
-from mixq.rounding.replacement import Replacement
 from mixq.search.palette import Palette
 from mixq.search.request import Request, demands
 from mixq.search.result import SearchResult
@@ -101,14 +100,16 @@ def test_a_folder_keeps_measurements_and_belongs_to_one_model(
     first = quick(target_compression=5, folder=str(folder))
     assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["state"] == "running"
 
-    errors = Reference.errors
+    compared = Reference.compared
 
-    def only_in_sequence(reference: Reference, replacement: Replacement, what: str) -> list[float]:
+    def only_at_the_end(
+        reference: Reference, index: int, output: torch.Tensor, what: str
+    ) -> list[float]:
         assert what.startswith("rounded "), f"{what} was measured again"
-        return errors(reference, replacement, what)
+        return compared(reference, index, output, what)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Reference, "errors", only_in_sequence)
+        patch.setattr(Reference, "compared", only_at_the_end)
         assert quick(target_compression=5, folder=folder).plan == first.plan
     with pytest.raises(OutputError, match="another model"):
         quick(net(1), target_compression=5, folder=folder)
