@@ -78,6 +78,20 @@ def squared_error(output: Tensor, reference: Tensor, batch: Batch) -> Tensor:
     return difference.reshape(samples, -1).mean(1, dtype=torch.float64)
 
 
+def counted(output: Tensor, batch: Batch) -> Tensor:
+    """The share that each number of a single sample's output has in `squared_error`.
+
+    Shape and dtype of the output; the shares add up to 1.
+    """
+    mask = batch.get("attention_mask") if isinstance(batch, dict) else None
+    has_tokens = output.dim() > 2 and mask is not None and mask.shape == output.shape[:2]
+    seen = torch.ones_like(output)
+    if has_tokens and mask is not None:
+        shape = (*mask.shape, *(1,) * (output.dim() - 2))
+        seen = (mask > 0).to(output.dtype).reshape(shape).expand_as(output)
+    return seen / seen.sum().clamp_min(1)
+
+
 def _first(output: object, name: str) -> MainOutput | None:
     """The first floating-point tensor with numbers in it, in depth; `name` leads to `output`."""
     if isinstance(output, Tensor):

@@ -1,0 +1,167 @@
+"""Sketch: output errors of every unit in every format from a few backward passes.
+
+To first order, a change E of the weights moves the outputs by J E, where J is the Jacobian. For
+random signs v, E[(v^T J E)^2] = |J E|^2; and v^T J is a gradient, of v^T y with respect to the
+weights. So one backward pass estimates the error of all units and formats at once, without bias
+as far as the outputs are linear in one unit's change.
+
+Source: Hutchinson, "A stochastic estimator of the trace of the influence matrix", Communications
+in Statistics 19(2), 1990, with J^T J for the matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from mixq.batch import Batch, part_of, sample_count
+from mixq.calibration import Calibration
+from mixq.errors import FormatError, ModelError
+from mixq.formats import Format
+from mixq.graph.evaluating import evaluating
+from mixq.graph.replacing import call_with, check_replaceable, recurrent_weights_put_back, slots
+from mixq.graph.units import WeightUnit
+from mixq.progress import Progress, silent, track
+from mixq.rounding.rounder import Rounder
+from mixq.sensitivity.estimate import Estimate
+from mixq.sensitivity.outputs import counted, main_output
+
+STAGE: Final = "sketching sensitivities"
+GRADIENT_BYTES: Final = 1 << 30
+"""Of gradients that are kept at once; each set of them meets every format of every unit."""
+
+
+def sketch(
+    model: nn.Module,
+    calibration: Calibration,
+    units: Iterable[WeightUnit],
+    formats: Mapping[str, Sequence[Format]],
+    rounder: Rounder,
+    *,
+    probes: int = 2,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, dict[Format, Estimate]]:
+    """Estimated output error of every unit in every one of its formats, alone.
+
+    The standard error covers both the choice of samples and the random signs. Large changes are
+    underestimated where the outputs saturate. Formats that do not fit a unit, or that round
+    activations, are left out.
+
+    Args:
+        model: any module that torch can differentiate; left as it was.
+        calibration: what it is run on, sample by sample.
+        units: of the model.
+        formats: candidate formats by unit name.
+        rounder: what the formats make of the weights.
+        probes: backward passes per sample.
+        seed: of the random signs.
+        progress: is told how far it is.
+
+    Raises:
+        ModelError: if the output has no gradient with respect to any unit, or one that is NaN or
+            infinite.
+    """
+    check_replaceable(model)
+    listed = list(units)
+    names = [unit.name for unit in listed]
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    own = slots(model)
+    leaves = {name: weights[name].detach().requires_grad_() for name in names}
+    placed = {
+        alias: leaves[unit.name]
+        for unit in listed
+        for alias in (unit.name, *unit.aliases)
+        if alias in own
+    }
+    samples = list(_samples(calibration))
+    squares = {
+        unit: {fmt: [0.0] * len(samples) for fmt in formats[unit] if fmt.activation == "none"}
+        for unit in names
+    }
+    size = sum(leaf.numel() * leaf.element_size() for leaf in leaves.values())
+    together = max(1, GRADIENT_BYTES // max(size, 1))
+    pairs = [(index, probe) for index in range(len(samples)) for probe in range(probes)]
+    steps = track(pairs, STAGE, len(pairs), progress)
+    pending: list[tuple[int, Mapping[str, Tensor]]] = []
+    with evaluating(model), recurrent_weights_put_back(model):
+        for index, probe in steps:
+            signs = torch.Generator().manual_seed(hash_of(seed, index, probe))
+            pending.append((index, _gradients(model, samples[index], placed, leaves, signs)))
+            if len(pending) == together or (index, probe) == pairs[-1]:
+                _meet(pending, squares, rounder, weights)
+                pending = []
+    return {
+        unit: {
+            fmt: Estimate.of([value / probes for value in values])
+            for fmt, values in rows.items()
+            if not math.isnan(values[0])
+        }
+        for unit, rows in squares.items()
+    }
+
+
+def hash_of(seed: int, index: int, probe: int) -> int:
+    """A seed of its own for every probe of every sample."""
+    return (seed * 1_000_003 + index) * 10_007 + probe
+
+
+def _samples(calibration: Calibration) -> Iterator[Batch]:
+    for batch in calibration.batches:
+        if calibration.whole:
+            yield batch
+            continue
+        for index in range(sample_count(batch)):
+            yield part_of(batch, index, index + 1)
+
+
+def _gradients(
+    model: nn.Module,
+    batch: Batch,
+    placed: Mapping[str, Tensor],
+    leaves: Mapping[str, Tensor],
+    signs: torch.Generator,
+) -> dict[str, Tensor]:
+    """Gradients of a random sum of outputs whose mean square is the output error."""
+    with torch.enable_grad():
+        output = main_output(call_with(model, placed, batch)).tensor
+        share = counted(output, batch)
+        v = torch.randint(0, 2, output.shape, generator=signs).to(output.dtype) * 2 - 1
+        # Where nothing counts may be NaN, which times zero is NaN.
+        total = torch.where(share > 0, output * v * share.sqrt(), torch.zeros_like(output)).sum()
+        if not total.requires_grad:
+            raise ModelError("the output does not depend on any weight in a differentiable way")
+        found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    gradients = {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
+    if not all(bool(g.isfinite().all()) for g in gradients.values()):
+        raise ModelError("a gradient of the output is NaN or infinite; measure this model instead")
+    return gradients
+
+
+def _meet(
+    pending: Sequence[tuple[int, Mapping[str, Tensor]]],
+    squares: Mapping[str, Mapping[Format, list[float]]],
+    rounder: Rounder,
+    weights: Mapping[str, Tensor],
+) -> None:
+    """Add what some gradients say of every format."""
+    for unit, rows in squares.items():
+        met = [(index, own[unit]) for index, own in pending if unit in own]
+        if not met:
+            continue
+        gradients = torch.stack([gradient.flatten().float() for _, gradient in met])
+        for fmt, values in rows.items():
+            if fmt.bits == 32 or math.isnan(values[0]):
+                continue
+            try:
+                rounded = rounder.replacement(unit, fmt).tensors[unit]
+            except FormatError:
+                values[0] = math.nan
+                continue
+            change = (rounded.float() - weights[unit].detach().float()).flatten()
+            for (index, _), move in zip(met, (gradients @ change).tolist(), strict=True):
+                values[index] += move * move
