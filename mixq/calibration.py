@@ -113,7 +113,7 @@ class Calibration:
         if self.whole:
             size = sample_count(self.batches[0])
             return replace(self, batches=self.batches[: -(-count // size)])
-        return self._range(0, count)
+        return self.part(0, count)
 
     def split(self, heldout_fraction: float = 0.25) -> tuple[Calibration, Calibration | None]:
         """The first samples and the held-out last ones; no sample is in both.
@@ -141,10 +141,10 @@ class Calibration:
         if total == 1:
             return self, None
         cut = total - _share(total, heldout_fraction)
-        return self._range(0, cut), self._range(cut, total)
+        return self.part(0, cut), self.part(cut, total)
 
-    def _range(self, start: int, stop: int) -> Calibration:
-        """Samples start..stop - 1, in the batches that hold them."""
+    def part(self, start: int, stop: int) -> Calibration:
+        """Samples start..stop - 1, in the batches that hold them; whole batches are not cut."""
         kept: list[Batch] = []
         offset = 0
         for batch in self.batches:
@@ -153,7 +153,7 @@ class Calibration:
             if low < high:
                 kept.append(part_of(batch, low, high))
             offset += count
-        return Calibration(tuple(kept))
+        return replace(self, batches=tuple(kept))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Calibration):

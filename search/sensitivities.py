@@ -1,0 +1,134 @@
+"""Sensitivities: how a search comes to know what each format of each unit costs in error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixq.calibration import Calibration
+from mixq.formats import Format
+from mixq.profiles import Profile
+from mixq.progress import Progress, silent
+from mixq.rounding.rounder import Rounder
+from mixq.search.analysis import Layout, lay_out, round_units
+from mixq.search.budget import Budget
+from mixq.search.equalize import prepared
+from mixq.search.palette import Palette
+from mixq.search.race import race
+from mixq.search.request import Equalize, Sensitivity
+from mixq.sensitivity.estimate import Estimate
+from mixq.sensitivity.measured import measure
+from mixq.sensitivity.reference import Reference
+from mixq.sensitivity.sketch import sketch
+from mixq.sensitivity.store import Store
+from mixq.sensitivity.table import SensitivityTable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def find_sensitivity(
+    mode: Sensitivity,
+    layout: Layout,
+    rounder: Rounder,
+    calibration: Calibration,
+    *,
+    budget: Budget | None = None,
+    folder: Path | None = None,
+    progress: Progress = silent,
+) -> SensitivityTable:
+    """The sensitivity of every unit of a layout, going on from what `folder` already holds.
+
+    Args:
+        mode: `measured` on every sample; `sketch`, estimated from gradients; `auto`, measured on
+            as many samples as the plan needs.
+        layout: units, formats and prices.
+        rounder: what the formats make of the weights.
+        calibration: what is measured on.
+        budget: what is demanded of the plan, which `auto` looks at.
+        folder: where measurements are kept.
+        progress: is told how far it is.
+
+    Raises:
+        MixqError: as `measure` and `sketch`.
+    """
+    if mode == "auto":
+        return race(layout, rounder, calibration, budget, folder=folder, progress=progress)
+    if mode == "sketch":
+        return _sketched(layout, rounder, calibration, folder, progress)
+    return _measured(layout, rounder, calibration, folder, progress)
+
+
+def _measured(
+    layout: Layout,
+    rounder: Rounder,
+    calibration: Calibration,
+    folder: Path | None,
+    progress: Progress,
+) -> SensitivityTable:
+    store = Store(folder, layout.model_fingerprint, calibration.fingerprint, rounder.fingerprint)
+    return measure(
+        rounder.model, calibration, rounder.units.values(), layout.formats, rounder=rounder,
+        store=store, progress=progress,
+    )  # fmt: skip
+
+
+def _sketched(
+    layout: Layout,
+    rounder: Rounder,
+    calibration: Calibration,
+    folder: Path | None,
+    progress: Progress,
+) -> SensitivityTable:
+    """Estimates, and measurements where there is nothing to differentiate: rounded activations."""
+    units = rounder.units.values()
+    measured = {
+        unit: tuple(fmt for fmt in choices if fmt.activation != "none" or fmt.bits == 32)
+        for unit, choices in layout.formats.items()
+    }
+    table = _measured(replace(layout, formats=measured), rounder, calibration, folder, progress)
+    found = sketch(
+        rounder.model, calibration, units, layout.formats, rounder, progress=progress
+    )
+    entries: dict[str, dict[Format, Estimate]] = {}
+    for unit, choices in layout.formats.items():
+        known = {**found[unit], **table.entries[unit]}
+        entries[unit] = {fmt: known[fmt] for fmt in choices if fmt in known}
+    return replace(table, entries=entries, mode="sketch")
+
+
+def analyze(
+    model: nn.Module,
+    calibration: Calibration,
+    profile: Profile,
+    *,
+    palette: Palette,
+    samples: int | None = None,
+    batch_size: int = 1,
+    threads: int | None = None,
+    equalize: Equalize = "none",
+    sensitivity: Sensitivity = "auto",
+    folder: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[Layout, SensitivityTable]:
+    """Layout and sensitivities alone, on the samples that a search would measure on.
+
+    Raises:
+        MixqError: as `lay_out` and `measure_sensitivity`.
+    """
+    tuning, _ = calibration.split()
+    model = prepared(model, tuning, equalize).model
+    layout = lay_out(
+        model, tuning, profile, palette=palette, pins={}, ties=(), batch_size=batch_size,
+        threads=threads,
+    )  # fmt: skip
+    layout, rounding = round_units(
+        model, layout, tuning, profile, folder=folder, progress=progress
+    )
+    measured = rounding.unseen if samples is None else rounding.unseen.take(samples)
+    reference = Reference(model, measured)
+    table = measure_sensitivity(
+        layout, rounding.rounder, measured, reference, folder=folder, progress=progress
+    )
+    return layout, table
