@@ -63,7 +63,7 @@ def row(
         result = mixq.search(
             loaded.model, loaded.calibration, hardware="intel_cpu", target_compression=target,
             evaluate=loaded.evaluate, trials=trials, name=name, folder=folder, progress=progress,
-            samples=samples, equalize=equalize,
+            samples=samples, equalize=equalize, sensitivity="measured",
         )  # fmt: skip
     plan = result.plan
     seconds = time.process_time() - start

@@ -54,6 +54,7 @@ def bench(
             result = mixq.search(
                 loaded.model, loaded.calibration, hardware="intel_cpu", max_size_mb=size_mb,
                 palette=palette, evaluate=loaded.evaluate, samples=samples, trials=trials,
+                sensitivity="measured",
                 equalize=equalize if kind == "all" else "none",
                 folder=folder / f"{name}-{kind}-{equalize}", name=name,
             )  # fmt: skip

@@ -20,16 +20,11 @@ from mixq.graph.units import WeightUnit
 from mixq.profiles import Profile
 from mixq.progress import Progress, silent
 from mixq.rounding.prepare import Prepared, prepare_rounding
-from mixq.rounding.rounder import Rounder
 from mixq.search.candidates import candidate_formats, resolve_pins, resolve_ties
 from mixq.search.dominance import pruned
-from mixq.search.equalize import prepared
 from mixq.search.palette import Palette
 from mixq.search.problem import Choice, Problem
-from mixq.search.request import Equalize
-from mixq.sensitivity.measured import measure
-from mixq.sensitivity.reference import Reference, evaluating
-from mixq.sensitivity.store import Store
+from mixq.sensitivity.reference import evaluating
 from mixq.sensitivity.table import SensitivityTable
 
 if TYPE_CHECKING:

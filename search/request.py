@@ -14,6 +14,7 @@ from mixq.search.palette import Palette
 
 DEFAULT_BITS: Final = (32, 8, 4, 2)
 DEFAULT_TRIALS: Final = 8
+Sensitivity = Literal["auto", "measured", "sketch"]
 Equalize = Literal["none", "fold", "cross-layer", "input", "all"]
 
 
@@ -37,6 +38,7 @@ class Request:
             (`mixq.rounding.sequential`), and kept so if that errs less; None does it where it
             takes no longer than measuring has.
         equalize: how the model is rewritten first; see `mixq.search.equalize`.
+        sensitivity: how sensitivities are found; see `mixq.search.sensitivities`.
 
     Raises:
         UsageError: if there is no demand, or a number is out of its range.
@@ -53,6 +55,7 @@ class Request:
     samples: int | None = None
     sequential: bool | None = None
     equalize: Equalize = "none"
+    sensitivity: Sensitivity = "auto"
 
     def __post_init__(self) -> None:
         if not self.budget.to_dict():
@@ -69,6 +72,11 @@ class Request:
             if value < least:
                 raise UsageError(f"{option} is {value}, but it must be at least {least}")
         check_equalize(self.equalize)
+        if self.sensitivity not in get_args(Sensitivity):
+            raise UsageError(
+                f"--sensitivity is {self.sensitivity!r:.40}, but it must be one of "
+                f"{', '.join(get_args(Sensitivity))}"
+            )
 
 
 def check_equalize(name: str) -> Equalize:

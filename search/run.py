@@ -12,7 +12,7 @@ from mixq.errors import UsageError
 from mixq.profiles import Profile
 from mixq.progress import Progress, silent
 from mixq.rounding.rounder import Rounder
-from mixq.search.analysis import lay_out, measure_sensitivity, round_units
+from mixq.search.analysis import lay_out, round_units
 from mixq.search.assemble import assemble
 from mixq.search.budget import check_feasible
 from mixq.search.choose import keeps
@@ -26,8 +26,9 @@ from mixq.search.notes import activation_notes, data_notes, latency_notes, satur
 from mixq.search.palette import Palette
 from mixq.search.recipe import Recipe
 from mixq.search.recipe import load as load_recipe
-from mixq.search.request import DEFAULT_TRIALS, Equalize, Request
+from mixq.search.request import DEFAULT_TRIALS, Equalize, Request, Sensitivity
 from mixq.search.result import SearchResult
+from mixq.search.sensitivities import find_sensitivity, mode_of
 from mixq.search.sequence import deployed
 from mixq.search.session import Session, study_name
 from mixq.search.storage import open_storage
@@ -66,6 +67,7 @@ def search(
     samples: int | None = None,
     sequential: bool | None = None,
     equalize: Equalize = "none",
+    sensitivity: Sensitivity = "auto",
     check: bool | None = None,
     name: str | None = None,
     folder: str | Path | None = None,
@@ -111,6 +113,9 @@ def search(
         samples: calibration samples that sensitivities and plans are measured on, by default
             the quarter that rounding does not learn from while it is compared, or all if no
             method learns.
+        sensitivity: `measured` on all of these samples; `auto` on as many as the plan needs, or
+            on `samples` if that is given; `sketch`, estimated from gradients, for models that
+            are too large to measure.
         check: whether the packed model is run at the end and compared with what was measured and
             predicted; by default with a recipe only.
         name: of the model, for the plan; by default its class.
@@ -136,7 +141,7 @@ def search(
         1 if workload is None else workload,
         base.threads if threads is None else threads,
         base.samples if samples is None else samples,
-        sequential, equalize,
+        sequential, equalize, sensitivity,
     )  # fmt: skip
     profile = base.profile(hardware)
     subject = Subject(
@@ -186,9 +191,10 @@ def run(
         measured = measured.take(request.samples)
     parts = {"calibration": measured} | ({} if heldout is None else {"heldout": heldout})
     references = {part: Reference(model, data) for part, data in parts.items()}
-    sensitivity = measure_sensitivity(
-        layout, rounder, measured, references["calibration"], folder=folder, progress=progress
-    )
+    sensitivity = find_sensitivity(
+        mode_of(request.sensitivity, request.samples), layout, rounder, measured,
+        budget=budget, folder=folder, progress=progress,
+    )  # fmt: skip
     problem = layout.problem(sensitivity)
     check_feasible(problem, replace(budget, max_error=None), baseline_latency_s)
     sampler = ProposalSampler()

@@ -19,7 +19,6 @@ from mixq.search.race import race
 from mixq.search.request import Equalize, Sensitivity
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.measured import measure
-from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.sketch import sketch
 from mixq.sensitivity.store import Store
 from mixq.sensitivity.table import SensitivityTable
@@ -60,6 +59,11 @@ def find_sensitivity(
     return _measured(layout, rounder, calibration, folder, progress)
 
 
+def mode_of(mode: Sensitivity, samples: int | None) -> Sensitivity:
+    """The mode where so many samples are asked for: all of those are measured on."""
+    return "measured" if mode == "auto" and samples is not None else mode
+
+
 def _measured(
     layout: Layout,
     rounder: Rounder,
@@ -88,9 +92,7 @@ def _sketched(
         for unit, choices in layout.formats.items()
     }
     table = _measured(replace(layout, formats=measured), rounder, calibration, folder, progress)
-    found = sketch(
-        rounder.model, calibration, units, layout.formats, rounder, progress=progress
-    )
+    found = sketch(rounder.model, calibration, units, layout.formats, rounder, progress=progress)
     entries: dict[str, dict[Format, Estimate]] = {}
     for unit, choices in layout.formats.items():
         known = {**found[unit], **table.entries[unit]}
@@ -115,7 +117,7 @@ def analyze(
     """Layout and sensitivities alone, on the samples that a search would measure on.
 
     Raises:
-        MixqError: as `lay_out` and `measure_sensitivity`.
+        MixqError: as `lay_out` and `find_sensitivity`.
     """
     tuning, _ = calibration.split()
     model = prepared(model, tuning, equalize).model
@@ -127,8 +129,8 @@ def analyze(
         model, layout, tuning, profile, folder=folder, progress=progress
     )
     measured = rounding.unseen if samples is None else rounding.unseen.take(samples)
-    reference = Reference(model, measured)
-    table = measure_sensitivity(
-        layout, rounding.rounder, measured, reference, folder=folder, progress=progress
-    )
+    table = find_sensitivity(
+        mode_of(sensitivity, samples), layout, rounding.rounder, measured, folder=folder,
+        progress=progress,
+    )  # fmt: skip
     return layout, table

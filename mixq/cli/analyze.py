@@ -19,6 +19,7 @@ def analyze(
     half: options.Half = "float16",
     batch_size: options.BatchSize = 1,
     threads: options.Threads = None,
+    sensitivity: options.Sensitivity = options.SensitivityMode.auto,
     samples: options.Samples = None,
     equalize: options.Equalization = "none",
     output: options.Output = options.DEFAULT_FOLDER,
@@ -39,8 +40,8 @@ def analyze(
     from mixq.graph.state import fingerprint
     from mixq.report.folder import write_analysis
     from mixq.report.tables import sensitivity_table
-    from mixq.search.analysis import analyze as run_analysis
     from mixq.search.folder import run_folder
+    from mixq.search.sensitivities import analyze as run_analysis
 
     loaded, data = load_inputs(model, calibration)
     # Sensitivities do not depend on the chip, so a search for any chip goes on from here.
@@ -56,6 +57,7 @@ def analyze(
                 batch_size=batch_size,
                 threads=threads,
                 equalize=rewriting,
+                sensitivity=sensitivity.value,
                 folder=folder.path,
                 progress=progress,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,15 @@ from mixq.files import one_line
 if TYPE_CHECKING:
     from mixq.search.palette import Palette
     from mixq.search.recipe import Recipe as LoadedRecipe
+
+
+class SensitivityMode(StrEnum):
+    """How sensitivities are found."""
+
+    auto = "auto"
+    measured = "measured"
+    sketch = "sketch"
+
 
 Model = Annotated[
     str | None,
@@ -121,6 +131,14 @@ Equalization = Annotated[
         help="Rewrite the model first, without a change of what it computes: fold (batch norms "
         "into their neighbours), cross-layer (and balance ranges), input (and scale inputs), all, "
         "none.",
+    ),
+]
+Sensitivity = Annotated[
+    SensitivityMode,
+    typer.Option(
+        "--sensitivity",
+        help="measured: on all samples; auto: on as many as the plan needs; sketch: estimated "
+        "from gradients, for models too large to measure.",
     ),
 ]
 Samples = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -10,18 +9,9 @@ import typer
 from mixq.cli import options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
-from mixq.errors import UsageError
 
 if TYPE_CHECKING:
     from mixq.search.request import Equalize
-
-
-class SensitivityMode(StrEnum):
-    """How sensitivities are found."""
-
-    auto = "auto"
-    measured = "measured"
-    sketch = "sketch"
 
 
 def search(
@@ -61,9 +51,7 @@ def search(
     half: options.Half = None,
     pin: options.Pins = None,
     tie: options.Ties = None,
-    sensitivity: Annotated[
-        SensitivityMode, typer.Option(help="How sensitivities are found; auto measures them.")
-    ] = SensitivityMode.auto,
+    sensitivity: options.Sensitivity = options.SensitivityMode.auto,
     trials: Annotated[
         int,
         typer.Option(min=1, help="Plans of least error to measure beside the uniform ones."),
@@ -103,8 +91,6 @@ def search(
 
       mixq search --model ./minilm --calibration texts.txt --max-error 0.01 --hardware host.toml
     """
-    if sensitivity is SensitivityMode.sketch:
-        raise UsageError("--sensitivity sketch is not in this version; use auto or measured")
     from mixq.search.recipe import Recipe
     from mixq.search.recipe import load as load_recipe
     from mixq.search.request import Request
@@ -125,7 +111,7 @@ def search(
     request = Request(
         budget, palette, pins, tie or (), trials, seed, batch_size or base.batch_size or 1,
         threads or base.threads, samples or base.samples, sequential,
-        cast("Equalize", equalize),
+        cast("Equalize", equalize), sensitivity.value,
     )  # fmt: skip
     profile = base.profile(hardware)
     if workers > 1:
