@@ -66,6 +66,7 @@ def race(
     Raises:
         MixqError: as `measure`.
     """
+    tables: list[SensitivityTable] = []
     errors: Errors = {}
     powers: list[float] = []
     done = 0
@@ -77,6 +78,7 @@ def race(
             rounder.model, part, rounder.units.values(), layout.formats, reference=reference,
             rounder=rounder, store=store, progress=progress,
         )  # fmt: skip
+        tables.append(table)
         for unit, row in table.entries.items():
             for fmt in row:
                 errors.setdefault((unit, fmt), []).extend(store.get(unit, fmt.name) or ())
@@ -85,7 +87,7 @@ def race(
         if done == calibration.samples or regret(layout, errors, budget) <= TOLERANCE:
             break
     return replace(
-        table,
+        tables[0],
         entries=_entries(errors),
         output_power=math.fsum(powers) / len(powers),
         samples=done,
