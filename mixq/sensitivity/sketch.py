@@ -134,11 +134,14 @@ def _gradients(
         # Where nothing counts may be NaN, which times zero is NaN.
         total = torch.where(share > 0, output * v * share.sqrt(), torch.zeros_like(output)).sum()
         if not total.requires_grad:
-            raise ModelError("the output does not depend on any weight in a differentiable way")
+            raise ModelError(
+                "the output does not depend on any weight in a differentiable way, so there is no "
+                "gradient to sketch with; use --sensitivity measured"
+            )
         found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     gradients = {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
     if not all(bool(g.isfinite().all()) for g in gradients.values()):
-        raise ModelError("a gradient of the output is NaN or infinite; measure this model instead")
+        raise ModelError("a gradient of the output is NaN or infinite; use --sensitivity measured")
     return gradients
 
 
