@@ -66,7 +66,8 @@ class Tape:
         output: the value that was asked for.
         ends: steps that the output depends on.
         is_certain: whether all that Python code did between the steps is on the tape: it looked at
-            no number or shape that depends on values, and brought in no tensor of its own making.
+            no number or shape that depends on parameters, and brought in no tensor of its own
+            making but single numbers.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -110,9 +111,11 @@ class Recorder(Dispatch):
         self._producers: dict[int, int] = {}
         self._changed: dict[int, int] = {}
         self._storages: dict[int, int] = {}
-        for named in (model.named_parameters, model.named_buffers):
-            for name, tensor in named(remove_duplicate=False):
-                self.tape.names[name] = self._given(tensor)
+        for name, tensor in model.named_parameters(remove_duplicate=False):
+            self.tape.names[name] = self._given(tensor)
+        self._weighed = {self.tape.groups[value] for value in self.tape.given}
+        for name, tensor in model.named_buffers(remove_duplicate=False):
+            self.tape.names[name] = self._given(tensor)
         for tensor in inputs:
             self._given(tensor)
         self._begun = True
@@ -156,6 +159,8 @@ class Recorder(Dispatch):
                 if not known:
                     self._producers[value] = index
                 outputs.append((position, value))
+        if not self._weighed.isdisjoint(groups):
+            self._weighed |= {self.tape.groups[value] for _, value in outputs}
         for value in writes:
             if self.tape.groups[value] in map(self.tape.groups.__getitem__, self.tape.given):
                 raise ModelError(f"{func} changes what the model was given, or owns")
@@ -163,7 +168,7 @@ class Recorder(Dispatch):
         seen = None
         if any(tag in func.tags for tag in LOOKED_AT):
             seen = what_is_seen(results)
-            self.tape.is_certain = False
+            self.tape.is_certain &= self._weighed.isdisjoint(groups)
         kept = [None if isinstance(x, Tensor) else x for x in leaves]
         self.tape.steps.append(
             Step(func, kept, spec, tuple(reads), writes, tuple(outputs), seen, frozenset(after))
@@ -180,7 +185,8 @@ class Recorder(Dispatch):
         value = self._number(tensor, self._storages.get(pointer))
         if pointer:
             self._storages[pointer] = self.tape.groups[value]
-        self.tape.is_certain &= not self._begun
+        # What it is made of may be numbers that Python code has taken out of tensors.
+        self.tape.is_certain &= not self._begun or tensor.numel() == 1
         self.tape.given[value] = tensor.detach() if isinstance(tensor, nn.Parameter) else tensor
         self._held.append(tensor)
         return value

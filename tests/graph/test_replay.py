@@ -231,7 +231,20 @@ def from_numpy(net: Any, x: Tensor) -> Any:
 
 def test_tensors_from_outside_make_a_tape_uncertain() -> None:
     assert not taped(Net(from_numpy).eval(), x()).is_certain
-    assert not taped(Net(lambda net, x: net.a(x) * torch.tensor(2.0)).eval(), x()).is_certain
+    listed = Net(lambda net, x: net.a(x) + torch.tensor(net.b(x)[0].tolist())).eval()
+    assert not taped(listed, x()).is_certain
+    assert taped(Net(lambda net, x: net.a(x) * torch.tensor(2.0)).eval(), x()).is_certain
+
+
+def test_numbers_of_the_inputs_alone_are_no_uncertainty() -> None:
+    masked = Net(lambda net, x: net.a(x) if (x > -1e9).all() else net.b(x)).eval()
+    assert taped(masked, x()).is_certain
+    shifted = Net(lambda net, x: net.a(x) if (x + net.a.bias > -1e9).all() else net.b(x)).eval()
+    assert not taped(shifted, x()).is_certain
+    in_place = Net(
+        lambda net, x: net.a(x) if torch.zeros_like(x).add_(net.a.bias).sum() < 1e9 else x
+    ).eval()
+    assert not taped(in_place, x()).is_certain
 
 
 def counts(net: Any, x: Tensor) -> Any:

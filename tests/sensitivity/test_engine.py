@@ -78,7 +78,7 @@ def by_number(x: Tensor) -> Tensor:
 
 
 def with_literal(x: Tensor) -> Tensor:
-    return x * torch.tensor(2.0)
+    return x * torch.tensor([2.0] * WIDTH)
 
 
 def with_noise(x: Tensor) -> Tensor:
