@@ -1,7 +1,7 @@
 """Ways to measure sensitivities, side by side: seconds, and whether the bits are the same.
 
     OMP_NUM_THREADS=1 python benchmarks/sensitivity.py crepe_tiny minilm efficientnet_lite0
-    OMP_NUM_THREADS=1 python benchmarks/sensitivity.py smollm2 --samples 1 --every 10
+    OMP_NUM_THREADS=1 python benchmarks/sensitivity.py smollm2 --samples 1 --every 20
 
 Every unit at 8, 4 and 2 bits, rounded to nearest in groups of 64. *naive*: the whole model for
 each measurement. *measured*: what follows the unit alone. *limit*: what could be gained at most if
