@@ -111,11 +111,11 @@ class Recorder(Dispatch):
         self._producers: dict[int, int] = {}
         self._changed: dict[int, int] = {}
         self._storages: dict[int, int] = {}
-        for name, tensor in model.named_parameters(remove_duplicate=False):
-            self.tape.names[name] = self._given(tensor)
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            self.tape.names[name] = self._given(parameter)
         self._weighed = {self.tape.groups[value] for value in self.tape.given}
-        for name, tensor in model.named_buffers(remove_duplicate=False):
-            self.tape.names[name] = self._given(tensor)
+        for name, buffer in model.named_buffers(remove_duplicate=False):
+            self.tape.names[name] = self._given(buffer)
         for tensor in inputs:
             self._given(tensor)
         self._begun = True
