@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -155,8 +154,8 @@ def bench(name: str, formats: list[str]) -> None:
         stored = sum(unit.stored_bytes(assignment[u]) for u, unit in graph.units.items())
         cells = [text, f"{stored * 8 / weights:.3f}"]
         for part, value in relative.items():
-            first = base[key].get(part, math.nan)
-            cells += [f"{value:.4g}", f"{value / first:.3f}"]
+            first = base[key].get(part)
+            cells += [f"{value:.4g}", "" if first is None else f"{value / first:.3f}"]
         metrics = (
             {} if loaded.evaluate is None else loaded.evaluate(dequantized_copy(known, assignment))
         )
