@@ -18,11 +18,14 @@ class _Rest:
     Attributes:
         shared: steps that do not depend on what has changed, and are run once.
         own: steps that do.
+        done: after each of `own`, the values that nothing reads any more. Freed at once, their
+            memory serves the next step while it still is in the caches.
         copied: storages that `own` changes in place, and that must be left as they are.
     """
 
     shared: tuple[Step, ...]
     own: tuple[Step, ...]
+    done: tuple[tuple[int, ...], ...]
     copied: frozenset[int]
 
 
@@ -69,8 +72,10 @@ class Replay:
         values = dict(values)
         _copy_storages(values, rest.copied, self.tape)
         values |= changed
-        for step in rest.own:
+        for step, done in zip(rest.own, rest.done, strict=True):
             run_step(step, values)
+            for value in done:
+                del values[value]
         return values[self.tape.output]
 
     def _rest(self, changed: frozenset[int]) -> tuple[_Rest, dict[int, Tensor]]:
@@ -99,16 +104,25 @@ def _rest_of(tape: Tape, position: int, changed: frozenset[int]) -> _Rest:
             needed.add(index)
             pending += steps[index].after
     if moved.isdisjoint(needed):
-        return _Rest((), (), frozenset())
+        return _Rest((), (), (), frozenset())
     order = sorted(needed)
     written = {tape.groups[value] for index in order for value in steps[index].writes}
     if written:  # what is changed in place is read before and after: everything in its order
-        return _Rest((), tuple(steps[index] for index in order), frozenset(written))
-    return _Rest(
-        tuple(steps[index] for index in order if index not in moved),
-        tuple(steps[index] for index in order if index in moved),
-        frozenset(),
-    )
+        own = tuple(steps[index] for index in order)
+        return _Rest((), own, _done(own, tape.output), frozenset(written))
+    own = tuple(steps[index] for index in order if index in moved)
+    shared = tuple(steps[index] for index in order if index not in moved)
+    return _Rest(shared, own, _done(own, tape.output), frozenset())
+
+
+def _done(steps: tuple[Step, ...], output: int) -> tuple[tuple[int, ...], ...]:
+    """After each step, the values that it and earlier ones made or read for the last time."""
+    last = {v: i for i, step in enumerate(steps) for _, v in (*step.reads, *step.outputs)}
+    done: list[list[int]] = [[] for _ in steps]
+    for value, index in last.items():
+        if value != output:
+            done[index].append(value)
+    return tuple(tuple(values) for values in done)
 
 
 def _copy_storages(values: dict[int, Tensor], groups: frozenset[int], tape: Tape) -> None:

@@ -36,7 +36,8 @@ class Step:
     Attributes:
         func: the ATen operator.
         leaves: of its arguments, None where a value of the tape belongs.
-        spec: how the leaves make up `(args, kwargs)`.
+        spec: how the leaves make up `(args, kwargs)`; None where the leaves are the positional
+            arguments themselves, which spares most of what Python adds to a step.
         reads: positions among the leaves, and the values that belong there.
         writes: values that it changes in place.
         outputs: positions among the leaves of the result, and the values that stand there.
@@ -46,7 +47,7 @@ class Step:
 
     func: Any
     leaves: Sequence[Any]
-    spec: TreeSpec
+    spec: TreeSpec | None
     reads: tuple[tuple[int, int], ...]
     writes: tuple[int, ...]
     outputs: tuple[tuple[int, int], ...]
@@ -171,7 +172,16 @@ class Recorder(Dispatch):
             self.tape.is_certain &= self._weighed.isdisjoint(groups)
         kept = [None if isinstance(x, Tensor) else x for x in leaves]
         self.tape.steps.append(
-            Step(func, kept, spec, tuple(reads), writes, tuple(outputs), seen, frozenset(after))
+            Step(
+                func=func,
+                leaves=kept,
+                spec=None if _is_flat(args, kwargs) else spec,
+                reads=tuple(reads),
+                writes=writes,
+                outputs=tuple(outputs),
+                seen=seen,
+                after=frozenset(after),
+            )
         )
 
     def _of(self, tensor: Tensor) -> int:
@@ -216,12 +226,20 @@ def run_step(step: Step, values: dict[int, Tensor]) -> None:
     leaves = list(step.leaves)
     for position, value in step.reads:
         leaves[position] = values[value]
-    args, kwargs = tree_unflatten(leaves, step.spec)
-    results, _ = tree_flatten(step.func(*args, **kwargs))
+    if step.spec is None:
+        output = step.func(*leaves)
+    else:
+        args, kwargs = tree_unflatten(leaves, step.spec)
+        output = step.func(*args, **kwargs)
+    results = [output] if isinstance(output, Tensor) else tree_flatten(output)[0]
     if step.seen is not None and what_is_seen(results) != step.seen:
         raise DivergedError
     for position, value in step.outputs:
         values[value] = results[position]
+
+
+def _is_flat(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    return not kwargs and not any(isinstance(argument, list | tuple | dict) for argument in args)
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
