@@ -139,10 +139,7 @@ def _gradients(
                 "gradient to sketch with; use --sensitivity measured"
             )
         found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-    gradients = {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
-    if not all(bool(g.isfinite().all()) for g in gradients.values()):
-        raise ModelError("a gradient of the output is NaN or infinite; use --sensitivity measured")
-    return gradients
+    return {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
 
 
 def _meet(
@@ -156,7 +153,6 @@ def _meet(
         met = [(index, own[unit]) for index, own in pending if unit in own]
         if not met:
             continue
-        gradients = torch.stack([gradient.flatten().float() for _, gradient in met])
         for fmt, values in rows.items():
             if fmt.bits == 32 or math.isnan(values[0]):
                 continue
@@ -166,5 +162,11 @@ def _meet(
                 values[0] = math.nan
                 continue
             change = (rounded.float() - weights[unit].detach().float()).flatten()
-            for (index, _), move in zip(met, (gradients @ change).tolist(), strict=True):
+            for index, gradient in met:
+                move = torch.dot(gradient.flatten().float(), change).item()
+                if not math.isfinite(move):
+                    raise ModelError(
+                        f"a gradient of the output with respect to {unit} is NaN or infinite; "
+                        "use --sensitivity measured"
+                    )
                 values[index] += move * move
