@@ -1,47 +1,44 @@
-"""Race: sensitivities from as many samples as the plan needs, and no more.
+"""Race: sensitivities from as few measurements as the plan needs.
 
-Every (unit, format) is measured on a few samples, then on twice as many, until another draw of the
-same number of samples would no longer change what is planned by much. Which units are fragile is
-mostly the same on every sample; errors rise and fall together from one sample to the next, and
-what they have in common does not change a plan.
+All entries, formats of units, are sketched from gradients. What plans made from that may take is
+measured on one sample, then what is still contested on two, four and so on, until other errors
+that are as likely would no longer change the plan by much. Which units are fragile is mostly the
+same on every sample, and most formats of most units are in no plan worth thinking of.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
-from mixq.batch import sample_count
 from mixq.calibration import Calibration
-from mixq.formats import Format
+from mixq.errors import ModelError
+from mixq.files import one_line
 from mixq.progress import Progress, silent
 from mixq.rounding.rounder import Rounder
 from mixq.search.analysis import Layout
 from mixq.search.budget import Budget
-from mixq.search.limits import Limits
-from mixq.search.milp import minimise
-from mixq.search.problem import Problem
+from mixq.search.contest import Contest, contest, decisions
+from mixq.search.evidence import Entry, Evidence
+from mixq.search.meter import Meter
 from mixq.sensitivity.estimate import Estimate
-from mixq.sensitivity.measured import measure
-from mixq.sensitivity.reference import Reference
-from mixq.sensitivity.store import Store
+from mixq.sensitivity.sketch import sketch
 from mixq.sensitivity.table import SensitivityTable
 
-FIRST: Final = 4
-"""Samples to begin with; then twice as many, and so on."""
-TOLERANCE: Final = 0.003
-"""Of added error that a plan may lose, on average, by the draw of its samples."""
-RESAMPLINGS: Final = 8
-COMPRESSIONS: Final = (4, 6, 8, 10, 12)
-"""What plans are looked at where no size is demanded."""
+TOLERANCE: Final = 0.002
+"""Of added error that a plan may lose, on average, by what is not known better."""
+PROBES: Final = 4
+"""Backward passes of the sketch, on as many samples if there are. A square of a random sum has
+twice the variance of its squared mean, so sketches have a relative error of sqrt(2 / PROBES)."""
 
-Errors = dict[tuple[str, Format], list[float]]
-"""Errors by sample of every unit in every format."""
+MANY: Final = 0.1
+"""Share of new entries above which they are measured by themselves, and looked at, first."""
+PILOT: Final = 16
+"""Entries that are measured on a second sample first, to see how much samples differ at all."""
+
+_log = logging.getLogger(__name__)
 
 
 def race(
@@ -53,7 +50,7 @@ def race(
     folder: Path | None = None,
     progress: Progress = silent,
 ) -> SensitivityTable:
-    """Sensitivities on the first samples of `calibration`, as many as the plan needs.
+    """Sensitivities, measured where a plan depends on them and sketched elsewhere.
 
     Args:
         layout: units, formats and prices.
@@ -66,100 +63,60 @@ def race(
     Raises:
         MixqError: as `measure`.
     """
-    tables: list[SensitivityTable] = []
-    errors: Errors = {}
-    powers: list[float] = []
-    done = 0
-    for stop in _stops(calibration):
-        part = calibration.part(done, stop)
-        reference = Reference(rounder.model, part)
-        store = Store(folder, layout.model_fingerprint, part.fingerprint, rounder.fingerprint)
-        table = measure(
-            rounder.model, part, rounder.units.values(), layout.formats, reference=reference,
-            rounder=rounder, store=store, progress=progress,
+    meter = Meter(rounder, calibration, folder, progress)
+    sketched = _sketched(layout, rounder, calibration, progress)
+    evidence = Evidence(sketched, sketch_spread=math.sqrt(2 / PROBES))
+    unknown = {
+        (unit, fmt)
+        for unit in rounder.units
+        for fmt in layout.formats[unit]
+        if (unit, fmt) not in evidence.sketched
+    }
+    meter.measure(unknown, 1, evidence)
+    while True:
+        table = meter.table(evidence)
+        problem = layout.problem(table)
+        found = contest(problem, evidence.beliefs(), decisions(layout, problem, budget))
+        wanted, level = _next(found, evidence, meter.levels)
+        if not wanted:
+            return table
+        meter.measure(wanted, level, evidence)
+
+
+def _sketched(
+    layout: Layout, rounder: Rounder, calibration: Calibration, progress: Progress
+) -> dict[Entry, Estimate]:
+    """Sketches of what can be sketched; of nothing where the model cannot be differentiated."""
+    part = calibration.take(min(PROBES, calibration.samples))
+    probes = -(-PROBES // part.samples)
+    try:
+        found = sketch(
+            rounder.model, part, rounder.units.values(), layout.formats, rounder,
+            probes=probes, progress=progress,
         )  # fmt: skip
-        tables.append(table)
-        for unit, row in table.entries.items():
-            for fmt in row:
-                errors.setdefault((unit, fmt), []).extend(store.get(unit, fmt.name) or ())
-        powers += [reference.power] * reference.samples
-        done = stop
-        if done == calibration.samples or regret(layout, errors, budget) <= TOLERANCE:
-            break
-    return replace(
-        tables[0],
-        entries=_entries(errors),
-        output_power=math.fsum(powers) / len(powers),
-        samples=done,
-        calibration_fingerprint=calibration.take(done).fingerprint,
-        mode="auto",
-    )
+    except ModelError as error:
+        _log.warning("every format of every layer is measured: %s", one_line(error, 300))
+        return {}
+    return {(unit, fmt): e for unit, row in found.items() for fmt, e in row.items()}
 
 
-def regret(layout: Layout, errors: Errors, budget: Budget | None = None) -> float:
-    """Share of added error that a plan made from another draw of the samples is worse, on average.
+def _next(found: Contest, evidence: Evidence, levels: int) -> tuple[list[Entry], int]:
+    """What to measure next, and up to which level; nothing where nothing more would help.
 
-    By the bootstrap: what these samples are to all, draws from them are to these samples.
-
-    Args:
-        layout: units, formats and prices.
-        errors: by sample.
-        budget: what is demanded; without a demand on size or time, several sizes are looked at
-            and the worst counts.
+    First whatever a plan may take; then, while it matters, what plans disagree about and is known
+    from the fewest samples.
     """
-    problem = _problem(layout, errors)
-    count = min(map(len, errors.values()))
-    draws = np.random.default_rng(0).integers(0, count, (RESAMPLINGS, count))
-    drawn = [
-        _problem(layout, {key: [row[i] for i in draw] for key, row in errors.items()})
-        for draw in draws
-    ]
-    return max(
-        (_regret(problem, drawn, limits) for limits in _decisions(layout, problem, budget)),
-        default=0.0,
-    )
+    new = [entry for entry in found.taken if evidence.level(entry) == 0]
+    known = [entry for entry in found.contested if evidence.level(entry) > 0]
+    least = min(map(evidence.level, known), default=levels)
+    if len(new) > MANY * len(found.taken) or found.regret <= TOLERANCE or least == levels:
+        return new, 1
+    behind = [entry for entry in known if evidence.level(entry) == least]
+    if least == 1 and len(behind) > 2 * PILOT and not evidence.compares_samples:
+        step = len(behind) // PILOT
+        return [*new, *sorted(behind, key=_name)[::step][:PILOT]], 2
+    return [*new, *behind], least + 1
 
 
-def _regret(problem: Problem, drawn: Sequence[Problem], limits: Limits) -> float:
-    def loss(other: Problem) -> float:
-        return problem.evaluate(minimise(other, "error", limits).assignment).error
-
-    least = loss(problem)
-    if least <= 0:
-        return 0.0
-    return math.fsum(max(loss(other) / least - 1, 0.0) for other in drawn) / len(drawn)
-
-
-def _decisions(layout: Layout, problem: Problem, budget: Budget | None) -> list[Limits]:
-    limits = Limits()
-    if budget is not None:
-        limits = replace(budget.limits(problem, layout.costs.baseline_latency_s), error=None)
-    if limits.objective == "error":
-        return [limits]
-    smallest = problem.extreme("weight_bytes").weight_bytes
-    sizes = [problem.original_bytes // compression for compression in COMPRESSIONS]
-    return [Limits(weight_bytes=size) for size in sizes if size >= smallest]
-
-
-def _problem(layout: Layout, errors: Mapping[tuple[str, Format], Sequence[float]]) -> Problem:
-    table = SensitivityTable(_entries(errors), 1.0, "", 0, "", "")
-    return layout.problem(table)
-
-
-def _entries(
-    errors: Mapping[tuple[str, Format], Sequence[float]],
-) -> dict[str, dict[Format, Estimate]]:
-    entries: dict[str, dict[Format, Estimate]] = {}
-    for (unit, fmt), row in errors.items():
-        entries.setdefault(unit, {})[fmt] = Estimate.of(row)
-    return entries
-
-
-def _stops(calibration: Calibration) -> Iterator[int]:
-    """How many samples to measure on, in turn; whole batches are never cut."""
-    size = sample_count(calibration.batches[0]) if calibration.whole else 1
-    stop = -(-FIRST // size) * size
-    while stop < calibration.samples:
-        yield stop
-        stop *= 2
-    yield calibration.samples
+def _name(entry: Entry) -> tuple[str, str]:
+    return entry[0], entry[1].name

@@ -31,8 +31,9 @@ from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.outputs import counted, main_output
 
 STAGE: Final = "sketching sensitivities"
-GRADIENT_BYTES: Final = 1 << 30
-"""Of gradients that are kept at once; each set of them meets every format of every unit."""
+GRADIENT_BYTES: Final = 3 << 30
+"""Of gradients that are kept at once; each set of them meets every format of every unit, which
+are rounded for it again."""
 
 
 def sketch(

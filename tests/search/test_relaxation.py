@@ -1,0 +1,97 @@
+"""Relaxation: a lower bound of exact solutions, and the convex hull of the frontier."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixq.formats import Format
+from mixq.search.frontier import build_frontier
+from mixq.search.limits import Limits
+from mixq.search.milp import minimise
+from mixq.search.problem import Choice, Problem
+from mixq.search.relaxation import Relaxation
+
+FORMATS = [Format(32), Format(8), Format(4), Format(2)]
+sizes = st.integers(1, 400)
+errors = st.floats(0.01, 100)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Problem:
+    rows = {}
+    for unit in range(draw(st.integers(1, 6))):
+        size, error = draw(sizes), draw(errors)
+        rows[f"unit{unit}"] = tuple(
+            Choice(f, error / 4**f.bits * draw(st.floats(0.5, 2)), size * f.bits, size * 1e-6)
+            for f in FORMATS
+        )
+    return Problem(rows, original_bytes=10_000, other_bytes=7, other_latency_s=1e-6)
+
+
+def solved(problem: Problem, limits: Limits) -> tuple[float, np.ndarray]:
+    relaxation = Relaxation(problem)
+    known = {(u, c.format): c.error for u, row in problem.choices.items() for c in row}
+    vector = relaxation.errors(known)
+    shares = relaxation.solve(vector, limits)
+    assert shares is not None
+    return float(shares @ vector), shares
+
+
+@given(problems())
+def test_it_meets_the_frontier_in_the_corners_of_its_hull(problem: Problem) -> None:
+    hull = build_frontier(problem, max_states=0)
+    assert not hull.exact
+    for index in range(len(hull)):
+        corner = hull.point(index)
+        error, _ = solved(problem, Limits(weight_bytes=corner.weight_bytes))
+        # HiGHS stops within 1e-7 of its scaled objective.
+        assert error == pytest.approx(corner.error, rel=1e-6, abs=1e-6 * hull.errors.max())
+
+
+@given(problems(), st.floats(0, 1))
+def test_it_is_a_lower_bound_within_the_limits(problem: Problem, where: float) -> None:
+    low = problem.extreme("weight_bytes").weight_bytes
+    high = problem.extreme("weight_bytes", largest=True).weight_bytes
+    limits = Limits(weight_bytes=int(low + where * (high - low)))
+    error, shares = solved(problem, limits)
+    exact = problem.evaluate(minimise(problem, "error", limits).assignment)
+    assert error <= exact.error * (1 + 1e-6) + 1e-9
+    relaxation = Relaxation(problem)
+    stored = problem.other_bytes
+    totals: dict[str, float] = dict.fromkeys(problem.choices, 0.0)
+    for (units, fmt), share in zip(relaxation.columns, shares, strict=True):
+        for unit in units:
+            totals[unit] += share
+            stored += share * problem.choice(unit, fmt).weight_bytes
+    assert list(totals.values()) == pytest.approx([1.0] * len(totals))
+    assert stored <= (limits.weight_bytes or 0) * (1 + 1e-6)
+    # A vertex of the polytope: one limit leaves at most one unit between two formats.
+    assert sum(1e-6 < share < 1 - 1e-6 for share in shares) <= 2
+
+
+def test_units_of_a_tie_share_a_column_and_add_their_errors() -> None:
+    rows = {
+        name: (Choice(Format(8), 1.0, 8, 0.0), Choice(Format(4), 2.0, 4, 0.0))
+        for name in ("a", "b", "c")
+    }
+    relaxation = Relaxation(Problem(rows, original_bytes=100).tied([("a", "c")]))
+    assert sorted(len(units) for units, _ in relaxation.columns) == [1, 1, 2, 2]
+    vector = relaxation.errors({(u, c.format): c.error for u, row in rows.items() for c in row})
+    assert sorted(vector.tolist()) == [1.0, 2.0, 2.0, 4.0]
+
+
+def test_every_limit_counts() -> None:
+    rows = {
+        "a": (Choice(Format(8), 0.0, 8, 1.0), Choice(Format(4), 1.0, 4, 2.0)),
+        "b": (Choice(Format(8), 0.0, 8, 2.0), Choice(Format(4), 1.0, 4, 1.0)),
+    }
+    problem = Problem(rows, original_bytes=100)
+    assert solved(problem, Limits())[0] == pytest.approx(0.0)
+    assert solved(problem, Limits(latency_s=2.0))[0] == pytest.approx(1.0)
+    assert solved(problem, Limits(latency_s=2.5))[0] == pytest.approx(0.5)
+    # 12 bytes allow one unit 4 bits, and time says which.
+    assert solved(problem, Limits(weight_bytes=12, latency_s=2.0))[0] == pytest.approx(1.0)
+    assert Relaxation(problem).solve(np.ones(4), Limits(latency_s=1.0)) is None
