@@ -78,19 +78,25 @@ class Evidence:
         most = max(map(len, self.measured.values()), default=0)
         spread, _ = self._spreads(most)
         factors = {n: self._growth(n, most) for n in {len(r) for r in self.measured.values()}}
-        beliefs = {
+        measured = {
             entry: Belief(
                 max(math.fsum(row) / len(row) * factors[len(row)], 0.0),
                 spread / math.sqrt(len(row)),
             )
             for entry, row in self.measured.items()
         }
-        ratios = _Ratios(self.sketched, beliefs)
-        return beliefs | {
+        ratios = _Ratios(self.sketched, measured)
+        corrected = {
             entry: ratios.corrected(entry[1].bits, sketch.error, self.sketch_spread)
             for entry, sketch in self.sketched.items()
-            if entry not in beliefs
         }
+        # Measured on all samples of its sketch, an entry has nothing to learn from it.
+        fused = {
+            entry: _fused(measured[entry], corrected[entry])
+            for entry, sketch in self.sketched.items()
+            if 0 < len(self.measured.get(entry, ())) < sketch.samples
+        }
+        return corrected | measured | fused
 
     def estimates(self) -> dict[Entry, Estimate]:
         """The same with standard errors of the errors themselves, what all share counted."""
@@ -145,10 +151,12 @@ class _Ratios:
         self, sketched: Mapping[Entry, Estimate], measured: Mapping[Entry, Belief]
     ) -> None:
         self._logs: dict[int, list[float]] = {}
+        self._variances: dict[int, list[float]] = {}
         for (unit, fmt), belief in measured.items():
             sketch = sketched.get((unit, fmt))
             if sketch is not None and sketch.error > 0 and belief.error > 0:
                 self._logs.setdefault(fmt.bits, []).append(math.log(belief.error / sketch.error))
+                self._variances.setdefault(fmt.bits, []).append(belief.spread**2)
 
     @cached_property
     def _everywhere(self) -> float:
@@ -156,10 +164,23 @@ class _Ratios:
         return math.exp(statistics.median(logs)) if len(logs) >= FEW else 1.0
 
     def corrected(self, bits: int, error: float, noise: float) -> Belief:
-        """What a sketch of this width says."""
+        """What a sketch of this width says, its spread without that of what is measured."""
         logs = self._logs.get(bits, [])
         if len(logs) < FEW:
             return Belief(error * self._everywhere, math.hypot(SATURATION, noise))
         middle = statistics.median(logs)
         square = math.fsum((value - middle) ** 2 for value in logs) / (len(logs) - 1)
-        return Belief(error * math.exp(middle), math.sqrt(square))
+        own = square - statistics.fmean(self._variances[bits])
+        return Belief(error * math.exp(middle), math.sqrt(max(own, square / FEW)))
+
+
+def _fused(measured: Belief, sketched: Belief) -> Belief:
+    """Both together: logarithms weighted by the inverse of their variances."""
+    if measured.error <= 0 or sketched.error <= 0:
+        return measured
+    total = measured.spread**2 + sketched.spread**2
+    if total == 0:
+        return measured
+    share = sketched.spread**2 / total
+    error = measured.error**share * sketched.error ** (1 - share)
+    return Belief(error, measured.spread * math.sqrt(share))

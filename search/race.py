@@ -27,9 +27,9 @@ from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.sketch import sketch
 from mixq.sensitivity.table import SensitivityTable
 
-TOLERANCE: Final = 0.002
+TOLERANCE: Final = 0.005
 """Of added error that a plan may lose, on average, by what is not known better."""
-PROBES: Final = 4
+PROBES: Final = 8
 """Backward passes of the sketch, on as many samples if there are. A square of a random sum has
 twice the variance of its squared mean, so sketches have a relative error of sqrt(2 / PROBES)."""
 

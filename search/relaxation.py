@@ -9,6 +9,7 @@ add by chance, and without a search tree.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from scipy.sparse import csr_array
 from mixq.formats import Format
 from mixq.search.limits import Limits
 from mixq.search.problem import Problem
+
+FEW_ITEMS: Final = 24
+"""Up to here, items are not divided."""
 
 Vector = NDArray[np.float64]
 
@@ -45,7 +49,8 @@ class Relaxation:
     def solve(self, errors: Vector, limits: Limits) -> Vector | None:
         """The share of each column, shape (columns,), that makes the error least.
 
-        None if HiGHS finds no solution within the limits on bytes and latency.
+        None if HiGHS finds no solution within the limits on bytes and latency. With few items,
+        where fractions of one would be much of the whole, shares are 0 or 1.
         """
         constraints = [LinearConstraint(self._one_each, 1, 1)]
         for quantity in limits.given():
@@ -54,6 +59,13 @@ class Relaxation:
                 room = (limits.of(quantity) or 0.0) - self._problem.other(quantity)
                 scale = max(float(values.max()), 1e-300)  # HiGHS' tolerances are absolute
                 constraints.append(LinearConstraint(values / scale, -np.inf, room / scale))
-        scale = float(errors.max()) or 1.0
-        result = milp(errors / scale, constraints=constraints, bounds=Bounds(0, 1))
+        # HiGHS stops at absolute differences of 1e-7.
+        scale = float(errors.max()) / 1e6 or 1.0
+        whole = len(self._problem.items) <= FEW_ITEMS
+        result = milp(
+            errors / scale,
+            integrality=np.full(len(errors), int(whole)),
+            constraints=constraints,
+            bounds=Bounds(0, 1),
+        )
         return None if result.x is None else np.asarray(result.x)

@@ -13,6 +13,7 @@ from mixq.search.evidence import (
     FIRST_COMMON,
     FIRST_SPREAD,
     SATURATION,
+    Belief,
     Entry,
     Evidence,
 )
@@ -77,6 +78,23 @@ def test_sketches_without_company(widths: list[Format], factor: float) -> None:
     found = measured(rows, known).beliefs()[entry(99, W2)]
     assert found.error == pytest.approx(factor)
     assert found.spread == math.hypot(SATURATION, NOISE)
+
+
+def test_a_few_measurements_and_many_sketches_are_fused() -> None:
+    """Equal spreads: the geometric mean; sketched on no more samples: what is measured."""
+    spread = math.hypot(SATURATION, NOISE)
+    factor = (FIRST_SPREAD / spread) ** 2  # measured twice as well as sketched, in variances
+    known = {entry(0): Estimate(4.0, 1.0, 2), entry(1): Estimate(4.0, 1.0, 1)}
+    evidence = Evidence(known, NOISE)
+    for key in known:
+        evidence.add(key, [1.0])
+    beliefs = evidence.beliefs()
+    share = 1 / (1 + factor)
+    assert beliefs[entry(0)].error == pytest.approx(4.0 ** (1 - share))
+    assert beliefs[entry(0)].spread == pytest.approx(
+        1 / math.sqrt(1 / spread**2 + 1 / FIRST_SPREAD**2)
+    )
+    assert beliefs[entry(1)] == Belief(1.0, FIRST_SPREAD)
 
 
 def test_spreads_are_recovered_from_errors_that_were_made_of_them() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixq.formats import Format
+from mixq.search import relaxation as relaxation_module
 from mixq.search.frontier import build_frontier
 from mixq.search.limits import Limits
 from mixq.search.milp import minimise
@@ -19,13 +20,17 @@ sizes = st.integers(1, 400)
 errors = st.floats(0.01, 100)
 
 
+def _error(fmt: Format, scale: float) -> float:
+    return 0.0 if fmt.bits == 32 else scale / 4**fmt.bits
+
+
 @st.composite
 def problems(draw: st.DrawFn) -> Problem:
     rows = {}
     for unit in range(draw(st.integers(1, 6))):
         size, error = draw(sizes), draw(errors)
         rows[f"unit{unit}"] = tuple(
-            Choice(f, error / 4**f.bits * draw(st.floats(0.5, 2)), size * f.bits, size * 1e-6)
+            Choice(f, _error(f, error * draw(st.floats(0.5, 2))), size * f.bits, size * 1e-6)
             for f in FORMATS
         )
     return Problem(rows, original_bytes=10_000, other_bytes=7, other_latency_s=1e-6)
@@ -40,6 +45,12 @@ def solved(problem: Problem, limits: Limits) -> tuple[float, np.ndarray]:
     return float(shares @ vector), shares
 
 
+@pytest.fixture(autouse=True)
+def divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small problems are divided too, but where a test says otherwise."""
+    monkeypatch.setattr(relaxation_module, "FEW_ITEMS", 0)
+
+
 @given(problems())
 def test_it_meets_the_frontier_in_the_corners_of_its_hull(problem: Problem) -> None:
     hull = build_frontier(problem, max_states=0)
@@ -47,8 +58,8 @@ def test_it_meets_the_frontier_in_the_corners_of_its_hull(problem: Problem) -> N
     for index in range(len(hull)):
         corner = hull.point(index)
         error, _ = solved(problem, Limits(weight_bytes=corner.weight_bytes))
-        # HiGHS stops within 1e-7 of its scaled objective.
-        assert error == pytest.approx(corner.error, rel=1e-6, abs=1e-6 * hull.errors.max())
+        # HiGHS lets rows be broken by 1e-6 and stops within 1e-7 of an objective scaled by 1e6.
+        assert error == pytest.approx(corner.error, rel=1e-5, abs=1e-5 * hull.errors.max())
 
 
 @given(problems(), st.floats(0, 1))
@@ -58,7 +69,7 @@ def test_it_is_a_lower_bound_within_the_limits(problem: Problem, where: float) -
     limits = Limits(weight_bytes=int(low + where * (high - low)))
     error, shares = solved(problem, limits)
     exact = problem.evaluate(minimise(problem, "error", limits).assignment)
-    assert error <= exact.error * (1 + 1e-6) + 1e-9
+    assert error <= exact.error * (1 + 1e-5)
     relaxation = Relaxation(problem)
     stored = problem.other_bytes
     totals: dict[str, float] = dict.fromkeys(problem.choices, 0.0)
@@ -95,3 +106,17 @@ def test_every_limit_counts() -> None:
     # 12 bytes allow one unit 4 bits, and time says which.
     assert solved(problem, Limits(weight_bytes=12, latency_s=2.0))[0] == pytest.approx(1.0)
     assert Relaxation(problem).solve(np.ones(4), Limits(latency_s=1.0)) is None
+
+
+@given(problems(), st.floats(0, 1))
+def test_few_items_are_solved_whole(problem: Problem, where: float) -> None:
+    low = problem.extreme("weight_bytes").weight_bytes
+    high = problem.extreme("weight_bytes", largest=True).weight_bytes
+    limits = Limits(weight_bytes=int(low + where * (high - low)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relaxation_module, "FEW_ITEMS", 6)
+        error, shares = solved(problem, limits)
+    exact = problem.evaluate(minimise(problem, "error", limits).assignment)
+    # HiGHS keeps integers and rows to 1e-6, and stops within 1e-4 of the objective.
+    assert set(np.round(shares, 5)) <= {0.0, 1.0}
+    assert error == pytest.approx(exact.error, rel=1e-3)
