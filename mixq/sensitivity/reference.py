@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -51,6 +52,7 @@ class Reference:
         self.batches = calibration.batches
         self.outputs: list[Tensor] = []
         powers: list[float] = []
+        self._counts: list[int] = []
         self.output = ""
         with evaluating(model):
             for batch in self.batches:
@@ -63,9 +65,18 @@ class Reference:
                     )
                 self.outputs.append(main.tensor.detach().clone())
                 self.output = main.name
+                self._counts.append(len(power))
                 powers += power
         self.samples = len(powers)
         self.power = math.fsum(powers) / len(powers)
+
+    def part(self, start: int, stop: int) -> Reference:
+        """Batches start..stop - 1 alone; `power` stays that of all."""
+        part = copy.copy(self)
+        part.batches, part.outputs = self.batches[start:stop], self.outputs[start:stop]
+        part._counts = self._counts[start:stop]
+        part.samples = sum(part._counts)
+        return part
 
     def errors(
         self, replacement: Replacement, what: str, batches: int | None = None
