@@ -51,6 +51,7 @@ def race(
     budget: Budget | None = None,
     *,
     folder: Path | None = None,
+    workers: int = 1,
     progress: Progress = silent,
 ) -> SensitivityTable:
     """Sensitivities on the first samples of `calibration`, as many as the plan needs.
@@ -61,6 +62,7 @@ def race(
         calibration: at most what is measured on.
         budget: what is demanded of the plan.
         folder: where measurements are kept and taken up again.
+        workers: processes that measure.
         progress: is told how far it is.
 
     Raises:
@@ -76,7 +78,7 @@ def race(
         store = Store(folder, layout.model_fingerprint, part.fingerprint, rounder.fingerprint)
         table = measure(
             rounder.model, part, rounder.units.values(), layout.formats, reference=reference,
-            rounder=rounder, store=store, progress=progress,
+            rounder=rounder, store=store, workers=workers, progress=progress,
         )  # fmt: skip
         tables.append(table)
         for unit, row in table.entries.items():

@@ -68,6 +68,7 @@ def search(
     sequential: bool | None = None,
     equalize: Equalize = "none",
     sensitivity: Sensitivity = "auto",
+    workers: int = 1,
     check: bool | None = None,
     name: str | None = None,
     folder: str | Path | None = None,
@@ -116,6 +117,7 @@ def search(
         sensitivity: `measured` on all of these samples; `auto` on as many as the plan needs, or
             on `samples` if that is given; `sketch`, estimated from gradients, for models that
             are too large to measure.
+        workers: processes that measure sensitivities; the plan is the same for any number.
         check: whether the packed model is run at the end and compared with what was measured and
             predicted; by default with a recipe only.
         name: of the model, for the plan; by default its class.
@@ -141,7 +143,7 @@ def search(
         1 if workload is None else workload,
         base.threads if threads is None else threads,
         base.samples if samples is None else samples,
-        sequential, equalize, sensitivity,
+        sequential, equalize, sensitivity, workers,
     )  # fmt: skip
     profile = base.profile(hardware)
     subject = Subject(
@@ -193,7 +195,7 @@ def run(
     references = {part: Reference(model, data) for part, data in parts.items()}
     sensitivity = find_sensitivity(
         mode_of(request.sensitivity, request.samples), layout, rounder, measured,
-        budget=budget, folder=folder, progress=progress,
+        budget=budget, folder=folder, workers=request.workers, progress=progress,
     )  # fmt: skip
     problem = layout.problem(sensitivity)
     check_feasible(problem, replace(budget, max_error=None), baseline_latency_s)

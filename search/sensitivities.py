@@ -35,6 +35,7 @@ def find_sensitivity(
     *,
     budget: Budget | None = None,
     folder: Path | None = None,
+    workers: int = 1,
     progress: Progress = silent,
 ) -> SensitivityTable:
     """The sensitivity of every unit of a layout, going on from what `folder` already holds.
@@ -47,16 +48,20 @@ def find_sensitivity(
         calibration: what is measured on.
         budget: what is demanded of the plan, which `auto` looks at.
         folder: where measurements are kept.
+        workers: processes that measure.
         progress: is told how far it is.
 
     Raises:
         MixqError: as `measure` and `sketch`.
     """
     if mode == "auto":
-        return race(layout, rounder, calibration, budget, folder=folder, progress=progress)
+        return race(
+            layout, rounder, calibration, budget, folder=folder, workers=workers,
+            progress=progress,
+        )  # fmt: skip
     if mode == "sketch":
-        return _sketched(layout, rounder, calibration, folder, progress)
-    return _measured(layout, rounder, calibration, folder, progress)
+        return _sketched(layout, rounder, calibration, folder, workers, progress)
+    return _measured(layout, rounder, calibration, folder, workers, progress)
 
 
 def mode_of(mode: Sensitivity, samples: int | None) -> Sensitivity:
@@ -69,12 +74,13 @@ def _measured(
     rounder: Rounder,
     calibration: Calibration,
     folder: Path | None,
+    workers: int,
     progress: Progress,
 ) -> SensitivityTable:
     store = Store(folder, layout.model_fingerprint, calibration.fingerprint, rounder.fingerprint)
     return measure(
         rounder.model, calibration, rounder.units.values(), layout.formats, rounder=rounder,
-        store=store, progress=progress,
+        store=store, workers=workers, progress=progress,
     )  # fmt: skip
 
 
@@ -83,6 +89,7 @@ def _sketched(
     rounder: Rounder,
     calibration: Calibration,
     folder: Path | None,
+    workers: int,
     progress: Progress,
 ) -> SensitivityTable:
     """Estimates, and measurements where there is nothing to differentiate: rounded activations."""
@@ -91,7 +98,9 @@ def _sketched(
         unit: tuple(fmt for fmt in choices if fmt.activation != "none" or fmt.bits == 32)
         for unit, choices in layout.formats.items()
     }
-    table = _measured(replace(layout, formats=measured), rounder, calibration, folder, progress)
+    table = _measured(
+        replace(layout, formats=measured), rounder, calibration, folder, workers, progress
+    )
     found = sketch(rounder.model, calibration, units, layout.formats, rounder, progress=progress)
     entries: dict[str, dict[Format, Estimate]] = {}
     for unit, choices in layout.formats.items():
@@ -111,6 +120,7 @@ def analyze(
     threads: int | None = None,
     equalize: Equalize = "none",
     sensitivity: Sensitivity = "auto",
+    workers: int = 1,
     folder: Path | None = None,
     progress: Progress = silent,
 ) -> tuple[Layout, SensitivityTable]:
@@ -131,6 +141,6 @@ def analyze(
     measured = rounding.unseen if samples is None else rounding.unseen.take(samples)
     table = find_sensitivity(
         mode_of(sensitivity, samples), layout, rounding.rounder, measured, folder=folder,
-        progress=progress,
+        workers=workers, progress=progress,
     )  # fmt: skip
     return layout, table

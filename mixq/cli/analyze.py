@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mixq.cli import options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
-from mixq.cli.inputs import load_inputs
+from mixq.cli.inputs import load_inputs, note_workers
 
 
 def analyze(
@@ -21,6 +21,7 @@ def analyze(
     threads: options.Threads = None,
     sensitivity: options.Sensitivity = options.SensitivityMode.auto,
     samples: options.Samples = None,
+    workers: options.Workers = 1,
     equalize: options.Equalization = "none",
     output: options.Output = options.DEFAULT_FOLDER,
     overwrite: options.Overwrite = False,
@@ -43,6 +44,7 @@ def analyze(
     from mixq.search.folder import run_folder
     from mixq.search.sensitivities import analyze as run_analysis
 
+    note_workers(workers)
     loaded, data = load_inputs(model, calibration)
     # Sensitivities do not depend on the chip, so a search for any chip goes on from here.
     identity = {"model": fingerprint(loaded.model)}
@@ -58,6 +60,7 @@ def analyze(
                 threads=threads,
                 equalize=rewriting,
                 sensitivity=sensitivity.value,
+                workers=workers,
                 folder=folder.path,
                 progress=progress,
             )

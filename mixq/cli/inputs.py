@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mixq.cli.console import note
+
 if TYPE_CHECKING:
     from mixq.calibration import Calibration
     from mixq.sources import LoadedModel
@@ -20,3 +22,13 @@ def load_inputs(model: str | None, calibration: str | None) -> tuple[LoadedModel
 
     loaded = load_model(model)
     return loaded, load_calibration(calibration, loaded)
+
+
+def note_workers(workers: int) -> None:
+    """Say so where so many processes would get in each other's way."""
+    if workers > 1:
+        from mixq.sensitivity.workers import crowding
+
+        remark = crowding(workers)
+        if remark is not None:
+            note(f"note: {remark}")

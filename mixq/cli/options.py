@@ -141,6 +141,16 @@ Sensitivity = Annotated[
         "from gradients, for models too large to measure.",
     ),
 ]
+Workers = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Measure sensitivities in N processes, with the same result. Each takes as many "
+        "threads as one alone; OMP_NUM_THREADS says how many.",
+    ),
+]
 Samples = Annotated[
     int | None,
     typer.Option(

@@ -8,7 +8,7 @@ import typer
 
 from mixq.cli import options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
-from mixq.cli.inputs import load_inputs
+from mixq.cli.inputs import load_inputs, note_workers
 
 if TYPE_CHECKING:
     from mixq.search.request import Equalize
@@ -57,7 +57,7 @@ def search(
         typer.Option(min=1, help="Plans of least error to measure beside the uniform ones."),
     ] = 8,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same plan.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; this version works in one.")] = 1,
+    workers: options.Workers = 1,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -111,17 +111,16 @@ def search(
     request = Request(
         budget, palette, pins, tie or (), trials, seed, batch_size or base.batch_size or 1,
         threads or base.threads, samples or base.samples, sequential,
-        cast("Equalize", equalize), sensitivity.value,
+        cast("Equalize", equalize), sensitivity.value, workers,
     )  # fmt: skip
     profile = base.profile(hardware)
-    if workers > 1:
-        note(f"note: --workers {workers}: this version works in one process")
     from mixq.report.folder import write_results
     from mixq.report.tables import plan_table, summary
     from mixq.search.folder import run_folder
     from mixq.search.run import checked, run
     from mixq.search.subject import Subject
 
+    note_workers(workers)
     loaded, data = load_inputs(model, calibration)
     subject = Subject(loaded.model, data, profile, loaded.evaluate, loaded.name)
     with run_folder(output, subject.identity, overwrite=overwrite) as folder:

@@ -16,6 +16,8 @@ from mixq.sensitivity.reference import Reference
 
 Step: TypeAlias = tuple[WeightUnit, Format]
 """What one measurement is of."""
+Found: TypeAlias = tuple[WeightUnit, Format, list[float] | str]
+"""Errors of every sample in a step, or why the unit does not take the format."""
 NOTHING: Final = Carried()
 
 

@@ -6,7 +6,8 @@ is done instead where a model cannot be taped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from torch import nn
 
@@ -17,7 +18,7 @@ from mixq.graph.state import fingerprint
 from mixq.graph.units import WeightUnit
 from mixq.progress import Progress, silent, track
 from mixq.rounding.rounder import Rounder
-from mixq.sensitivity.bench import Bench, Step
+from mixq.sensitivity.bench import Bench, Found, Step
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.store import Store
@@ -77,11 +78,12 @@ def measure(
             else measured_by(workers, missing, reference, rounder)
         )
         done = len(steps) - len(missing)
-        for unit, fmt, result in track(found, STAGE, len(steps), progress, done=done):
-            if isinstance(result, str):
-                refused[unit.name, fmt.name] = result
-            else:
-                store.put(unit.name, fmt.name, result)
+        with contextlib.closing(found):  # workers end here, whatever is raised
+            for unit, fmt, result in track(found, STAGE, len(steps), progress, done=done):
+                if isinstance(result, str):
+                    refused[unit.name, fmt.name] = result
+                else:
+                    store.put(unit.name, fmt.name, result)
     for unit, fmt in steps:
         known = store.get(unit.name, fmt.name)
         if known is not None:
@@ -103,7 +105,7 @@ def measure(
 
 def _measured(
     missing: Sequence[Step], reference: Reference, rounder: Rounder
-) -> Iterator[tuple[WeightUnit, Format, list[float] | str]]:
+) -> Generator[Found]:
     """Errors of every sample, or why the unit does not take the format, one after the other."""
     bench = Bench(reference, rounder)
     for unit, fmt in bench.ordered(missing):

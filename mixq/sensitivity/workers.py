@@ -13,11 +13,12 @@ import os
 import signal
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Final
 
 import joblib
+import torch
 
 from mixq.errors import FormatError, ModelError, WorkerError
 from mixq.files import one_line
@@ -25,7 +26,7 @@ from mixq.formats import Format
 from mixq.graph.units import WeightUnit
 from mixq.rounding.replacement import Carried
 from mixq.rounding.rounder import Rounder
-from mixq.sensitivity.bench import Bench, Step
+from mixq.sensitivity.bench import Bench, Found, Step
 from mixq.sensitivity.parcel import packed
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.worker import Job, Outcome, Settings, Task, work
@@ -42,7 +43,7 @@ def measured_by(
     steps: Sequence[Step],
     reference: Reference,
     rounder: Rounder,
-) -> Iterator[tuple[WeightUnit, Format, list[float] | str]]:
+) -> Generator[Found]:
     """Errors of every sample, or why the unit does not take the format, as they are found.
 
     Tasks are units, in the order in which the model reads them, so that every worker goes through
@@ -82,9 +83,20 @@ def measured_by(
                 raise outcome.failure
 
 
+def crowding(workers: int) -> str | None:
+    """What to do where workers would have more threads than there are cores; None if they fit."""
+    threads, cores = torch.get_num_threads(), joblib.cpu_count()
+    if workers * threads <= cores or threads == 1:
+        return None
+    return (
+        f"{workers} workers of {threads} threads each share {cores} cores; "
+        f"OMP_NUM_THREADS={max(cores // workers, 1)} would be quicker"
+    )
+
+
 def _joined(
     unit: WeightUnit, formats: Iterable[Format], outcomes: Sequence[Outcome]
-) -> Iterator[tuple[WeightUnit, Format, list[float] | str]]:
+) -> Generator[Found]:
     """What the batches of a unit say together."""
     ordered = sorted(outcomes, key=lambda outcome: outcome.batches)
     for fmt in formats:
@@ -115,7 +127,7 @@ def _outcomes(
     reference: Reference,
     units: Mapping[str, WeightUnit],
     tasks: Sequence[Task],
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Outcomes of tasks in the order in which they are finished."""
     if not tasks:
         return
@@ -154,9 +166,16 @@ def _parallel(workers: int) -> tuple[Any, bool]:
             return_as="generator_unordered",
             idle_worker_timeout=IDLE_S,
         )
+        streams = True
     except ValueError:
-        return joblib.Parallel(n_jobs=workers, batch_size=1), False
-    return parallel, True
+        parallel, streams = joblib.Parallel(n_jobs=workers, batch_size=1), False
+    backend = parallel._backend
+    if getattr(backend, "supports_sharedmem", False) and backend.effective_n_jobs(workers) > 1:
+        raise WorkerError(
+            f"joblib is configured for {type(backend).__name__}, whose workers would change the "
+            "weights of one model at once; configure a backend of processes"
+        )
+    return parallel, streams
 
 
 def _streamed(parallel: Any, calls: Iterable[Any]) -> Iterator[Outcome]:
