@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import cloudpickle
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 LINE: Final = 64
@@ -65,9 +65,12 @@ def unpacked(parcel: NDArray[np.uint8]) -> Any:
 
 class _Pickler(cloudpickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, torch.storage.TypedStorage):
-            return _typed, (obj._untyped_storage, obj.dtype)
-        if isinstance(obj, torch.UntypedStorage) and obj.device.type in ("cpu", "cuda"):
+        if type(obj) in (Tensor, nn.Parameter) and _is_plain(obj):
+            place = (obj.dtype, obj.storage_offset(), obj.size(), obj.stride())
+            is_parameter, wants_gradient = type(obj) is nn.Parameter, obj.requires_grad
+            made = (obj.untyped_storage(), *place, is_parameter, wants_gradient)
+            return _tensor, made, dict(obj.__dict__), None, None, _set_state
+        if isinstance(obj, torch.UntypedStorage):
             offset = obj.data_ptr() % LINE
             plain = torch.empty(0, dtype=torch.uint8).set_(obj.cpu())
             return _storage, (pickle.PickleBuffer(plain.numpy()), offset, str(obj.device))
@@ -78,8 +81,28 @@ class _Pickler(cloudpickle.Pickler):
         return super().reducer_override(obj)
 
 
-def _typed(storage: torch.UntypedStorage, dtype: torch.dtype) -> torch.storage.TypedStorage:
-    return torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether storage, place and type say all of it."""
+    return (
+        tensor.device.type in ("cpu", "cuda")
+        and tensor.layout is torch.strided
+        and not (tensor.is_conj() or tensor.is_neg() or tensor.is_quantized)
+    )
+
+
+def _tensor(
+    storage: torch.UntypedStorage,
+    dtype: torch.dtype,
+    offset: int,
+    size: torch.Size,
+    stride: tuple[int, ...],
+    is_parameter: bool,
+    wants_gradient: bool,
+) -> Tensor:
+    tensor = torch.empty(0, dtype=dtype, device=storage.device).set_(storage, offset, size, stride)
+    if is_parameter:
+        return nn.Parameter(tensor, wants_gradient)
+    return tensor.requires_grad_(wants_gradient)
 
 
 def _storage(
@@ -105,8 +128,8 @@ def _parametrized(cls: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
     return module
 
 
-def _set_state(module: nn.Module, state: dict[str, object]) -> None:
-    module.__dict__.update(state)
+def _set_state(made: object, state: dict[str, object]) -> None:
+    made.__dict__.update(state)
 
 
 def _bytes(buffer: pickle.PickleBuffer) -> NDArray[np.uint8]:
@@ -138,7 +161,8 @@ def _is_foreign(module: ModuleType) -> bool:
         return False
     top = module.__name__.partition(".")[0]
     return (
-        top not in {*sys.stdlib_module_names, "mixq"}
+        top not in sys.stdlib_module_names
+        and top != "mixq"
         and "site-packages" not in file
         and "dist-packages" not in file
     )
