@@ -54,8 +54,8 @@ class Reference:
         powers: list[float] = []
         self._counts: list[int] = []
         self.output = ""
-        with evaluating(model):
-            for batch in self.batches:
+        for batch in self.batches:
+            with evaluating(model):  # anew, so that no batch draws what depends on others
                 main = main_output(call(model, batch))
                 power = squared_error(main.tensor, torch.zeros_like(main.tensor), batch).tolist()
                 if not all(map(math.isfinite, power)):
@@ -100,12 +100,12 @@ class Reference:
         }
         per_sample: list[float] = []
         with (
-            evaluating(self.model),
             quantized_inputs(self.model, replacement.inputs),
             recurrent_weights_put_back(self.model),
         ):
             for index, batch in enumerate(self.batches[:batches]):
-                output = main_output(call_with(self.model, placed, batch)).tensor
+                with evaluating(self.model):
+                    output = main_output(call_with(self.model, placed, batch)).tensor
                 per_sample += self.compared(index, output, what)
         return per_sample
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mixq.errors import OutputError
 
-CODE_VERSION = "measured-2"
+CODE_VERSION = "measured-3"
 """Part of the key: changed whenever the same inputs would give other numbers."""
 
 

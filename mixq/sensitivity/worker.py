@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -23,7 +20,6 @@ from mixq.sensitivity.bench import Bench
 from mixq.sensitivity.parcel import unpacked
 from mixq.sensitivity.reference import Reference
 
-WATCH_S: Final = 0.5
 _log = logging.getLogger("mixq.sensitivity")
 
 
@@ -55,13 +51,11 @@ class Job:
         key: names the job.
         parcel: `(Reference, units by name)`, packed; or a reference to it in Ray's store.
         settings: of the process that asks.
-        process: its number, if workers end with it.
     """
 
     key: str
     parcel: Any
     settings: Settings
-    process: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,16 +97,14 @@ _benches: dict[tuple[int, int], Bench] = {}
 _units: dict[str, WeightUnit] = {}
 _key = ""
 _reference: Reference | None = None
-_watched: set[int] = set()
 
 
 def work(job: Job, task: Task) -> Outcome:
     """Measure what a task asks for; model and data of a job are unpacked once."""
-    _end_with(job.process)
     errors: dict[Format, Sequence[float]] = {}
     refused: dict[Format, str] = {}
     failure: MixqError | None = None
-    with _listening() as remarks:
+    with listening() as remarks:
         try:
             job.settings.apply()
             bench = _bench(job, task.batches)
@@ -157,22 +149,8 @@ def _opened(parcel: Any) -> tuple[Reference, dict[str, WeightUnit]]:
     return content
 
 
-def _end_with(process: int | None) -> None:
-    """End when the process ends that started this one, whatever ends it."""
-    if process is None or process != os.getppid() or process in _watched:
-        return
-    _watched.add(process)
-
-    def watch() -> None:
-        while os.getppid() == process:
-            time.sleep(WATCH_S)
-        os._exit(1)  # there is nobody left to tell
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 @contextmanager
-def _listening() -> Iterator[list[str]]:
+def listening() -> Iterator[list[str]]:
     """What is logged meanwhile, for the process that asks: it says the same thing once."""
     remarks: list[str] = []
 

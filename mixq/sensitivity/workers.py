@@ -29,7 +29,8 @@ from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.bench import Bench, Found, Step
 from mixq.sensitivity.parcel import packed
 from mixq.sensitivity.reference import Reference
-from mixq.sensitivity.worker import Job, Outcome, Settings, Task, work
+from mixq.sensitivity.watch import end_with
+from mixq.sensitivity.worker import Job, Outcome, Settings, Task, listening, work
 
 TASKS_PER_WORKER: Final = 4
 """At least, where samples allow it, so that none waits long for the last."""
@@ -55,8 +56,11 @@ def measured_by(
     """
     units = {unit.name: unit for unit, _ in steps}
     carried: dict[str, dict[Format, Carried]] = {name: {} for name in units}
-    first = reference.part(0, 1)
-    for unit, fmt in Bench(first, rounder).ordered(steps):
+    said: set[str] = set()
+    with listening() as remarks:
+        ordered = Bench(reference.part(0, 1), rounder).ordered(steps)
+    _say(remarks, said)
+    for unit, fmt in ordered:
         try:
             known = rounder.carried(unit.name, fmt)
         except FormatError as error:
@@ -65,13 +69,10 @@ def measured_by(
             carried[unit.name].setdefault(fmt, known)
     tasks = list(_tasks(carried, _groups(workers, len(units), len(reference.batches))))
     pending: dict[str, list[Outcome]] = {}
-    said: set[str] = set()
     parts = len({task.batches for task in tasks})
     with contextlib.closing(_outcomes(workers, reference, units, tasks)) as outcomes:
         for outcome in outcomes:
-            for remark in (text for text in outcome.remarks if text not in said):
-                said.add(remark)
-                _log.warning("%s", remark)
+            _say(outcome.remarks, said)
             together = pending.setdefault(outcome.unit, [])
             together.append(outcome)
             if outcome.failure is None and len(together) < parts:
@@ -92,6 +93,14 @@ def crowding(workers: int) -> str | None:
         f"{workers} workers of {threads} threads each share {cores} cores; "
         f"OMP_NUM_THREADS={max(cores // workers, 1)} would be quicker"
     )
+
+
+def _say(remarks: Iterable[str], said: set[str]) -> None:
+    """Log what has not been said yet."""
+    for remark in remarks:
+        if remark not in said:
+            said.add(remark)
+            _log.warning("%s", remark)
 
 
 def _joined(
@@ -138,7 +147,6 @@ def _outcomes(
         key=uuid.uuid4().hex,
         parcel=parcel if ray is None else ray.put(parcel),
         settings=Settings(),
-        process=os.getpid(),
     )
     broken = (BrokenProcessPool, *(() if ray is None else (ray.exceptions.RayError,)))
     calls = (joblib.delayed(work)(job, task) for task in tasks)
@@ -159,23 +167,23 @@ def _outcomes(
 
 def _parallel(workers: int) -> tuple[Any, bool]:
     """joblib's pool in the configured backend, and whether it gives results as they come."""
-    try:
-        parallel = joblib.Parallel(
-            n_jobs=workers,
-            batch_size=1,
-            return_as="generator_unordered",
-            idle_worker_timeout=IDLE_S,
-        )
-        streams = True
-    except ValueError:
-        parallel, streams = joblib.Parallel(n_jobs=workers, batch_size=1), False
-    backend = parallel._backend
+    backend = joblib.Parallel(n_jobs=workers)._backend
     if getattr(backend, "supports_sharedmem", False) and backend.effective_n_jobs(workers) > 1:
         raise WorkerError(
             f"joblib is configured for {type(backend).__name__}, whose workers would change the "
             "weights of one model at once; configure a backend of processes"
         )
-    return parallel, streams
+    if not backend.supports_return_generator:
+        return joblib.Parallel(n_jobs=workers, batch_size=1), False
+    own = {}
+    if type(backend).__name__ == "LokyBackend":  # others start and end workers their own way
+        own = {
+            "idle_worker_timeout": IDLE_S,
+            "initializer": end_with,
+            "initargs": (os.getpid(),),
+        }
+    streamed = "generator_unordered"
+    return joblib.Parallel(n_jobs=workers, batch_size=1, return_as=streamed, **own), True
 
 
 def _streamed(parallel: Any, calls: Iterable[Any]) -> Iterator[Outcome]:
