@@ -103,9 +103,7 @@ def measure(
     )
 
 
-def _measured(
-    missing: Sequence[Step], reference: Reference, rounder: Rounder
-) -> Generator[Found]:
+def _measured(missing: Sequence[Step], reference: Reference, rounder: Rounder) -> Generator[Found]:
     """Errors of every sample, or why the unit does not take the format, one after the other."""
     bench = Bench(reference, rounder)
     for unit, fmt in bench.ordered(missing):

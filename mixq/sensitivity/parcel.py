@@ -16,9 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import cloudpickle
 import numpy as np
 import torch
-import cloudpickle
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -40,9 +40,9 @@ def packed(content: object, *, far: bool = False) -> NDArray[np.uint8]:
     buffers: list[NDArray[np.uint8]] = []
     pickled = io.BytesIO()
     with _by_value(_is_foreign if far else _is_hidden):
-        _Pickler(
-            pickled, protocol=5, buffer_callback=lambda b: buffers.append(_bytes(b))
-        ).dump(content)
+        _Pickler(pickled, protocol=5, buffer_callback=lambda b: buffers.append(_bytes(b))).dump(
+            content
+        )
     parts = [np.frombuffer(pickled.getbuffer(), np.uint8), *buffers]
     sizes = np.array([len(parts), *map(len, parts)], np.int64)
     return np.concatenate([sizes.view(np.uint8), *parts])
@@ -57,13 +57,11 @@ def unpacked(parcel: NDArray[np.uint8]) -> Any:
     count = int(parcel[:8].view(np.int64)[0])
     sizes = parcel[8 : 8 * (count + 1)].view(np.int64)
     ends = 8 * (count + 1) + np.cumsum(sizes)
-    pickled, *buffers = (
-        parcel[end - size : end] for size, end in zip(sizes, ends, strict=True)
-    )
-    return pickle.loads(pickled, buffers=buffers)
+    pickled, *buffers = (parcel[end - size : end] for size, end in zip(sizes, ends, strict=True))
+    return pickle.loads(pickled.data, buffers=[buffer.data for buffer in buffers])
 
 
-class _Pickler(cloudpickle.Pickler):
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) in (Tensor, nn.Parameter) and _is_plain(obj):
             place = (obj.dtype, obj.storage_offset(), obj.size(), obj.stride())
@@ -73,7 +71,7 @@ class _Pickler(cloudpickle.Pickler):
         if isinstance(obj, torch.UntypedStorage):
             offset = obj.data_ptr() % LINE
             plain = torch.empty(0, dtype=torch.uint8).set_(obj.cpu())
-            return _storage, (pickle.PickleBuffer(plain.numpy()), offset, str(obj.device))
+            return _storage, (pickle.PickleBuffer(plain.numpy().data), offset, str(obj.device))
         if isinstance(obj, nn.Module) and parametrize.is_parametrized(obj):
             names = tuple(obj.parametrizations)  # type: ignore[arg-type]
             reduced = (type(obj).__bases__[0], names)
@@ -105,9 +103,7 @@ def _tensor(
     return tensor.requires_grad_(wants_gradient)
 
 
-def _storage(
-    buffer: NDArray[np.uint8] | pickle.PickleBuffer, offset: int, device: str
-) -> torch.UntypedStorage:
+def _storage(buffer: memoryview, offset: int, device: str) -> torch.UntypedStorage:
     source = np.frombuffer(buffer, np.uint8)
     if device != "cpu":
         return torch.from_numpy(source.copy()).to(device).untyped_storage()

@@ -36,6 +36,7 @@ TASKS_PER_WORKER: Final = 4
 """At least, where samples allow it, so that none waits long for the last."""
 IDLE_S: Final = 60
 """After which a worker that has nothing to do gives its memory back."""
+_Pool: Any = joblib.Parallel  # whose types are not all that it takes
 _log = logging.getLogger(__name__)
 
 
@@ -166,15 +167,15 @@ def _outcomes(
 
 
 def _parallel(workers: int) -> tuple[Any, bool]:
-    """joblib's pool in the configured backend, and whether it gives results as they come."""
-    backend = joblib.Parallel(n_jobs=workers)._backend
+    """The pool of joblib in the configured backend, and whether it gives results as they come."""
+    backend = _Pool(n_jobs=workers)._backend
     if getattr(backend, "supports_sharedmem", False) and backend.effective_n_jobs(workers) > 1:
         raise WorkerError(
             f"joblib is configured for {type(backend).__name__}, whose workers would change the "
             "weights of one model at once; configure a backend of processes"
         )
     if not backend.supports_return_generator:
-        return joblib.Parallel(n_jobs=workers, batch_size=1), False
+        return _Pool(n_jobs=workers, batch_size=1), False
     own = {}
     if type(backend).__name__ == "LokyBackend":  # others start and end workers their own way
         own = {
@@ -183,7 +184,7 @@ def _parallel(workers: int) -> tuple[Any, bool]:
             "initargs": (os.getpid(),),
         }
     streamed = "generator_unordered"
-    return joblib.Parallel(n_jobs=workers, batch_size=1, return_as=streamed, **own), True
+    return _Pool(n_jobs=workers, batch_size=1, return_as=streamed, **own), True
 
 
 def _streamed(parallel: Any, calls: Iterable[Any]) -> Iterator[Outcome]:

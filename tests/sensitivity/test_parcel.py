@@ -1,4 +1,4 @@
-"""What travels to a worker arrives as it was: numbers, sharing, places in a cache line, classes."""
+"""What travels to a worker arrives as it was: numbers, what they share, where they lie, classes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Local(nn.Module):
         super().__init__()
         self.linear = nn.Linear(16, 8)
         self.activation = activation
-        self.register_forward_hook(lambda _m, _a, out: out * 2)
+        self.register_forward_hook(lambda _m, _a, out: out.mul(2))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.linear(x))

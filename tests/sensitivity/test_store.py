@@ -6,11 +6,6 @@ import errno
 import io
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 

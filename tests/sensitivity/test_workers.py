@@ -1,4 +1,4 @@
-"""Any number of workers gives the table of one process, byte for byte, whatever happens to them."""
+"""Any number of workers gives the table of one process, byte for byte, and loses nothing."""
 
 from __future__ import annotations
 
@@ -56,11 +56,15 @@ class Tied(nn.Module):
         return result
 
 
-class Noisy(nn.Sequential):
+class Noisy(nn.Module):
     """No tape takes it: it draws random numbers."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        hidden: Tensor = super().forward(input)
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = layers()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.inner(x)
         return hidden + torch.randn_like(hidden)
 
 
@@ -88,7 +92,7 @@ CASES: dict[str, Case] = {
         batches(3, 16),
     ),
     "one-unit": Case(lambda: nn.Linear(16, 4), batches(5, 16)),
-    "no-tape": Case(lambda: Noisy(*layers()), batches(3, 16)),
+    "no-tape": Case(Noisy, batches(3, 16)),
     "learnt": Case(layers, batches(16, 16), (*FORMATS, *LEARNT)),
     "half": Case(lambda: layers().bfloat16(), [b.bfloat16() for b in batches(3, 16)]),
 }
@@ -191,7 +195,7 @@ def test_progress_is_told_of_every_measurement() -> None:
     calls: list[tuple[str, int, int]] = []
     measure(
         model, calibration, units, formats, rounder=rounder, store=store, workers=2,
-        progress=lambda *call: calls.append(call),
+        progress=lambda stage, done, total: calls.append((stage, done, total)),
     )  # fmt: skip
     total = len(units) * len(FORMATS)
     assert calls == [(STAGE, done, total) for done in range(1, total + 1)]
@@ -264,9 +268,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     expected = measure(model, calibration, units, formats)
     for _ in range(2):  # the second time, the pool is a new one
         with pytest.raises(WorkerError, match="a worker process has died") as failure:
-            measure(
-                model, calibration, units, formats, store=Store(tmp_path, "key"), workers=2
-            )
+            measure(model, calibration, units, formats, store=Store(tmp_path, "key"), workers=2)
         assert "\n" not in str(failure.value)
         assert "fewer --workers" in str(failure.value)
     kept = next(tmp_path.iterdir()).read_bytes().count(b"\n")
@@ -289,9 +291,7 @@ def test_a_configured_backend_is_taken() -> None:
     model, calibration, units, formats, rounder = prepared(CASES["encoder"])
     alone = measure(model, calibration, units, formats, rounder=rounder)
     with joblib.parallel_config(backend="sequential"):
-        assert (
-            measure(model, calibration, units, formats, rounder=rounder, workers=2) == alone
-        )
+        assert measure(model, calibration, units, formats, rounder=rounder, workers=2) == alone
 
 
 def test_a_part_of_a_reference_is_the_reference_of_a_part() -> None:
@@ -323,9 +323,7 @@ def test_ray() -> None:
             model, calibration, units, formats, rounder = prepared(case)
             alone = measure(model, calibration, units, formats, rounder=rounder)
             with joblib.parallel_config(backend="ray"):
-                together = measure(
-                    model, calibration, units, formats, rounder=rounder, workers=2
-                )
+                together = measure(model, calibration, units, formats, rounder=rounder, workers=2)
             assert together == alone
             assert together.to_json() == alone.to_json()
     finally:
