@@ -26,6 +26,7 @@ from mixq.search.budget import Budget
 from mixq.search.limits import Limits
 from mixq.search.milp import minimise
 from mixq.search.problem import Problem
+from mixq.sensitivity.device import moved
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.measured import measure
 from mixq.sensitivity.reference import Reference
@@ -52,6 +53,7 @@ def race(
     *,
     folder: Path | None = None,
     workers: int = 1,
+    device: str = "cpu",
     progress: Progress = silent,
 ) -> SensitivityTable:
     """Sensitivities on the first samples of `calibration`, as many as the plan needs.
@@ -63,6 +65,7 @@ def race(
         budget: what is demanded of the plan.
         folder: where measurements are kept and taken up again.
         workers: processes that measure.
+        device: where the model is run.
         progress: is told how far it is.
 
     Raises:
@@ -72,12 +75,13 @@ def race(
     errors: Errors = {}
     powers: list[float] = []
     done = 0
+    model = moved(rounder.model, device)
     for stop in _stops(calibration):
         part = calibration.part(done, stop)
-        reference = Reference(rounder.model, part)
-        store = Store(folder, layout.model_fingerprint, part.fingerprint, rounder.fingerprint)
+        reference = Reference(model, part)
+        store = Store.of(folder, layout.model_fingerprint, part, rounder, device)
         table = measure(
-            rounder.model, part, rounder.units.values(), layout.formats, reference=reference,
+            model, part, rounder.units.values(), layout.formats, reference=reference,
             rounder=rounder, store=store, workers=workers, progress=progress,
         )  # fmt: skip
         tables.append(table)

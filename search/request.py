@@ -40,6 +40,7 @@ class Request:
         equalize: how the model is rewritten first; see `mixq.search.equalize`.
         sensitivity: how sensitivities are found; see `mixq.search.sensitivities`.
         workers: processes that measure them.
+        device: where the model is run while they and plans are measured.
 
     Raises:
         UsageError: if there is no demand, or a number is out of its range.
@@ -58,6 +59,7 @@ class Request:
     equalize: Equalize = "none"
     sensitivity: Sensitivity = "auto"
     workers: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if not self.budget.to_dict():

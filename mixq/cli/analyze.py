@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mixq.cli import options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
-from mixq.cli.inputs import load_inputs, note_workers
+from mixq.cli.inputs import check_resources, load_inputs
 
 
 def analyze(
@@ -22,6 +22,7 @@ def analyze(
     sensitivity: options.Sensitivity = options.SensitivityMode.auto,
     samples: options.Samples = None,
     workers: options.Workers = 1,
+    device: options.Device = "cpu",
     equalize: options.Equalization = "none",
     output: options.Output = options.DEFAULT_FOLDER,
     overwrite: options.Overwrite = False,
@@ -44,7 +45,7 @@ def analyze(
     from mixq.search.folder import run_folder
     from mixq.search.sensitivities import analyze as run_analysis
 
-    note_workers(workers)
+    check_resources(workers, device)
     loaded, data = load_inputs(model, calibration)
     # Sensitivities do not depend on the chip, so a search for any chip goes on from here.
     identity = {"model": fingerprint(loaded.model)}
@@ -61,6 +62,7 @@ def analyze(
                 equalize=rewriting,
                 sensitivity=sensitivity.value,
                 workers=workers,
+                device=device,
                 folder=folder.path,
                 progress=progress,
             )

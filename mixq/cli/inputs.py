@@ -24,11 +24,16 @@ def load_inputs(model: str | None, calibration: str | None) -> tuple[LoadedModel
     return loaded, load_calibration(calibration, loaded)
 
 
-def note_workers(workers: int) -> None:
-    """Say so where so many processes would get in each other's way."""
-    if workers > 1:
-        from mixq.sensitivity.workers import crowding
+def check_resources(workers: int, device: str) -> None:
+    """Refuse a device that is not there; say so where processes would get in each other's way.
 
-        remark = crowding(workers)
-        if remark is not None:
-            note(f"note: {remark}")
+    Raises:
+        UsageError: if there is no such device.
+    """
+    from mixq.sensitivity.device import check_device
+    from mixq.sensitivity.workers import crowding
+
+    check_device(device, workers)
+    remark = crowding(workers) if workers > 1 else None
+    if remark is not None:
+        note(f"note: {remark}")

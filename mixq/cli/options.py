@@ -151,6 +151,15 @@ Workers = Annotated[
         "threads as one alone; OMP_NUM_THREADS says how many.",
     ),
 ]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Where the model is run while it is measured: cpu, cuda, cuda:1. Rounding stays on "
+        "the processor.",
+    ),
+]
 Samples = Annotated[
     int | None,
     typer.Option(

@@ -8,7 +8,7 @@ import typer
 
 from mixq.cli import options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
-from mixq.cli.inputs import load_inputs, note_workers
+from mixq.cli.inputs import check_resources, load_inputs
 
 if TYPE_CHECKING:
     from mixq.search.request import Equalize
@@ -58,6 +58,7 @@ def search(
     ] = 8,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same plan.")] = 0,
     workers: options.Workers = 1,
+    device: options.Device = "cpu",
     storage: Annotated[
         str | None,
         typer.Option(
@@ -111,7 +112,7 @@ def search(
     request = Request(
         budget, palette, pins, tie or (), trials, seed, batch_size or base.batch_size or 1,
         threads or base.threads, samples or base.samples, sequential,
-        cast("Equalize", equalize), sensitivity.value, workers,
+        cast("Equalize", equalize), sensitivity.value, workers, device,
     )  # fmt: skip
     profile = base.profile(hardware)
     from mixq.report.folder import write_results
@@ -120,7 +121,7 @@ def search(
     from mixq.search.run import checked, run
     from mixq.search.subject import Subject
 
-    note_workers(workers)
+    check_resources(workers, device)
     loaded, data = load_inputs(model, calibration)
     subject = Subject(loaded.model, data, profile, loaded.evaluate, loaded.name)
     with run_folder(output, subject.identity, overwrite=overwrite) as folder:

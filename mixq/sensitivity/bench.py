@@ -26,13 +26,13 @@ class Bench:
 
     Args:
         reference: what is compared with.
-        rounder: of the same model.
+        rounder: of the same model, or of the one that the reference's is a copy of elsewhere.
     """
 
     def __init__(self, reference: Reference, rounder: Rounder) -> None:
         self._reference = reference
         self._rounder = rounder
-        self._parameters = dict(reference.model.named_parameters(remove_duplicate=False))
+        self._parameters = dict(rounder.model.named_parameters(remove_duplicate=False))
         self._engine = Engine(reference)
 
     def ordered(self, steps: Iterable[Step]) -> list[Step]:

@@ -16,6 +16,7 @@ from mixq.errors import ModelError, NonFiniteError
 from mixq.graph.evaluating import evaluating as evaluating
 from mixq.graph.replacing import call_with, check_replaceable, recurrent_weights_put_back, slots
 from mixq.rounding.replacement import Replacement
+from mixq.sensitivity.device import device_of
 from mixq.sensitivity.outputs import main_output, squared_error
 
 
@@ -27,6 +28,7 @@ class Reference:
 
     Attributes:
         model: the original.
+        device: where it lies; what it is compared with is moved there.
         batches: of the calibration.
         outputs: of the original, one for each.
         output: name of the compared output.
@@ -49,7 +51,8 @@ class Reference:
             for named in (model.named_parameters, model.named_buffers)
             for name, tensor in named(remove_duplicate=False)
         }
-        self.batches = calibration.batches
+        self.device = device_of(model)
+        self.batches = calibration.to(self.device).batches
         self.outputs: list[Tensor] = []
         powers: list[float] = []
         self._counts: list[int] = []
@@ -94,7 +97,7 @@ class Reference:
         """
         # torch chooses kernels by whether a weight wants a gradient, even where none is taken.
         placed = {
-            name: tensor.detach().requires_grad_(self._wants_gradient[name])
+            name: tensor.detach().to(self.device).requires_grad_(self._wants_gradient[name])
             for name, tensor in replacement.tensors.items()
             if name in self._slots
         }

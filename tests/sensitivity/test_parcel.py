@@ -1,4 +1,4 @@
-"""What travels to a worker arrives as it was: numbers, what they share, where they lie, classes."""
+"""What travels to a worker arrives as it was: numbers, sharing, places in memory, classes."""
 
 from __future__ import annotations
 
