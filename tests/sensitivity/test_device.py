@@ -41,7 +41,7 @@ class Pretended(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         there = [tensor for tensor in tensors if MARK in tensor.__dict__]
-        if func == Tensor.device.__get__:  # type: ignore[attr-defined]
+        if func == Tensor.device.__get__:
             return THERE if there else torch.device("cpu")
         if func == Tensor.data.__set__:  # type: ignore[attr-defined]
             args[0].__dict__.pop(MARK, None)
@@ -140,7 +140,7 @@ def close(found: float, expected: float, power: float) -> bool:
     of squared differences, by 2 sqrt(e power) 2^-20 + power 2^-40; sixteen times that is let pass.
     """
     moved_by = 2 * (expected * power) ** 0.5 * 2**-20 + power * 2**-40
-    return abs(found - expected) <= 16 * moved_by
+    return bool(abs(found - expected) <= 16 * moved_by)
 
 
 @pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
@@ -241,7 +241,7 @@ def test_workers_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_device("cpu", 8) == "cpu"
     with pytest.raises(UsageError, match=r"--workers is 2, but on cuda"):
         check_device("cuda", 2)
-    with pytest.raises(UsageError, match="cuda:2, but .* finds 2 CUDA devices"):
+    with pytest.raises(UsageError, match=r"cuda:2, but .* finds 2 CUDA devices"):
         check_device("cuda:2", 1)
 
 

@@ -147,20 +147,36 @@ def test_two_workers_give_the_table_of_one_process(
     assert len(warned) == (2 if isinstance(model, Noisy) else 0)
 
 
-def test_threads_are_those_of_the_parent() -> None:
+class Threaded(nn.Module):
+    """Shows in its outputs what decides the last bits of others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = layers()
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor = torch.get_num_threads() + len(torch.get_float32_matmul_precision())
+        result: Tensor = self.inner(x) * factor
+        return result
+
+
+def test_threads_and_precision_are_those_of_the_parent() -> None:
     """Sums are divided among threads, so their number decides the last bits."""
-    model = nn.Sequential(nn.Linear(2048, 64), nn.Tanh(), nn.Linear(64, 300_000))
-    calibration = Calibration.of(x(2, 2048))
+    model, calibration = seeded(Threaded), Calibration.of(x(2, 16))
     units = find_units(model)
-    formats = {unit.name: (Format.parse("w4g64"),) for unit in units}
-    before = torch.get_num_threads()
+    formats = {unit.name: (Format.parse("w4g16"),) for unit in units}
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    tables = []
     try:
-        for threads in (3, 1):
+        for threads, precision in ((3, "high"), (1, "high"), (1, "highest")):
             torch.set_num_threads(threads)
-            alone = measure(model, calibration, units, formats)
-            assert measure(model, calibration, units, formats, workers=2) == alone
+            torch.set_float32_matmul_precision(precision)
+            tables.append(measure(model, calibration, units, formats))
+            assert measure(model, calibration, units, formats, workers=2) == tables[-1]
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
+    assert len({table.output_power for table in tables}) == 3
 
 
 def test_few_units_are_divided_by_samples(tmp_path: Path) -> None:
