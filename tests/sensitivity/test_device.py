@@ -46,7 +46,7 @@ class Pretended(TorchFunctionMode):
         if func == Tensor.data.__set__:  # type: ignore[attr-defined]
             args[0].__dict__.pop(MARK, None)
             return self._marked(func(*args), MARK in args[1].__dict__, args[0])
-        if func is torch._has_compatible_shallow_copy_type:
+        if getattr(func, "__name__", "") == "_has_compatible_shallow_copy_type":
             return func(*args)
         if func in (Tensor.cpu, Tensor.to):
             return self._moved(func, args, kwargs)
@@ -86,7 +86,7 @@ class Pretended(TorchFunctionMode):
     def _marked(result: Any, is_there: bool, also: Tensor | None = None) -> Any:
         for leaf in (*tree_leaves(result), also):
             if isinstance(leaf, Tensor) and is_there:
-                leaf.__dict__[MARK] = True
+                setattr(leaf, MARK, True)
         return result
 
 
@@ -201,7 +201,7 @@ def test_the_pretended_device_refuses_to_mix() -> None:
         there, here = torch.ones(3).to("cuda"), torch.ones(3)
         assert (there.device.type, here.device.type) == ("cuda", "cpu")
         with pytest.raises(RuntimeError, match="same device"):
-            there + here
+            torch.add(there, here)
         with pytest.raises(TypeError, match="numpy"):
             there.numpy()
         assert (there.cpu() + here).device.type == "cpu"
