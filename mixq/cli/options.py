@@ -141,25 +141,6 @@ Sensitivity = Annotated[
         "from gradients, for models too large to measure.",
     ),
 ]
-Workers = Annotated[
-    int,
-    typer.Option(
-        "--workers",
-        metavar="N",
-        min=1,
-        help="Measure sensitivities in N processes, with the same result. Each takes as many "
-        "threads as one alone; OMP_NUM_THREADS says how many.",
-    ),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        "--device",
-        metavar="NAME",
-        help="Where the model is run while it is measured: cpu, cuda, cuda:1. Rounding stays on "
-        "the processor.",
-    ),
-]
 Samples = Annotated[
     int | None,
     typer.Option(

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from mixq.cli import options
+from mixq.cli import options, resources
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
-from mixq.cli.inputs import check_resources, load_inputs
+from mixq.cli.inputs import load_inputs
 
 if TYPE_CHECKING:
     from mixq.search.request import Equalize
@@ -57,8 +57,8 @@ def search(
         typer.Option(min=1, help="Plans of least error to measure beside the uniform ones."),
     ] = 8,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same plan.")] = 0,
-    workers: options.Workers = 1,
-    device: options.Device = "cpu",
+    workers: resources.Workers = 1,
+    device: resources.Device = "cpu",
     storage: Annotated[
         str | None,
         typer.Option(
@@ -121,7 +121,7 @@ def search(
     from mixq.search.run import checked, run
     from mixq.search.subject import Subject
 
-    check_resources(workers, device)
+    resources.check_resources(workers, device)
     loaded, data = load_inputs(model, calibration)
     subject = Subject(loaded.model, data, profile, loaded.evaluate, loaded.name)
     with run_folder(output, subject.identity, overwrite=overwrite) as folder:

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
+from mixq.calibration import Calibration
 from mixq.errors import OutputError
+from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.store import Store
 
 ERRORS = [0.1, 1e-300, 0.0]
@@ -63,6 +67,31 @@ def test_other_fingerprints_are_other_stores(tmp_path: Path, other: tuple[str, .
     Store(tmp_path, "m", "c").put("a", "w8", ERRORS)
     assert Store(tmp_path, *other).get("a", "w8") is None
     assert Store(tmp_path, "m", "c").get("a", "w8") == ERRORS
+
+
+X = torch.ones(2, 3)
+OTHERS: dict[str, tuple[str, Tensor, str, str]] = {
+    "weights": ("other", X, "data", "cpu"),
+    "data": ("model", X + 1, "data", "cpu"),
+    "rounding": ("model", X, "other data", "cpu"),
+    "device": ("model", X, "data", "cuda"),
+}
+
+
+@pytest.mark.parametrize(("model", "x", "rounded", "device"), OTHERS.values(), ids=OTHERS)
+def test_nothing_stale_is_used_again(
+    tmp_path: Path, model: str, x: Tensor, rounded: str, device: str
+) -> None:
+    def store(model: str, x: Tensor, rounded: str, device: str) -> Store:
+        rounder = Rounder(nn.Linear(3, 2), {}, fingerprint=rounded)
+        return Store.of(tmp_path, model, Calibration.of(x), rounder, device)
+
+    store("model", X, "data", "cpu").put("a", "w8", ERRORS)
+    assert store("model", X.clone(), "data", "cpu").get("a", "w8") == ERRORS
+    other = store(model, x, rounded, device)
+    assert other.get("a", "w8") is None
+    other.put("a", "w8", [1.0])
+    assert store("model", X, "data", "cpu").get("a", "w8") == ERRORS
 
 
 def test_other_code_is_another_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
