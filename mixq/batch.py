@@ -119,3 +119,12 @@ def part_of(batch: Batch, low: int, high: int) -> Batch:
     if isinstance(batch, tuple):
         return tuple(item[low:high] for item in batch)
     return {name: item[low:high] for name, item in batch.items()}
+
+
+def moved_batch(batch: Batch, device: torch.device) -> Batch:
+    """A batch on a device."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, tuple):
+        return tuple(item.to(device) for item in batch)
+    return {name: item.to(device) for name, item in batch.items()}

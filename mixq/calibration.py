@@ -16,6 +16,7 @@ from mixq.batch import (
     Batch,
     check_batch,
     describe,
+    moved_batch,
     named_tensors,
     part_of,
     sample_count,
@@ -97,6 +98,13 @@ class Calibration:
                 flat = item.detach().cpu().contiguous().reshape(-1)
                 digest.update(flat.view(torch.uint8).numpy().data)
         return f"sha256:{digest.hexdigest()}"
+
+    def to(self, device: str | torch.device) -> Calibration:
+        """The same samples on a device; itself if they are there."""
+        where = torch.device(device)
+        if all(item.device == where for batch in self.batches for _, item in named_tensors(batch)):
+            return self
+        return replace(self, batches=tuple(moved_batch(batch, where) for batch in self.batches))
 
     def take(self, count: int) -> Calibration:
         """The first `count` samples in their batches, the last one cut; all if there are fewer.

@@ -58,6 +58,10 @@ class OutputError(MixqError, OSError):
     """A file or folder that cannot be written, or that holds something else."""
 
 
+class WorkerError(MixqError, RuntimeError):
+    """A process that works for this one and has failed."""
+
+
 class MissingExtraError(MixqError, ImportError):
     """An optional dependency that is not installed."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mixq.batch import sample_count
 from mixq.calibration import Calibration
 from mixq.formats import Format
-from mixq.graph.state import fingerprint
 from mixq.progress import Progress
 from mixq.rounding.rounder import Rounder
 from mixq.search.evidence import Entry, Evidence
@@ -18,6 +18,9 @@ from mixq.sensitivity.measured import measure
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.store import Store
 from mixq.sensitivity.table import SensitivityTable
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Meter:
@@ -31,16 +34,24 @@ class Meter:
 
     def __init__(
         self,
+        model: nn.Module,
+        model_fingerprint: str,
         rounder: Rounder,
         calibration: Calibration,
+        *,
         folder: Path | None,
+        workers: int,
+        device: str,
         progress: Progress,
     ) -> None:
+        self._model = model
         self._rounder = rounder
         self._calibration = calibration
         self._folder = folder
         self._progress = progress
-        self._fingerprint = fingerprint(rounder.model)
+        self._workers = workers
+        self._device = device
+        self._fingerprint = model_fingerprint
         self._stops = _stops(calibration)
         self.levels = len(self._stops)
         self._parts: list[tuple[Calibration, Reference]] = []
@@ -57,16 +68,14 @@ class Meter:
             if not wanted:
                 continue
             part, reference = self._part(below)
-            store = Store(
-                self._folder, self._fingerprint, part.fingerprint, self._rounder.fingerprint
-            )
+            store = Store.of(self._folder, self._fingerprint, part, self._rounder, self._device)
             formats: dict[str, list[Format]] = {}
             for unit, fmt in wanted:
                 formats.setdefault(unit, []).append(fmt)
             units = [unit for name, unit in self._rounder.units.items() if name in formats]
             table = measure(
-                self._rounder.model, part, units, formats, reference=reference,
-                rounder=self._rounder, store=store, progress=self._progress,
+                self._model, part, units, formats, reference=reference, rounder=self._rounder,
+                store=store, workers=self._workers, progress=self._progress,
             )  # fmt: skip
             self._refused |= table.refused
             for unit, row in table.entries.items():
@@ -99,7 +108,7 @@ class Meter:
             known = len(self._parts)
             start = self._stops[known - 1] if known else 0
             part = self._calibration.part(start, self._stops[known])
-            self._parts.append((part, Reference(self._rounder.model, part)))
+            self._parts.append((part, Reference(self._model, part)))
         return self._parts[index]
 
 

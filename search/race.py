@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mixq.calibration import Calibration
 from mixq.errors import ModelError
@@ -23,9 +23,13 @@ from mixq.search.budget import Budget
 from mixq.search.contest import Contest, contest, decisions
 from mixq.search.evidence import Entry, Evidence
 from mixq.search.meter import Meter
+from mixq.sensitivity.device import moved
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.sketch import sketch
 from mixq.sensitivity.table import SensitivityTable
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TOLERANCE: Final = 0.005
 """Of added error that a plan may lose, on average, by what is not known better."""
@@ -48,6 +52,8 @@ def race(
     budget: Budget | None = None,
     *,
     folder: Path | None = None,
+    workers: int = 1,
+    device: str = "cpu",
     progress: Progress = silent,
 ) -> SensitivityTable:
     """Sensitivities, measured where a plan depends on them and sketched elsewhere.
@@ -58,13 +64,19 @@ def race(
         calibration: at most what is measured on.
         budget: what is demanded of the plan.
         folder: where measurements are kept and taken up again.
+        workers: processes that measure.
+        device: where the model is run.
         progress: is told how far it is.
 
     Raises:
         MixqError: as `measure`.
     """
-    meter = Meter(rounder, calibration, folder, progress)
-    sketched = _sketched(layout, rounder, calibration, progress)
+    model = moved(rounder.model, device)
+    meter = Meter(
+        model, layout.model_fingerprint, rounder, calibration, folder=folder, workers=workers,
+        device=device, progress=progress,
+    )  # fmt: skip
+    sketched = _sketched(model, layout, rounder, calibration, progress)
     evidence = Evidence(sketched, sketch_spread=math.sqrt(2 / PROBES))
     unknown = {
         (unit, fmt)
@@ -84,14 +96,18 @@ def race(
 
 
 def _sketched(
-    layout: Layout, rounder: Rounder, calibration: Calibration, progress: Progress
+    model: nn.Module,
+    layout: Layout,
+    rounder: Rounder,
+    calibration: Calibration,
+    progress: Progress,
 ) -> dict[Entry, Estimate]:
     """Sketches of what can be sketched; of nothing where the model cannot be differentiated."""
     part = calibration.take(min(PROBES, calibration.samples))
     probes = -(-PROBES // part.samples)
     try:
         found = sketch(
-            rounder.model, part, rounder.units.values(), layout.formats, rounder,
+            model, part, rounder.units.values(), layout.formats, rounder,
             probes=probes, progress=progress,
         )  # fmt: skip
     except ModelError as error:

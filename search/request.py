@@ -39,6 +39,8 @@ class Request:
             takes no longer than measuring has.
         equalize: how the model is rewritten first; see `mixq.search.equalize`.
         sensitivity: how sensitivities are found; see `mixq.search.sensitivities`.
+        workers: processes that measure them.
+        device: where the model is run while they and plans are measured.
 
     Raises:
         UsageError: if there is no demand, or a number is out of its range.
@@ -56,6 +58,8 @@ class Request:
     sequential: bool | None = None
     equalize: Equalize = "none"
     sensitivity: Sensitivity = "auto"
+    workers: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if not self.budget.to_dict():
@@ -68,6 +72,7 @@ class Request:
             ("--seed", self.seed, 0),
             ("--batch-size", self.batch_size, 1),
             ("--samples", 1 if self.samples is None else self.samples, 1),
+            ("--workers", self.workers, 1),
         ):
             if value < least:
                 raise UsageError(f"{option} is {value}, but it must be at least {least}")

@@ -36,6 +36,7 @@ from mixq.search.study import ProposalSampler, open_study
 from mixq.search.subject import Subject
 from mixq.search.trials import Trial
 from mixq.sensitivity.compare import Evaluate
+from mixq.sensitivity.device import check_device, moved
 from mixq.sensitivity.reference import Reference
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def search(
     sequential: bool | None = None,
     equalize: Equalize = "none",
     sensitivity: Sensitivity = "auto",
+    workers: int = 1,
+    device: str = "cpu",
     check: bool | None = None,
     name: str | None = None,
     folder: str | Path | None = None,
@@ -116,6 +119,9 @@ def search(
         sensitivity: `measured` on all of these samples; `auto` on as many as the plan needs, or
             on `samples` if that is given; `sketch`, estimated from gradients, for models that
             are too large to measure.
+        workers: processes that measure sensitivities; the plan is the same for any number.
+        device: where the model is run while it is measured, `cpu` or `cuda`; rounding and
+            `evaluate` stay on the processor, and so does the model.
         check: whether the packed model is run at the end and compared with what was measured and
             predicted; by default with a recipe only.
         name: of the model, for the plan; by default its class.
@@ -141,7 +147,7 @@ def search(
         1 if workload is None else workload,
         base.threads if threads is None else threads,
         base.samples if samples is None else samples,
-        sequential, equalize, sensitivity,
+        sequential, equalize, sensitivity, workers, device,
     )  # fmt: skip
     profile = base.profile(hardware)
     subject = Subject(
@@ -171,6 +177,7 @@ def run(
             "--max-metric-drop needs labelled data, but the model came without an evaluation; "
             "let the function of --model return (model, calibration, evaluate)"
         )
+    device = check_device(request.device, request.workers)
     tuning, heldout = subject.calibration.split()
     working = prepared(subject.model, tuning, request.equalize)
     model = working.model
@@ -190,10 +197,12 @@ def run(
     if request.samples is not None:
         measured = measured.take(request.samples)
     parts = {"calibration": measured} | ({} if heldout is None else {"heldout": heldout})
-    references = {part: Reference(model, data) for part, data in parts.items()}
+    there = moved(model, device)
+    references = {part: Reference(there, data) for part, data in parts.items()}
     sensitivity = find_sensitivity(
         mode_of(request.sensitivity, request.samples), layout, rounder, measured,
-        budget=budget, folder=folder, progress=progress,
+        budget=budget, folder=folder, workers=request.workers, device=device,
+        progress=progress,
     )  # fmt: skip
     problem = layout.problem(sensitivity)
     check_feasible(problem, replace(budget, max_error=None), baseline_latency_s)

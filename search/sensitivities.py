@@ -17,6 +17,7 @@ from mixq.search.equalize import prepared
 from mixq.search.palette import Palette
 from mixq.search.race import race
 from mixq.search.request import Equalize, Sensitivity
+from mixq.sensitivity.device import check_device, moved
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.measured import measure
 from mixq.sensitivity.sketch import sketch
@@ -35,6 +36,8 @@ def find_sensitivity(
     *,
     budget: Budget | None = None,
     folder: Path | None = None,
+    workers: int = 1,
+    device: str = "cpu",
     progress: Progress = silent,
 ) -> SensitivityTable:
     """The sensitivity of every unit of a layout, going on from what `folder` already holds.
@@ -47,16 +50,21 @@ def find_sensitivity(
         calibration: what is measured on.
         budget: what is demanded of the plan, which `auto` looks at.
         folder: where measurements are kept.
+        workers: processes that measure.
+        device: where the model is run; codes are made on the processor in any case.
         progress: is told how far it is.
 
     Raises:
         MixqError: as `measure` and `sketch`.
     """
     if mode == "auto":
-        return race(layout, rounder, calibration, budget, folder=folder, progress=progress)
+        return race(
+            layout, rounder, calibration, budget, folder=folder, workers=workers, device=device,
+            progress=progress,
+        )  # fmt: skip
     if mode == "sketch":
-        return _sketched(layout, rounder, calibration, folder, progress)
-    return _measured(layout, rounder, calibration, folder, progress)
+        return _sketched(layout, rounder, calibration, folder, workers, device, progress)
+    return _measured(layout, rounder, calibration, folder, workers, device, progress)
 
 
 def mode_of(mode: Sensitivity, samples: int | None) -> Sensitivity:
@@ -69,12 +77,14 @@ def _measured(
     rounder: Rounder,
     calibration: Calibration,
     folder: Path | None,
+    workers: int,
+    device: str,
     progress: Progress,
 ) -> SensitivityTable:
-    store = Store(folder, layout.model_fingerprint, calibration.fingerprint, rounder.fingerprint)
+    store = Store.of(folder, layout.model_fingerprint, calibration, rounder, device)
     return measure(
-        rounder.model, calibration, rounder.units.values(), layout.formats, rounder=rounder,
-        store=store, progress=progress,
+        moved(rounder.model, device), calibration, rounder.units.values(), layout.formats,
+        rounder=rounder, store=store, workers=workers, progress=progress,
     )  # fmt: skip
 
 
@@ -83,6 +93,8 @@ def _sketched(
     rounder: Rounder,
     calibration: Calibration,
     folder: Path | None,
+    workers: int,
+    device: str,
     progress: Progress,
 ) -> SensitivityTable:
     """Estimates, and measurements where there is nothing to differentiate: rounded activations."""
@@ -91,8 +103,11 @@ def _sketched(
         unit: tuple(fmt for fmt in choices if fmt.activation != "none" or fmt.bits == 32)
         for unit, choices in layout.formats.items()
     }
-    table = _measured(replace(layout, formats=measured), rounder, calibration, folder, progress)
-    found = sketch(rounder.model, calibration, units, layout.formats, rounder, progress=progress)
+    table = _measured(
+        replace(layout, formats=measured), rounder, calibration, folder, workers, device, progress
+    )
+    model = moved(rounder.model, device)
+    found = sketch(model, calibration, units, layout.formats, rounder, progress=progress)
     entries: dict[str, dict[Format, Estimate]] = {}
     for unit, choices in layout.formats.items():
         known = {**found[unit], **table.entries[unit]}
@@ -111,6 +126,8 @@ def analyze(
     threads: int | None = None,
     equalize: Equalize = "none",
     sensitivity: Sensitivity = "auto",
+    workers: int = 1,
+    device: str = "cpu",
     folder: Path | None = None,
     progress: Progress = silent,
 ) -> tuple[Layout, SensitivityTable]:
@@ -119,6 +136,7 @@ def analyze(
     Raises:
         MixqError: as `lay_out` and `find_sensitivity`.
     """
+    check_device(device, workers)
     tuning, _ = calibration.split()
     model = prepared(model, tuning, equalize).model
     layout = lay_out(
@@ -131,6 +149,6 @@ def analyze(
     measured = rounding.unseen if samples is None else rounding.unseen.take(samples)
     table = find_sensitivity(
         mode_of(sensitivity, samples), layout, rounding.rounder, measured, folder=folder,
-        progress=progress,
+        workers=workers, device=device, progress=progress,
     )  # fmt: skip
     return layout, table

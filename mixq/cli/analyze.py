@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixq.cli import options
+from mixq.cli import options, resources
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 
@@ -21,6 +21,8 @@ def analyze(
     threads: options.Threads = None,
     sensitivity: options.Sensitivity = options.SensitivityMode.auto,
     samples: options.Samples = None,
+    workers: resources.Workers = 1,
+    device: resources.Device = "cpu",
     equalize: options.Equalization = "none",
     output: options.Output = options.DEFAULT_FOLDER,
     overwrite: options.Overwrite = False,
@@ -43,6 +45,7 @@ def analyze(
     from mixq.search.folder import run_folder
     from mixq.search.sensitivities import analyze as run_analysis
 
+    resources.check_resources(workers, device)
     loaded, data = load_inputs(model, calibration)
     # Sensitivities do not depend on the chip, so a search for any chip goes on from here.
     identity = {"model": fingerprint(loaded.model)}
@@ -58,6 +61,8 @@ def analyze(
                 threads=threads,
                 equalize=rewriting,
                 sensitivity=sensitivity.value,
+                workers=workers,
+                device=device,
                 folder=folder.path,
                 progress=progress,
             )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from mixq.cli import options
+from mixq.cli import options, resources
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 
@@ -57,7 +57,8 @@ def search(
         typer.Option(min=1, help="Plans of least error to measure beside the uniform ones."),
     ] = 8,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same plan.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; this version works in one.")] = 1,
+    workers: resources.Workers = 1,
+    device: resources.Device = "cpu",
     storage: Annotated[
         str | None,
         typer.Option(
@@ -111,17 +112,16 @@ def search(
     request = Request(
         budget, palette, pins, tie or (), trials, seed, batch_size or base.batch_size or 1,
         threads or base.threads, samples or base.samples, sequential,
-        cast("Equalize", equalize), sensitivity.value,
+        cast("Equalize", equalize), sensitivity.value, workers, device,
     )  # fmt: skip
     profile = base.profile(hardware)
-    if workers > 1:
-        note(f"note: --workers {workers}: this version works in one process")
     from mixq.report.folder import write_results
     from mixq.report.tables import plan_table, summary
     from mixq.search.folder import run_folder
     from mixq.search.run import checked, run
     from mixq.search.subject import Subject
 
+    resources.check_resources(workers, device)
     loaded, data = load_inputs(model, calibration)
     subject = Subject(loaded.model, data, profile, loaded.evaluate, loaded.name)
     with run_folder(output, subject.identity, overwrite=overwrite) as folder:

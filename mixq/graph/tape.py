@@ -136,7 +136,9 @@ class Recorder(Dispatch):
 
     def see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Write one operation down."""
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        if torch.Tag.nondeterministic_seeded in func.tags and not _drops_nothing(
+            func, args, kwargs
+        ):
             raise ModelError(f"{func} draws random numbers")
         index = len(self.tape.steps)
         leaves, spec = tree_flatten((args, kwargs))
@@ -240,6 +242,18 @@ def run_step(step: Step, values: dict[int, Tensor]) -> None:
 
 def _is_flat(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     return not kwargs and not any(isinstance(argument, list | tuple | dict) for argument in args)
+
+
+def _drops_nothing(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operation draws random numbers for dropout alone, and drops nothing.
+
+    Attention is such a one, which torch says to be random for whatever it is called with.
+    """
+    for index, argument in enumerate(func._schema.arguments):
+        if argument.name == "dropout_p":
+            given = args[index] if index < len(args) else kwargs.get("dropout_p", 0.0)
+            return bool(given == 0)
+    return False
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:

@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from mixq.quantize.weights import PackedWeight
+
 InputQuantizer: TypeAlias = Callable[[Tensor], Tensor]
 """Rounds the activations that enter a module."""
 
@@ -23,6 +25,19 @@ class Replacement:
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     inputs: Mapping[str, InputQuantizer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What a format makes of a unit, as far as the unit's weights alone do not tell.
+
+    Attributes:
+        packed: its codes.
+        bias: its bias, corrected.
+    """
+
+    packed: PackedWeight | None = None
+    bias: Tensor | None = None
 
 
 def joined(parts: Iterable[Replacement]) -> Replacement:

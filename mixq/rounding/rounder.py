@@ -21,7 +21,7 @@ from mixq.quantize.gptq import Factor, prepare
 from mixq.quantize.rounding import input_error, round_weights
 from mixq.quantize.weights import PackedWeight, pack_codes, pack_weight
 from mixq.rounding.bias import corrected_bias, find_biases
-from mixq.rounding.replacement import InputQuantizer, Replacement, joined
+from mixq.rounding.replacement import Carried, InputQuantizer, Replacement, joined
 from mixq.rounding.store import RoundedStore
 
 STAGE = "rounding weights"
@@ -97,7 +97,11 @@ class Rounder:
         return known
 
     def replacement(
-        self, unit: str, fmt: Format, packed: PackedWeight | None = None
+        self,
+        unit: str,
+        fmt: Format,
+        packed: PackedWeight | None = None,
+        bias: Tensor | None = None,
     ) -> Replacement:
         """What takes the place of a unit's own numbers in a format.
 
@@ -105,6 +109,7 @@ class Rounder:
             unit: its name.
             fmt: the format.
             packed: its codes, by default those that this rounder makes.
+            bias: corrected, by default as this rounder corrects it.
 
         Raises:
             FormatError: as `packed`.
@@ -115,12 +120,28 @@ class Rounder:
         packed = packed or self.packed(unit, fmt)
         rounded = packed.unpacked()
         tensors = self._named(own, rounded)
-        if fmt.bias_corrected:
+        if fmt.bias_corrected and bias is not None:
+            tensors[self._biases[unit]] = bias
+        elif fmt.bias_corrected:
             tensors |= self._corrected(unit, fmt, rounded)
         inputs: dict[str, InputQuantizer] = {}
         if fmt.activation != "none":
             inputs = {path: self._quantizer(path, packed) for path in self._paths(unit, fmt)}
         return Replacement(tensors, inputs)
+
+    def carried(self, unit: str, fmt: Format) -> Carried:
+        """What another process has to be told to make the same replacement from weights alone.
+
+        Raises:
+            FormatError: as `packed`, if codes or a bias have to be told.
+        """
+        if not fmt.needs_codes:
+            return Carried()
+        packed = self.packed(unit, fmt)
+        if not fmt.bias_corrected:
+            return Carried(packed)
+        (bias,) = self._corrected(unit, fmt, packed.unpacked()).values()
+        return Carried(packed, bias)
 
     def joint(self, assignment: Mapping[str, Format]) -> Replacement:
         """What takes the place of the model's own numbers when every unit has its format.

@@ -6,10 +6,10 @@ is done instead where a model cannot be taped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Mapping, Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mixq.calibration import Calibration
 from mixq.errors import FormatError
@@ -17,13 +17,13 @@ from mixq.formats import Format
 from mixq.graph.state import fingerprint
 from mixq.graph.units import WeightUnit
 from mixq.progress import Progress, silent, track
-from mixq.rounding.replacement import Replacement
 from mixq.rounding.rounder import Rounder
-from mixq.sensitivity.engine import Engine
+from mixq.sensitivity.bench import Bench, Found, Step
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.store import Store
 from mixq.sensitivity.table import SensitivityTable
+from mixq.sensitivity.workers import measured_by
 
 STAGE = "measuring sensitivities"
 
@@ -37,6 +37,7 @@ def measure(
     reference: Reference | None = None,
     rounder: Rounder | None = None,
     store: Store | None = None,
+    workers: int = 1,
     progress: Progress = silent,
 ) -> SensitivityTable:
     """Output error of every unit in every one of its formats, alone.
@@ -51,10 +52,14 @@ def measure(
         reference: of the same model and calibration, if there is one already.
         rounder: what the formats make of the weights; by default one that knows no data.
         store: where measurements are kept and taken up again.
+        workers: processes that measure; the table is the same for any number of them. Started by
+            joblib, in the backend that is configured around the call.
         progress: is told how far it is.
 
     Raises:
-        ModelError: if an output is NaN or infinite, naming the unit and the format.
+        ModelError: if an output is NaN or infinite, naming the unit and the format; or the model
+            cannot be sent to a worker.
+        WorkerError: if a worker dies.
         CalibrationError: if a batch does not fit the model.
         OutputError: if the store cannot be written; what it holds is kept.
     """
@@ -62,13 +67,23 @@ def measure(
     reference = reference or Reference(model, calibration)
     rounder = rounder or Rounder(model, {unit.name: unit for unit in listed})
     store = store or Store(None)
-    parameters = dict(model.named_parameters(remove_duplicate=False))
     steps = [(unit, fmt) for unit in listed for fmt in formats[unit.name]]
     missing = [step for step in steps if store.get(step[0].name, step[1].name) is None]
     entries: dict[str, dict[Format, Estimate]] = {unit.name: {} for unit in listed}
     refused: dict[tuple[str, str], str] = {}
     if missing:
-        _measure(missing, len(steps), parameters, reference, rounder, store, refused, progress)
+        found = (
+            _measured(missing, reference, rounder)
+            if workers == 1
+            else measured_by(workers, missing, reference, rounder)
+        )
+        done = len(steps) - len(missing)
+        with contextlib.closing(found):  # workers end here, whatever is raised
+            for unit, fmt, result in track(found, STAGE, len(steps), progress, done=done):
+                if isinstance(result, str):
+                    refused[unit.name, fmt.name] = result
+                else:
+                    store.put(unit.name, fmt.name, result)
     for unit, fmt in steps:
         known = store.get(unit.name, fmt.name)
         if known is not None:
@@ -80,40 +95,19 @@ def measure(
         samples=calibration.samples,
         model_fingerprint=fingerprint(model),
         calibration_fingerprint=calibration.fingerprint,
-        refused=refused,
+        refused={
+            (u.name, f.name): refused[u.name, f.name]
+            for u, f in steps
+            if (u.name, f.name) in refused
+        },
     )
 
 
-def _measure(
-    missing: list[tuple[WeightUnit, Format]],
-    total: int,
-    parameters: Mapping[str, Tensor],
-    reference: Reference,
-    rounder: Rounder,
-    store: Store,
-    refused: dict[tuple[str, str], str],
-    progress: Progress,
-) -> None:
-    """Put what is missing into the store, and why the rest is refused."""
-    engine = Engine(reference)
-    ordered = sorted(missing, key=lambda step: engine.order(_names(rounder, *step)))
-    for unit, fmt in track(ordered, STAGE, total, progress, done=total - len(missing)):
+def _measured(missing: Sequence[Step], reference: Reference, rounder: Rounder) -> Generator[Found]:
+    """Errors of every sample, or why the unit does not take the format, one after the other."""
+    bench = Bench(reference, rounder)
+    for unit, fmt in bench.ordered(missing):
         try:
-            replacement = rounder.replacement(unit.name, fmt)
+            yield unit, fmt, bench.errors(unit, fmt)
         except FormatError as error:
-            refused[unit.name, fmt.name] = str(error)
-            continue
-        errors = [0.0] * reference.samples
-        if replacement.inputs or _differ(parameters, replacement):  # else nothing has to be run
-            errors = engine.errors(unit.name, replacement, f"{unit.name} at {fmt.name}")
-        store.put(unit.name, fmt.name, errors)
-
-
-def _names(rounder: Rounder, unit: WeightUnit, fmt: Format) -> list[str]:
-    """The tensors that a format of a unit replaces."""
-    bias = rounder.biases.get(unit.name) if fmt.bias_corrected else None
-    return [unit.name, *unit.aliases, *([] if bias is None else [bias])]
-
-
-def _differ(parameters: Mapping[str, Tensor], replacement: Replacement) -> bool:
-    return not all(torch.equal(parameters[name], t) for name, t in replacement.tensors.items())
+            yield unit, fmt, str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -15,6 +16,7 @@ from mixq.errors import ModelError, NonFiniteError
 from mixq.graph.evaluating import evaluating as evaluating
 from mixq.graph.replacing import call_with, check_replaceable, recurrent_weights_put_back, slots
 from mixq.rounding.replacement import Replacement
+from mixq.sensitivity.device import device_of
 from mixq.sensitivity.outputs import main_output, squared_error
 
 
@@ -26,6 +28,7 @@ class Reference:
 
     Attributes:
         model: the original.
+        device: where it lies; what it is compared with is moved there.
         batches: of the calibration.
         outputs: of the original, one for each.
         output: name of the compared output.
@@ -48,12 +51,14 @@ class Reference:
             for named in (model.named_parameters, model.named_buffers)
             for name, tensor in named(remove_duplicate=False)
         }
-        self.batches = calibration.batches
+        self.device = device_of(model)
+        self.batches = calibration.to(self.device).batches
         self.outputs: list[Tensor] = []
         powers: list[float] = []
+        self._counts: list[int] = []
         self.output = ""
-        with evaluating(model):
-            for batch in self.batches:
+        for batch in self.batches:
+            with evaluating(model):  # anew, so that no batch draws what depends on others
                 main = main_output(call(model, batch))
                 power = squared_error(main.tensor, torch.zeros_like(main.tensor), batch).tolist()
                 if not all(map(math.isfinite, power)):
@@ -63,9 +68,18 @@ class Reference:
                     )
                 self.outputs.append(main.tensor.detach().clone())
                 self.output = main.name
+                self._counts.append(len(power))
                 powers += power
         self.samples = len(powers)
         self.power = math.fsum(powers) / len(powers)
+
+    def part(self, start: int, stop: int) -> Reference:
+        """Batches start..stop - 1 alone; `power` stays that of all."""
+        part = copy.copy(self)
+        part.batches, part.outputs = self.batches[start:stop], self.outputs[start:stop]
+        part._counts = self._counts[start:stop]
+        part.samples = sum(part._counts)
+        return part
 
     def errors(
         self, replacement: Replacement, what: str, batches: int | None = None
@@ -83,18 +97,18 @@ class Reference:
         """
         # torch chooses kernels by whether a weight wants a gradient, even where none is taken.
         placed = {
-            name: tensor.detach().requires_grad_(self._wants_gradient[name])
+            name: tensor.detach().to(self.device).requires_grad_(self._wants_gradient[name])
             for name, tensor in replacement.tensors.items()
             if name in self._slots
         }
         per_sample: list[float] = []
         with (
-            evaluating(self.model),
             quantized_inputs(self.model, replacement.inputs),
             recurrent_weights_put_back(self.model),
         ):
             for index, batch in enumerate(self.batches[:batches]):
-                output = main_output(call_with(self.model, placed, batch)).tensor
+                with evaluating(self.model):
+                    output = main_output(call_with(self.model, placed, batch)).tensor
                 per_sample += self.compared(index, output, what)
         return per_sample
 

@@ -27,6 +27,7 @@ from mixq.graph.replacing import call_with, check_replaceable, recurrent_weights
 from mixq.graph.units import WeightUnit
 from mixq.progress import Progress, silent, track
 from mixq.rounding.rounder import Rounder
+from mixq.sensitivity.device import device_of
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.outputs import counted, main_output
 
@@ -68,6 +69,7 @@ def sketch(
             infinite.
     """
     check_replaceable(model)
+    calibration = calibration.to(device_of(model))
     listed = list(units)
     names = [unit.name for unit in listed]
     weights = dict(model.named_parameters(remove_duplicate=False))
@@ -131,7 +133,7 @@ def _gradients(
     with torch.enable_grad():
         output = main_output(call_with(model, placed, batch)).tensor
         share = counted(output, batch)
-        v = torch.randint(0, 2, output.shape, generator=signs).to(output.dtype) * 2 - 1
+        v = torch.randint(0, 2, output.shape, generator=signs).to(output) * 2 - 1
         # Where nothing counts may be NaN, which times zero is NaN.
         total = torch.where(share > 0, output * v * share.sqrt(), torch.zeros_like(output)).sum()
         if not total.requires_grad:
@@ -162,7 +164,8 @@ def _meet(
             except FormatError:
                 values[0] = math.nan
                 continue
-            change = (rounded.float() - weights[unit].detach().float()).flatten()
+            weight = weights[unit].detach()
+            change = (rounded.to(weight.device).float() - weight.float()).flatten()
             for index, gradient in met:
                 move = torch.dot(gradient.flatten().float(), change).item()
                 if not math.isfinite(move):

@@ -14,9 +14,11 @@ import math
 import os
 from pathlib import Path
 
+from mixq.calibration import Calibration
 from mixq.errors import OutputError
+from mixq.rounding.rounder import Rounder
 
-CODE_VERSION = "measured-2"
+CODE_VERSION = "measured-3"
 """Part of the key: changed whenever the same inputs would give other numbers."""
 
 
@@ -36,6 +38,23 @@ class Store:
             key = hashlib.sha256("|".join((CODE_VERSION, *fingerprints)).encode()).hexdigest()
             self._path = folder / f"measurements-{key[:16]}.jsonl"
             self._load(self._path)
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path | None,
+        model_fingerprint: str,
+        calibration: Calibration,
+        rounder: Rounder,
+        device: str = "cpu",
+    ) -> Store:
+        """The store of what is measured of a model, on these samples, as this rounder rounds it.
+
+        Numbers of another kind of device are others.
+        """
+        kind = device.partition(":")[0]
+        prints = (model_fingerprint, calibration.fingerprint, rounder.fingerprint)
+        return cls(folder, *prints, *(() if kind == "cpu" else (kind,)))
 
     def get(self, unit: str, format_name: str) -> list[float] | None:
         """The errors of a measurement made earlier, or None."""

@@ -63,12 +63,13 @@ class Suffixes:
         if replacement.inputs or behind:
             return self._reference.errors(replacement, what)
         per_sample: list[float] = []
+        tensors, device = replacement.tensors, self._reference.device
         with evaluating(self._reference.model):
             for index, (replay, use) in enumerate(zip(self._replays, uses, strict=True)):
                 replay.advance(use)
                 output: Tensor | None = None
                 try:
-                    output = replay.output(_changed(replay, replacement.tensors))
+                    output = replay.output(_changed(replay, tensors, device))
                 except (DivergedError, RuntimeError):
                     return self._reference.errors(replacement, what)
                 if output is None:
@@ -81,6 +82,8 @@ def _values(replay: Replay, names: frozenset[str]) -> frozenset[int]:
     return frozenset(replay.tape.names[name] for name in names if name in replay.tape.names)
 
 
-def _changed(replay: Replay, tensors: Mapping[str, Tensor]) -> dict[int, Tensor]:
+def _changed(
+    replay: Replay, tensors: Mapping[str, Tensor], device: torch.device
+) -> dict[int, Tensor]:
     names = replay.tape.names
-    return {names[name]: tensor for name, tensor in tensors.items() if name in names}
+    return {names[name]: tensor.to(device) for name, tensor in tensors.items() if name in names}

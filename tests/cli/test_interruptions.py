@@ -89,11 +89,12 @@ def command(output: str) -> list[str]:
 
 @contextmanager
 def running(
-    output: str, until: Callable[[], bool], **pauses_s: str
+    output: str, until: Callable[[], bool], *options: str, **pauses_s: str
 ) -> Iterator[subprocess.Popen[str]]:
     """The search in another process, slowly, once `until` holds."""
     process = subprocess.Popen(
-        command(output),
+        [*command(output), *options],
+        start_new_session=True,
         env={**os.environ, "PAUSE_S": "0.04", **pauses_s},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -144,6 +145,39 @@ def test_ctrl_c_and_kill_while_measuring(
     with running("run", lambda: lines("run/study.journal") > 2) as process:
         process.kill()
     finish(cli, "run", undisturbed)
+
+
+def test_ctrl_c_with_workers(cli: Callable[..., Any], undisturbed: dict[str, bytes]) -> None:
+    """Ctrl-C goes to the workers as well, as it does where a terminal sends it."""
+    with running(
+        "run", lambda: lines("run/measurements-*") >= 2, "--workers", "2", PAUSE_S="0.1"
+    ) as process:
+        workers = children_of(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert out == ""
+        assert err.splitlines()[-1] == "error: interrupted; the same command goes on from here"
+        assert "Traceback" not in err
+    assert len(workers) >= 2
+    assert not any(Path(f"/proc/{worker}/fd/0").exists() for worker in workers)
+    assert lines("run/measurements-*") >= 2
+    finish(cli, "run", undisturbed)
+
+
+def children_of(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
+    return [int(number) for number in listed.split()]
+
+
+def test_workers_change_no_result(cli: Callable[..., Any], undisturbed: dict[str, bytes]) -> None:
+    options = ("--model", "slow.py:load", "--workers", "2")
+    answer = cli("search", *OPTIONS, *options, "--output", "run")
+    assert answer.status == 0
+    assert plan_files(Path("run")) == undisturbed
+    for name in ("sensitivity.json", "sensitivity.csv", "frontier.json"):
+        assert Path("run", name).read_bytes() == Path("calm", name).read_bytes()
+    assert re.search(r"measuring sensitivities: (\d+) of \1\n", answer.err)
 
 
 def test_kills_while_rounding(cli: Callable[..., Any], undisturbed: dict[str, bytes]) -> None:

@@ -57,6 +57,8 @@ REFUSALS: dict[str, tuple[tuple[str, ...], int, str]] = {
     # search options
     "trials-zero": ((*DEMO, *SIX, "--trials", "0"), USAGE, "--trials"),
     "seed-negative": ((*DEMO, *SIX, "--seed", "-1"), USAGE, "--seed"),
+    "device-unknown": ((*DEMO, *SIX, "--device", "gpu"), USAGE, "--device is 'gpu'"),
+    "device-missing": (("analyze", "--device", "cuda:99"), USAGE, "CUDA devices here; leave it"),
     "workers-zero": ((*DEMO, *SIX, "--workers", "0"), USAGE, "--workers"),
     "batch-zero": ((*DEMO, *SIX, "--batch-size", "0"), USAGE, "--batch-size"),
     "batch-huge": ((*DEMO, *SIX, "--batch-size", str(10**12)), USAGE, "no room in memory"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mixq.calibration import Calibration
 from mixq.errors import NonFiniteError
@@ -85,11 +86,22 @@ def with_noise(x: Tensor) -> Tensor:
     return x + torch.randn_like(x)
 
 
+def attending(x: Tensor, dropout: float = 0.0) -> Tensor:
+    heads = x[:, None, None, :]  # torch says of the fused operation that it is random
+    return functional.scaled_dot_product_attention(heads, heads, heads, dropout_p=dropout)[:, 0, 0]
+
+
+def with_dropout(x: Tensor) -> Tensor:
+    return attending(x, dropout=0.5)
+
+
 BETWEEN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "plain": (torch.relu, ""),
     "literal": (with_literal, ""),
     "number": (by_number, ""),
     "numpy": (through_numpy, "with first.weight it gives other bits than the model itself"),
+    "attention": (attending, ""),
+    "dropout": (with_dropout, "draws random numbers"),
     "noise": (with_noise, "draws random numbers"),
 }
 

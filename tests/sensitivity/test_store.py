@@ -6,19 +6,18 @@ import errno
 import io
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
+from mixq.calibration import Calibration
 from mixq.errors import OutputError
+from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.store import Store
 
 ERRORS = [0.1, 1e-300, 0.0]
@@ -68,6 +67,31 @@ def test_other_fingerprints_are_other_stores(tmp_path: Path, other: tuple[str, .
     Store(tmp_path, "m", "c").put("a", "w8", ERRORS)
     assert Store(tmp_path, *other).get("a", "w8") is None
     assert Store(tmp_path, "m", "c").get("a", "w8") == ERRORS
+
+
+X = torch.ones(2, 3)
+OTHERS: dict[str, tuple[str, Tensor, str, str]] = {
+    "weights": ("other", X, "data", "cpu"),
+    "data": ("model", X + 1, "data", "cpu"),
+    "rounding": ("model", X, "other data", "cpu"),
+    "device": ("model", X, "data", "cuda"),
+}
+
+
+@pytest.mark.parametrize(("model", "x", "rounded", "device"), OTHERS.values(), ids=OTHERS)
+def test_nothing_stale_is_used_again(
+    tmp_path: Path, model: str, x: Tensor, rounded: str, device: str
+) -> None:
+    def store(model: str, x: Tensor, rounded: str, device: str) -> Store:
+        rounder = Rounder(nn.Linear(3, 2), {}, fingerprint=rounded)
+        return Store.of(tmp_path, model, Calibration.of(x), rounder, device)
+
+    store("model", X, "data", "cpu").put("a", "w8", ERRORS)
+    assert store("model", X.clone(), "data", "cpu").get("a", "w8") == ERRORS
+    other = store(model, x, rounded, device)
+    assert other.get("a", "w8") is None
+    other.put("a", "w8", [1.0])
+    assert store("model", X, "data", "cpu").get("a", "w8") == ERRORS
 
 
 def test_other_code_is_another_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,83 +200,3 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(OutputError, match="cannot be read: Is a directory"):
         Store(tmp_path, "m")
-
-
-MEASURE = """
-import sys
-from pathlib import Path
-
-import torch
-
-from mixq.demo import load
-from mixq.formats import Format
-from mixq.graph.find import find_units
-from mixq.graph.state import fingerprint
-from mixq.sensitivity.measured import measure
-from mixq.sensitivity.store import Store
-
-torch.set_num_threads(1)
-folder = Path(sys.argv[1])
-model, calibration, _ = load()
-calibration = calibration.take(50)
-units = find_units(model)
-formats = {unit.name: [Format(32), Format(8), Format(4, 64), Format(2, 64)] for unit in units}
-store = Store(folder, fingerprint(model), calibration.fingerprint)
-print("ready", flush=True)
-table = measure(model, calibration, units, formats, store=store)
-table.save(folder / "sensitivity.json")
-table.save_csv(folder / "sensitivity.csv")
-"""
-
-
-def start(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", MEASURE, str(folder)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-def test_killed_and_resumed_is_byte_for_byte_the_same(tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    whole.mkdir()
-    killed.mkdir()
-    with start(whole) as process:
-        process.communicate(timeout=60)
-    assert process.returncode == 0
-    draw = random.Random(0)
-    kills = 0
-    lines = [0]
-    for _ in range(2):
-        with start(killed) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            wait_for_lines(killed, lines[-1] + draw.randrange(3, 10), process)
-            process.send_signal(signal.SIGKILL)
-        kills += process.returncode == -signal.SIGKILL
-        lines.append(file_of(killed).read_bytes().count(b"\n"))
-        # As if the kill had torn the line that was being written.
-        with file_of(killed).open("ab") as file:
-            file.write(b'{"unit": "sto')
-    assert kills == 2
-    assert 0 < lines[1] < lines[2] < 44
-    with start(killed) as process:
-        process.communicate(timeout=60)
-    assert process.returncode == 0
-    for name in ("sensitivity.json", "sensitivity.csv"):
-        assert (killed / name).read_bytes() == (whole / name).read_bytes()
-    stores = [next(folder.glob("measurements-*")) for folder in (whole, killed)]
-    assert stores[0].name == stores[1].name
-    assert stores[0].read_bytes() == stores[1].read_bytes()
-    assert stores[0].read_bytes().count(b"\n") == 44
-
-
-def wait_for_lines(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
-    """Until the store in `folder` holds `count` measurements."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if any(path.read_bytes().count(b"\n") >= count for path in folder.glob("meas*")):
-            return
-        time.sleep(0.001)
-    pytest.fail("the run ended before it could be killed")
