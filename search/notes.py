@@ -96,9 +96,10 @@ def stability_notes(stability: Stability | None, available: int) -> list[str]:
         if unused
         else f"that is {needed / stability.samples:.2g} times as much calibration data"
     )
+    count = stability.samples
     return [
-        f"sensitivities from {stability.samples} calibration samples are few for this plan: one "
-        f"from another {stability.samples} would add {stability.regret:.1%} more error on average; "
+        f"sensitivities from {count} calibration samples are few for this plan: one from another "
+        f"{count} would add {stability.regret:.1%} more error on average; "
         f"about {needed} would bring that to {REGRET:.0%}, {way}"
     ]
 
@@ -125,15 +126,15 @@ def doubt_notes(chosen: Trial, trials: Sequence[Trial], limits: Limits) -> list[
         return []
     told = max(abs(difference.error), DOUBT * error)
     needed = _round_up(difference.samples * (twice_se / told) ** 2)
+    change = f"{-difference.error / error:+.1%} ± {twice_se / error:.1%}"
     return [
         f"{difference.samples} samples do not tell this plan from the next best measured one, "
-        f"{rival.proposal.name}: it errs {-difference.error / error:+.1%} ± {twice_se / error:.1%} "
-        f"beside it; about {needed} would tell them apart, or that they differ by less than "
-        f"{DOUBT:.0%}"
+        f"{rival.proposal.name}: its error differs by {change}; about {needed} would tell them "
+        f"apart, or that they differ by less than {DOUBT:.0%}"
     ]
 
 
 def _round_up(count: float) -> int:
     """A number of samples with two digits."""
-    step = 10 ** max(math.floor(math.log10(count)) - 1, 0)
+    step: int = 10 ** max(math.floor(math.log10(count)) - 1, 0)
     return math.ceil(count / step) * step

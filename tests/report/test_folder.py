@@ -101,12 +101,12 @@ def test_an_analysis_leaves_a_finished_search_finished(
     result: SearchResult, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path, {"model": "sha256:1"})
-    files = write_analysis(result.sensitivity, folder)
+    files = write_analysis(result.sensitivity, folder, "net")
     assert [file.name for file in files] == ["sensitivity.json", "sensitivity.csv"]
     assert state(tmp_path) == "analyzed"
     write_results(result, RunFolder(tmp_path, IDENTITY))
     before = (tmp_path / "run.json").read_bytes()
-    write_analysis(result.sensitivity, folder)
+    write_analysis(result.sensitivity, folder, "net")
     assert (tmp_path / "run.json").read_bytes() == before
 
 
