@@ -64,9 +64,9 @@ def picture(view: HeatView, title: str) -> bytes:
     if rows <= MOST_NUMBERED:
         _draw_numbers(axes, view)
     for y, x in view.chosen():
-        width = OUTLINE * 72 * row_in
-        box = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=width)
-        box.set_path_effects([withStroke(linewidth=2.2 * width, foreground="white")])
+        line = OUTLINE * 72 * row_in
+        box = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=line)
+        box.set_path_effects([withStroke(linewidth=2.2 * line, foreground="white")])
         box.set_zorder(4)
         axes.add_patch(box)
     _draw_scale(figure, view, (1 - 0.95 / width, plot[1], 0.16 / width, plot[3]), row_in * rows)
