@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,7 +21,8 @@ ZERO_COLOUR: Final = "#dcebe4"
 MISSING_COLOUR: Final = "#e5e7eb"
 DARK_FROM: Final = 0.5
 """Share of the scale from which on text in a cell is white."""
-MAX: Final = sys.float_info.max
+MAX: Final = 1e300
+"""Larger errors are drawn as this, which can be rounded without becoming infinite."""
 LONGEST_LABEL: Final = 42
 """Characters of a unit's name that are shown beside the map."""
 MOST_NUMBERED: Final = 80
@@ -153,7 +153,7 @@ class HeatView:
 
 
 def cell_label(cell: HeatCell) -> str:
-    """The number in a cell, two digits: `0.012`, `3·10⁻⁵`."""
+    """The number in a cell, one digit: `0.01`, `3·10⁻⁵`."""
     return "0" if cell.relative == 0 else number_label(float(f"{cell.relative:.1g}"))
 
 
