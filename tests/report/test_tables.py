@@ -93,7 +93,9 @@ def test_plan_table_says_how_stable_widths_are() -> None:
     info = {"samples": 12, "resamplings": 40, "kept": 0.9, "regret": 0.01}
     text = printed(plan_table(plan(layers=layers, stability=info)))
     assert [cells(text, name)[2] for name in "abc"] == ["99%", "29%", "-"]
-    assert "stable: share of 40 resamplings of 12 calibration samples" in text
+    caption = " ".join(text.split())
+    assert "stable: share of 40 resamplings of 12 calibration samples" in caption
+    assert "1.0% more error" in caption
 
 
 def test_summary() -> None:
