@@ -34,8 +34,8 @@ def plan_table(plan: Plan) -> Table:
     if known and plan.stability is not None:
         table.caption = (
             f"stable: share of {plan.stability.resamplings} resamplings of "
-            f"{plan.stability.samples} calibration samples in which a layer keeps its width; their "
-            f"plans add {plan.stability.regret:.1%} more error on average"
+            f"{plan.stability.samples} calibration samples in which a layer keeps its width; "
+            f"their plans add {plan.stability.regret:.1%} more error on average"
         )
     for name, layer in plan.layers.items():
         table.add_row(
