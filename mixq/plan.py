@@ -28,6 +28,7 @@ from mixq.plan_parts import (
     Part,
     Prediction,
     Row,
+    StabilityInfo,
     Table,
     UniformInfo,
     WeightsInfo,
@@ -66,6 +67,7 @@ class Plan(Part):
     uniform: Table[UniformInfo] = Field(default_factory=dict)
     notes: Row[str] = Field(default_factory=list)
     weights: WeightsInfo | None = None
+    stability: StabilityInfo | None = None
 
     # Where the weights are: in memory, or else beside the file that was loaded.
     _held: PlanWeights | None = PrivateAttr(default=None)

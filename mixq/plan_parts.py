@@ -32,6 +32,7 @@ Table = Annotated[dict[str, _T], WrapValidator(_one_by_one)]
 Row = Annotated[list[_T], Field(max_length=LONGEST_LIST)]  # which stops at the first too many
 Count = Annotated[int, Field(ge=0, le=1 << 62)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Metrics = Table[Annotated[float, Field(allow_inf_nan=False)]]
 
 
@@ -74,6 +75,9 @@ class Layer(Part):
         matrix: (rows, columns) in which the unit is quantized.
         aliases: further names of the same storage.
         error: measured output error of quantizing this unit alone, with its standard error.
+        stability: share of the resamplings of the calibration samples in which the unit keeps
+            its width; None if nothing is known of that.
+        format_stability: the same for the whole format.
     """
 
     bits: int
@@ -90,6 +94,8 @@ class Layer(Part):
     shape: Row[int]
     matrix: tuple[Count, Count]
     aliases: Row[str] = []
+    stability: Share | None = None
+    format_stability: Share | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -137,6 +143,23 @@ class Measurement(Part):
     heldout_output_mse: Amount | None = None
     metric: Metrics = {}
     original_metric: Metrics = {}
+
+
+class StabilityInfo(Part):
+    """What another draw of the calibration samples would change.
+
+    Attributes:
+        samples: that sensitivities were measured on; one says nothing.
+        resamplings: draws that were planned for again; 0 if nothing can be said.
+        kept: share of them in which a unit keeps its width, on average over the units.
+        regret: how much more of the added error a plan from another draw has, on average, as a
+            share.
+    """
+
+    samples: Count
+    resamplings: Count
+    kept: Share
+    regret: Amount
 
 
 class CertificateInfo(Part):

@@ -14,6 +14,7 @@ from mixq.plan_parts import (
     Measurement,
     ModelInfo,
     Prediction,
+    StabilityInfo,
     UniformInfo,
     Workload,
 )
@@ -21,6 +22,7 @@ from mixq.profiles import Profile
 from mixq.search.analysis import Layout
 from mixq.search.certificate import Certificate
 from mixq.search.metric import PlanMetrics
+from mixq.search.stability import Stability
 from mixq.search.trials import Trial
 from mixq.sensitivity.table import SensitivityTable
 
@@ -40,6 +42,7 @@ def assemble(
     certificate: Certificate,
     metrics: PlanMetrics,
     notes: Sequence[str],
+    stability: Stability | None = None,
 ) -> Plan:
     """The plan of a chosen trial."""
     totals, measured, heldout = chosen.totals, chosen.measured, chosen.heldout
@@ -63,7 +66,7 @@ def assemble(
         workload=Workload(batch_size=batch_size, shapes=dict(layout.shapes)),
         budget=dict(budget),
         layers={
-            unit: _layer(layout, sensitivity, layout.graph.units[unit], chosen)
+            unit: _layer(layout, sensitivity, layout.graph.units[unit], chosen, stability)
             for unit in assignment
         },
         predicted=Prediction(
@@ -95,11 +98,22 @@ def assemble(
             for trial in uniform
         },
         notes=list(notes),
+        stability=None if stability is None else _stability(stability),
+    )
+
+
+def _stability(found: Stability) -> StabilityInfo:
+    return StabilityInfo(
+        samples=found.samples, resamplings=found.resamplings, kept=found.kept, regret=found.regret
     )
 
 
 def _layer(
-    layout: Layout, sensitivity: SensitivityTable, unit: WeightUnit, chosen: Trial
+    layout: Layout,
+    sensitivity: SensitivityTable,
+    unit: WeightUnit,
+    chosen: Trial,
+    stability: Stability | None,
 ) -> Layer:
     fmt = chosen.proposal.assignment[unit.name]
     cost = layout.costs.cost(unit.name, fmt)
@@ -119,6 +133,8 @@ def _layer(
         shape=list(unit.shape),
         matrix=(unit.rows, unit.columns),
         aliases=list(unit.aliases),
+        stability=None if stability is None else stability.widths.get(unit.name),
+        format_stability=None if stability is None else stability.formats.get(unit.name),
     )
 
 

@@ -18,7 +18,7 @@ from mixq.search.milp import minimise, solve
 from mixq.search.problem import Problem
 from mixq.search.proposals import budget_proposals, uniform_proposals
 from mixq.search.session import Session
-from mixq.search.trials import Trial, within_noise
+from mixq.search.trials import Trial, difference_of, within_noise
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def _uniform_notes(chosen: Trial, uniform: Sequence[Trial]) -> list[str]:
                 "more bytes is better: a mixed plan buys nothing here"
             ]
     return [
-        f"{rival.proposal.name} bit is as good within the noise of the data, at "
-        f"{rival.totals.compression:.2f}x"
+        f"{rival.proposal.name} bit is as good within the noise of the data "
+        f"({difference_of(chosen, rival).samples} samples), at {rival.totals.compression:.2f}x"
         for rival in rivals(chosen, uniform)
         if within_noise(chosen, rival)
     ]

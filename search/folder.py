@@ -18,7 +18,8 @@ RUN: Final = "run.json"
 LOCK: Final = ".mixq.lock"
 RESULTS: Final = (
     "plan.json", "plan.weights.safetensors", "sensitivity.json", "sensitivity.csv",
-    "frontier.json", "frontier.csv", "pareto.html", "pareto.png", "study.journal",
+    "sensitivity.html", "sensitivity.png", "frontier.json", "frontier.csv", "pareto.html",
+    "pareto.png", "study.journal",
 )  # fmt: skip
 """Files that a run leaves beside run.json, measurements-*.jsonl and folders of rounded weights;
 --overwrite deletes all of these and no others."""

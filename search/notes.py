@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Final
+
 from mixq.activations.saturation import may_saturate
 from mixq.calibration import Calibration
 from mixq.formats import Format
 from mixq.search.analysis import Layout
+from mixq.search.choose import keeps
+from mixq.search.limits import Limits
 from mixq.search.palette import Palette
-from mixq.search.trials import Trial
+from mixq.search.stability import Stability
+from mixq.search.trials import Trial, difference_of, within_noise
+
+REGRET: Final = 0.02
+"""Share of added error that another draw of samples may cost before it is worth a warning."""
+DOUBT: Final = 0.05
+"""Share of its error by which a plan may differ from the next best one without being told."""
 
 
 def latency_notes(layout: Layout, chosen: Trial) -> list[str]:
@@ -54,3 +66,75 @@ def data_notes(heldout: Calibration | None) -> list[str]:
     if heldout is not None:
         return []
     return ["one calibration sample cannot be split, so nothing is held out to judge the plan by"]
+
+
+def stability_notes(stability: Stability | None, available: int) -> list[str]:
+    """What to say where another draw of the calibration samples would give another plan.
+
+    What a wrong choice costs is of second order in the errors of what it is made from, so that
+    it falls as 1/samples: choices that are wrong by an error of 1/sqrt(samples) are wrong about
+    what differs by no more than that.
+
+    Args:
+        stability: of the chosen plan.
+        available: samples that sensitivities could be measured on.
+    """
+    if stability is None:
+        return []
+    unused = available > stability.samples
+    if not stability.resamplings:
+        way = "--sensitivity measured takes all" if unused else "give several"
+        return [
+            "sensitivities come from one calibration sample, so nothing can be said of how stable "
+            f"the plan is; {way}"
+        ]
+    if stability.regret <= REGRET:
+        return []
+    needed = _round_up(stability.samples * stability.regret / REGRET)
+    way = (
+        f"--sensitivity measured takes all {available}"
+        if unused
+        else f"that is {needed / stability.samples:.2g} times as much calibration data"
+    )
+    count = stability.samples
+    return [
+        f"sensitivities from {count} calibration samples are few for this plan: one from another "
+        f"{count} would add {stability.regret:.1%} more error on average; "
+        f"about {needed} would bring that to {REGRET:.0%}, {way}"
+    ]
+
+
+def doubt_notes(chosen: Trial, trials: Sequence[Trial], limits: Limits) -> list[str]:
+    """What to say where the samples do not tell the chosen plan from the next best measured one.
+
+    Nothing, if they differ by little in any case. Uniform plans have a note of their own.
+    """
+    others = [
+        trial
+        for trial in trials
+        if trial.proposal.kind != "uniform"
+        and keeps(trial, limits)
+        and trial.proposal.assignment != chosen.proposal.assignment
+    ]
+    error = chosen.judged_error
+    if limits.objective != "error" or not others or error == 0:
+        return []
+    rival = min(others, key=lambda trial: trial.judged_error)
+    difference = difference_of(chosen, rival)
+    twice_se = 2 * difference.error_se
+    if not within_noise(chosen, rival) or twice_se <= DOUBT * error:
+        return []
+    told = max(abs(difference.error), DOUBT * error)
+    needed = _round_up(difference.samples * (twice_se / told) ** 2)
+    change = f"{-difference.error / error:+.1%} ± {twice_se / error:.1%}"
+    return [
+        f"{difference.samples} samples do not tell this plan from the next best measured one, "
+        f"{rival.proposal.name}: its error differs by {change}; about {needed} would tell them "
+        f"apart, or that they differ by less than {DOUBT:.0%}"
+    ]
+
+
+def _round_up(count: float) -> int:
+    """A number of samples with two digits."""
+    step: int = 10 ** max(math.floor(math.log10(count)) - 1, 0)
+    return math.ceil(count / step) * step

@@ -19,7 +19,7 @@ import numpy as np
 from mixq.formats import FLOAT_WIDTHS, Format
 from mixq.search.limits import Limits
 from mixq.search.problem import Choice, Problem
-from mixq.search.trials import Proposal
+from mixq.search.trials import Proposal, Tilt
 
 Solve = Callable[[Problem, Limits], Mapping[str, Format]]
 
@@ -62,38 +62,39 @@ def budget_proposals(
     proposals = [Proposal("optimum", "additive", optimum)]
     seen = {_key(optimum)}
     attempts = 4 * trials
-    for (name, tilted), _ in zip(_tilts(problem, seed), range(attempts), strict=False):
+    for tilt, _ in zip(_tilts(problem, seed), range(attempts), strict=False):
         if len(proposals) >= trials:
             break
-        assignment = solve(tilted, limits)
+        assignment = solve(tilted(problem, tilt), limits)
         if _key(assignment) not in seen:
             seen.add(_key(assignment))
-            proposals.append(Proposal(f"optimum ({name})", "tilted", assignment))
+            proposals.append(Proposal(f"optimum ({tilt.name})", "tilted", assignment, tilt))
     return proposals
 
 
-def _tilts(problem: Problem, seed: int) -> Iterator[tuple[str, Problem]]:
+def _tilts(problem: Problem, seed: int) -> Iterator[Tilt]:
     for power in POWERS:
-        yield f"errors^{power:g}", _tilted(problem, power, None)
+        yield Tilt(f"errors^{power:g}", power)
     for index in count():
         chance = np.random.default_rng([seed, index])
         factors = chance.lognormal(0, LOG_SPREAD, len(problem.choices))
-        yield f"tilt {index}", _tilted(problem, 1.0, factors)
+        yield Tilt(f"tilt {index}", factors=tuple(factors.tolist()))
 
 
-def _tilted(problem: Problem, power: float, factors: np.ndarray | None) -> Problem:
+def tilted(problem: Problem, tilt: Tilt) -> Problem:
+    """The problem with tilted errors, the largest of which is 1 before its factor."""
     largest = max(c.error for choices in problem.choices.values() for c in choices) or 1.0
     # By name order, so that a model whose units come in another order is tilted the same way.
     order = {unit: index for index, unit in enumerate(sorted(problem.choices))}
 
-    def tilt(unit: str, choice: Choice) -> Choice:
-        factor = 1.0 if factors is None else float(factors[order[unit]])
-        return replace(choice, error=factor * (choice.error / largest) ** power)
+    def change(unit: str, choice: Choice) -> Choice:
+        factor = tilt.factors[order[unit]] if tilt.factors else 1.0
+        return replace(choice, error=factor * (choice.error / largest) ** tilt.power)
 
     return replace(
         problem,
         choices={
-            unit: tuple(tilt(unit, choice) for choice in choices)
+            unit: tuple(change(unit, choice) for choice in choices)
             for unit, choices in problem.choices.items()
         },
     )

@@ -22,7 +22,14 @@ from mixq.search.find import find
 from mixq.search.folder import run_folder
 from mixq.search.frontier import build_frontier
 from mixq.search.metric import Judge, PlanMetrics, plan_metrics
-from mixq.search.notes import activation_notes, data_notes, latency_notes, saturation_notes
+from mixq.search.notes import (
+    activation_notes,
+    data_notes,
+    doubt_notes,
+    latency_notes,
+    saturation_notes,
+    stability_notes,
+)
 from mixq.search.palette import Palette
 from mixq.search.recipe import Recipe
 from mixq.search.recipe import load as load_recipe
@@ -31,6 +38,7 @@ from mixq.search.result import SearchResult
 from mixq.search.sensitivities import find_sensitivity, mode_of
 from mixq.search.sequence import deployed
 from mixq.search.session import Session, study_name
+from mixq.search.stability import stability
 from mixq.search.storage import open_storage
 from mixq.search.study import ProposalSampler, open_study
 from mixq.search.subject import Subject
@@ -241,6 +249,7 @@ def run(
     if judge is not None and evaluate is not None:
         deployment = judge if final.rounder is rounder else Judge(final.rounder, evaluate)
         metrics = plan_metrics(judge, deployment, final.trial, found.uniform, progress)
+    stable = stability(problem, sensitivity, found.chosen, limits, seed=request.seed)
     plan = assemble(
         name=subject.name,
         seed=request.seed,
@@ -254,6 +263,7 @@ def run(
         uniform=found.uniform,
         certificate=found.certificate,
         metrics=metrics,
+        stability=stable,
         notes=[
             *layout.graph.lost,
             *working.notes,
@@ -263,6 +273,8 @@ def run(
             *final.notes,
             *latency_notes(layout, final.trial),
             *saturation_notes(final.trial),
+            *stability_notes(stable, measured.samples),
+            *doubt_notes(found.chosen, found.trials, limits),
             *data_notes(heldout),
         ],
     )

@@ -17,6 +17,20 @@ or the bisection for the smallest plan that is good enough."""
 
 
 @dataclass(frozen=True)
+class Tilt:
+    """A change of all errors whose optimum is proposed as well.
+
+    Attributes:
+        power: that errors are raised to.
+        factors: of the units in the order of their names; none if empty.
+    """
+
+    name: str
+    power: float = 1.0
+    factors: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Proposal:
     """A plan worth measuring.
 
@@ -24,11 +38,13 @@ class Proposal:
         name: short and unique within a run: `uniform 4`, `optimum`, `optimum (errors^0.75)`.
         kind: where it came from.
         assignment: unit name to format.
+        tilt: of the errors that it is the optimum of; None if it is of none.
     """
 
     name: str
     kind: Kind
     assignment: Mapping[str, Format]
+    tilt: Tilt | None = None
 
 
 @dataclass(frozen=True)
@@ -68,12 +84,16 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimat
     return Estimate.of(differences)
 
 
+def difference_of(ours: Trial, theirs: Trial) -> Estimate:
+    """Paired difference of two plans' errors on all the samples that both were measured on."""
+    if ours.heldout_errors is None or theirs.heldout_errors is None:
+        return paired_difference(ours.errors, theirs.errors)
+    return paired_difference(
+        (*ours.errors, *ours.heldout_errors), (*theirs.errors, *theirs.heldout_errors)
+    )
+
+
 def within_noise(ours: Trial, theirs: Trial) -> bool:
     """Whether two plans' errors differ by less than two standard errors of the difference."""
-    if ours.heldout_errors is not None and theirs.heldout_errors is not None:
-        difference = paired_difference(
-            (*ours.errors, *ours.heldout_errors), (*theirs.errors, *theirs.heldout_errors)
-        )
-    else:
-        difference = paired_difference(ours.errors, theirs.errors)
+    difference = difference_of(ours, theirs)
     return math.fabs(difference.error) <= 2 * difference.error_se

@@ -25,6 +25,7 @@ from mixq.plan_parts import (
     Measurement,
     ModelInfo,
     Prediction,
+    StabilityInfo,
     UniformInfo,
     Workload,
 )
@@ -39,6 +40,7 @@ amounts = st.floats(0, allow_infinity=False, allow_nan=False)
 numbers = st.floats(allow_infinity=False, allow_nan=False)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 metrics = st.dictionaries(texts, numbers, max_size=3)
+shares = st.floats(0, 1)
 
 
 @st.composite
@@ -58,6 +60,8 @@ def layers(draw: st.DrawFn) -> Layer:
         shape=draw(st.lists(st.integers(0, 9), max_size=5)),
         matrix=(draw(counts), draw(counts)),
         aliases=draw(st.lists(texts, max_size=2)),
+        stability=draw(st.none() | shares),
+        format_stability=draw(st.none() | shares),
     )
 
 
@@ -111,6 +115,8 @@ plans = st.builds(
         max_size=2,
     ),
     notes=st.lists(texts, max_size=2),
+    stability=st.none()
+    | st.builds(StabilityInfo, samples=counts, resamplings=counts, kept=shares, regret=amounts),
 )
 
 
@@ -273,6 +279,9 @@ EDITS: list[tuple[Edit, str]] = [
     (at(*LAYER, "latency_s", value=-1e-9), "layers.wide.weight.latency_s"),
     (at(*LAYER, "latency_s", value="1"), "layers.wide.weight.latency_s"),
     (at(*LAYER, "error", value=10**400), "layers.wide.weight.error"),
+    (at(*LAYER, "stability", value=1.01), "layers.wide.weight.stability"),
+    (at(*LAYER, "format_stability", value="all"), "layers.wide.weight.format_stability"),
+    (at("stability", value={"samples": 8}), "stability.resamplings"),
     (at(*LAYER, "shape", value=["a"]), "layers.wide.weight.shape.0"),
     (at(*LAYER, "shape", value=[1] * 10**6), "layers.wide.weight.shape"),
     (at(*LAYER, "shape", value=["a"] * 10**6), "layers.wide.weight.shape"),

@@ -30,7 +30,8 @@ def analyze(
 ) -> None:
     """Measure the output error of quantizing each layer alone, at every width.
 
-    Writes sensitivity.json and sensitivity.csv. A search in the same folder goes on from these
+    Writes sensitivity.json and sensitivity.csv, and a map of layers by formats as
+    sensitivity.html and sensitivity.png. A search in the same folder goes on from these
     measurements. Interrupted, the same command goes on from where it was.
     """
     palette = options.parse_palette(bits, group_sizes, grids, method, activations, half)
@@ -66,7 +67,7 @@ def analyze(
                 folder=folder.path,
                 progress=progress,
             )
-        files = write_analysis(table, folder)
+        files = write_analysis(table, folder, loaded.name)
     if format is OutputFormat.json:
         show_json({**table.to_json(), "files": [str(file) for file in files]})
         return

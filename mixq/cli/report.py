@@ -17,7 +17,7 @@ def report(
     ),
     format: options.Format = OutputFormat.table,
 ) -> None:
-    """Draw the Pareto plots of a finished search again and show its plan."""
+    """Draw the plots of a finished search again and show its plan."""
     from mixq.plan import Plan
     from mixq.report.folder import redraw
     from mixq.report.tables import plan_table, summary

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixq.errors import OutputError
 from mixq.files import one_line
+from mixq.formats import Format
 from mixq.plan import Plan, weights_file
+from mixq.report.heat_map import write_heat_html, write_heat_png
 from mixq.report.pareto import write_pareto_html, write_pareto_png
 from mixq.report.records import Records
 from mixq.search.folder import RunFolder
+from mixq.sensitivity.table import SensitivityTable
 
 if TYPE_CHECKING:
     from mixq.search.result import SearchResult
-    from mixq.sensitivity.table import SensitivityTable
 
 
 def write_results(result: SearchResult, folder: RunFolder) -> list[Path]:
@@ -32,7 +35,8 @@ def write_results(result: SearchResult, folder: RunFolder) -> list[Path]:
     sensitivity = write_sensitivity(result.sensitivity, folder.path)
     records.save(others[0])
     records.save_csv(others[1])
-    files = [plan, *weights, *sensitivity, *others, *_draw(records, result.plan, folder.path)]
+    drawn = _draw(records, result.sensitivity, result.plan, folder.path)
+    files = [plan, *weights, *sensitivity, *others, *drawn]
     facts = {
         "mixq_version": result.plan.mixq_version,
         "budget": result.plan.budget,
@@ -43,13 +47,18 @@ def write_results(result: SearchResult, folder: RunFolder) -> list[Path]:
     return [*files, folder.write("done", facts)]
 
 
-def write_analysis(table: SensitivityTable, folder: RunFolder) -> list[Path]:
-    """Write what an analysis leaves; a finished search in the folder stays finished.
+def write_analysis(table: SensitivityTable, folder: RunFolder, name: str) -> list[Path]:
+    """Write what an analysis of a model leaves; a finished search in the folder stays finished.
+
+    Args:
+        table: what was measured.
+        folder: of the run.
+        name: of the model.
 
     Raises:
         OutputError: if a file cannot be written.
     """
-    files = write_sensitivity(table, folder.path)
+    files = [*write_sensitivity(table, folder.path), *_draw_map(table, folder.path, name)]
     if folder.state != "done":
         folder.write("analyzed", {"files": [file.name for file in files]})
     return files
@@ -80,18 +89,31 @@ def _save_plan(plan: Plan, path: Path) -> list[Path]:
 
 
 def redraw(folder: Path, plan: Plan) -> list[Path]:
-    """Draw the plots of a finished run again, from its frontier.json.
+    """Draw the plots of a finished run again, from its frontier.json and sensitivity.json.
 
     Raises:
-        PlanError: if frontier.json is missing or damaged.
+        PlanError: if one of them is missing or damaged.
         OutputError: if a file cannot be written.
     """
-    return _draw(Records.load(folder / "frontier.json"), plan, folder)
+    records = Records.load(folder / "frontier.json")
+    return _draw(records, SensitivityTable.load(folder / "sensitivity.json"), plan, folder)
 
 
-def _draw(records: Records, plan: Plan, folder: Path) -> list[Path]:
+def _draw(records: Records, sensitivity: SensitivityTable, plan: Plan, folder: Path) -> list[Path]:
     title = f"{plan.model.name} on {plan.hardware.name}"
     files = [folder / "pareto.html", folder / "pareto.png"]
     write_pareto_html(records.points(), files[0], title)
     write_pareto_png(records.points(), files[1], title)
+    return [*files, *_draw_map(sensitivity, folder, title, plan.assignment)]
+
+
+def _draw_map(
+    table: SensitivityTable,
+    folder: Path,
+    title: str,
+    assignment: Mapping[str, Format] | None = None,
+) -> list[Path]:
+    files = [folder / "sensitivity.html", folder / "sensitivity.png"]
+    write_heat_html(table, files[0], title, assignment)
+    write_heat_png(table, files[1], title, assignment)
     return files

@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from mixq.report.log_axis import LogAxis
+from mixq.report.page import page as document
 from mixq.report.pareto_view import (
     CHOSEN_COLOUR,
     ERROR_TITLE,
@@ -30,20 +31,7 @@ from mixq.report.points import PlanPoint, PointKind
 def page(view: ParetoView, title: str) -> str:
     """A whole HTML page; plotly.js is part of it and nothing is fetched."""
     figure = go.Figure(data=_traces(view), layout=_layout(view, title))
-    body = figure.to_html(
-        full_html=False,
-        include_plotlyjs=True,
-        div_id="pareto",  # instead of a random one, so that equal plots are equal files
-        default_width="100%",
-        default_height="100%",
-        config={"displaylogo": False, "responsive": True},
-    )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
-        f"<title>{escape(title)}</title>"
-        "<style>html, body, body > div { height: 100%; margin: 0; }</style></head>\n"
-        f"<body>{body}</body>\n</html>\n"
-    )
+    return document(figure, title, "pareto")
 
 
 def _traces(view: ParetoView) -> list[go.Scatter]:

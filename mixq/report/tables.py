@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from mixq.files import one_line
 from mixq.plan import Plan
+from mixq.report.heat_view import HeatCell, HeatView
 
 if TYPE_CHECKING:
     from mixq.graph.model_graph import ModelGraph
@@ -21,17 +23,25 @@ COLOURS = {32: "white", 16: "cyan", 8: "green", 4: "yellow", 2: "red"}
 
 
 def plan_table(plan: Plan) -> Table:
-    """One row per layer: format, bytes, error, kernel, latency."""
+    """One row per layer: format, how often its width is stable, bytes, error, latency, kernel."""
     table = Table(title=_plain(f"{plan.model.name} on {plan.hardware.name}"))
     table.add_column("layer", overflow="fold")
     table.add_column("format")
-    for column in ("bytes", "error alone", "latency us"):
+    known = any(layer.stability is not None for layer in plan.layers.values())
+    for column in (*(["stable"] if known else []), "bytes", "error alone", "latency us"):
         table.add_column(column, justify="right")
     table.add_column("kernel", overflow="fold")
+    if known and plan.stability is not None:
+        table.caption = (
+            f"stable: share of {plan.stability.resamplings} resamplings of "
+            f"{plan.stability.samples} calibration samples in which a layer keeps its width; "
+            f"their plans add {plan.stability.regret:.1%} more error on average"
+        )
     for name, layer in plan.layers.items():
         table.add_row(
             _plain(name),
             Text(layer.format.name, style=COLOURS[layer.bits]),
+            *([_share(layer.stability)] if known else []),
             f"{layer.weight_bytes:,}",
             f"{layer.error:.2e} ± {layer.error_se:.0e}" if layer.error else "0",
             f"{layer.latency_s * 1e6:.1f}",
@@ -90,27 +100,24 @@ def summary(plan: Plan) -> Table:
 
 
 def sensitivity_table(table: SensitivityTable, graph: ModelGraph) -> Table:
-    """One row per unit: shape, MACs, relative output error at each format."""
-    formats = list(dict.fromkeys(fmt for row in table.entries.values() for fmt in row))
+    """One row per unit: shape, MACs, relative output error and standard error at each format.
+
+    Formats that differ in grid and method alone share a column where no unit has two of them.
+    """
+    view = HeatView.of(table)
     shown = Table(title="output error relative to the mean square of the output")
     shown.add_column("layer", overflow="fold")
     shown.add_column("shape")
-    for column in ("MACs", *(fmt.name for fmt in formats)):
-        shown.add_column(column, justify="right")
-    power = table.output_power or 1.0
-    for name, row in table.entries.items():
+    for column in ("MACs", *view.columns):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for name, row in zip(view.units, view.cells, strict=True):
         unit = graph.units[name]
-        cells = [
-            f"{row[fmt].error / power:.2e} ± {row[fmt].error_se / power:.0e}"
-            if fmt in row
-            else "-"
-            for fmt in formats
-        ]
         shape = " x ".join(map(str, unit.shape))
-        shown.add_row(_plain(name), shape, f"{unit.macs:,}", *cells)
+        shown.add_row(_plain(name), shape, f"{unit.macs:,}", *map(_cell, row))
     shown.caption = (
-        f"{table.samples} samples, {graph.parameters:,} parameters, {graph.macs:,} MACs, "
-        f"{graph.peak_activation_bytes:,} bytes of live activations at batch {graph.batch_size}"
+        f"± is one standard error; {table.samples} samples, {graph.parameters:,} parameters, "
+        f"{graph.macs:,} MACs, {graph.peak_activation_bytes:,} bytes of live activations at batch "
+        f"{graph.batch_size}"
     )
     return shown
 
@@ -161,6 +168,22 @@ def _facts(plan: Plan) -> list[str]:
 def _plain(text: str) -> Text:
     """Text that comes from outside: no markup, no control characters."""
     return Text(one_line(text))
+
+
+def _cell(cell: HeatCell | None) -> str:
+    """A relative error with its standard error in percent of it, if more than one sample tells."""
+    if cell is None:
+        return "-"
+    if cell.relative == 0:
+        return "0"
+    found = cell.estimate
+    known = found.samples > 1
+    return f"{cell.relative:.1e}" + (f" ±{found.error_se / found.error:.0%}" if known else "")
+
+
+def _share(value: float | None) -> str:
+    """A share in whole percent; only a whole one is 100%."""
+    return "-" if value is None else f"{math.floor(round(value * 100, 9))}%"
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -45,7 +45,12 @@ class Comparison:
 
     def to_json(self) -> dict[str, object]:
         """The comparison as JSON values."""
-        return asdict(self)
+        heldout = self.heldout_output_mse
+        return {
+            **asdict(self),
+            "output_mse": self.output_mse.to_json(),
+            "heldout_output_mse": None if heldout is None else heldout.to_json(),
+        }
 
 
 def compare(

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mixq.errors import FormatError, PlanError
-from mixq.files import parse_json, read_bounded, write_json_atomic, write_text_atomic
+from mixq.files import json_text, parse_json, read_bounded, write_text_atomic
 from mixq.formats import Format
 from mixq.sensitivity.estimate import Estimate
 from mixq.validation import first_problem
 
 LARGEST_FILE: Final = 256 << 20
+MOST_KEPT: Final = 2_000_000
+"""Errors by sample that are written; of larger tables only means and standard errors are."""
+CSV_COLUMNS: Final = (
+    "unit", "format", "bits", "error", "error_se", "relative_error", "low_95", "high_95",
+)  # fmt: skip
+NUMBERS: Final = re.compile(r"\[\n[-+.\deE,\n ]+\]")
+"""A list of numbers in indented JSON, where no text can have a line break."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,12 @@ class SensitivityTable:
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
-        """The table as JSON values; the file is exactly this."""
+        """The table as JSON values; the file is exactly this.
+
+        Errors by sample are left out where they are many.
+        """
+        entries = [entry for row in self.entries.values() for entry in row.values()]
+        kept = sum(len(entry.per_sample) for entry in entries) <= MOST_KEPT
         return {
             "schema_version": 1,
             "mode": self.mode,
@@ -56,7 +69,10 @@ class SensitivityTable:
             "calibration_fingerprint": self.calibration_fingerprint,
             "units": {
                 unit: {
-                    fmt.name: {"error": e.error, "error_se": e.error_se, "samples": e.samples}
+                    fmt.name: {
+                        **e.to_json(),
+                        **({"per_sample": list(e.per_sample)} if e.per_sample and kept else {}),
+                    }
                     for fmt, e in row.items()
                 }
                 for unit, row in self.entries.items()
@@ -69,7 +85,8 @@ class SensitivityTable:
 
     def save(self, path: str | Path) -> None:
         """Write the table as JSON, whole or not at all."""
-        write_json_atomic(path, self.to_json())
+        text = json_text(self.to_json())
+        write_text_atomic(path, NUMBERS.sub(lambda found: " ".join(found[0].split()), text))
 
     @classmethod
     def load(cls, path: str | Path) -> SensitivityTable:
@@ -89,7 +106,9 @@ class SensitivityTable:
         try:
             entries = {
                 unit: {
-                    Format.parse(name): Estimate(e.error, e.error_se, e.samples)
+                    Format.parse(name): Estimate(
+                        e.error, e.error_se, e.samples, tuple(e.per_sample)
+                    )
                     for name, e in row.items()
                 }
                 for unit, row in file.units.items()
@@ -108,14 +127,15 @@ class SensitivityTable:
         )
 
     def save_csv(self, path: str | Path) -> None:
-        """Write one row per (unit, format), with the relative error beside the error."""
+        """Write one row per (unit, format), with the relative error and the 95% interval."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["unit", "format", "bits", "error", "error_se", "relative_error"])
+        writer.writerow(CSV_COLUMNS)
         for unit, row in self.entries.items():
             for fmt, entry in row.items():
                 relative = entry.error / self.output_power if self.output_power else 0.0
-                writer.writerow([unit, fmt.name, fmt.bits, entry.error, entry.error_se, relative])
+                numbers = (entry.error, entry.error_se, relative, *entry.interval())
+                writer.writerow([unit, fmt.name, fmt.bits, *numbers])
         write_text_atomic(path, text.getvalue())
 
 
@@ -127,6 +147,13 @@ class _Entry(_Strict):
     error: float = Field(ge=0, allow_inf_nan=False)
     error_se: float = Field(ge=0, allow_inf_nan=False)
     samples: int = Field(ge=1)
+    per_sample: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = []
+
+    @model_validator(mode="after")
+    def _one_per_sample(self) -> Self:
+        if self.per_sample and len(self.per_sample) != self.samples:
+            raise ValueError(f"per_sample has {len(self.per_sample)} errors of {self.samples}")
+        return self
 
 
 class _Refusal(_Strict):

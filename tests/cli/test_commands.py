@@ -27,7 +27,7 @@ def test_analyze(search: Callable[..., Any], cli: Callable[..., Any]) -> None:
     table = SensitivityTable.load("run/sensitivity.json")
     assert cli(*arguments, "--format", "json").json == {
         **table.to_json(),
-        "files": ["run/sensitivity.json", "run/sensitivity.csv"],
+        "files": [f"run/sensitivity.{kind}" for kind in ("json", "csv", "html", "png")],
     }
     assert json.loads(Path("run/run.json").read_text(encoding="utf-8"))["state"] == "analyzed"
 
@@ -106,7 +106,8 @@ def test_evaluate_gives_the_measured_numbers(cli: Callable[..., Any], demo_run: 
 
 
 def test_report_draws_the_same_plots_again(cli: Callable[..., Any], demo_run: Path) -> None:
-    before = {name: (demo_run / name).read_bytes() for name in ("pareto.html", "pareto.png")}
+    names = [f"{what}.{kind}" for what in ("pareto", "sensitivity") for kind in ("html", "png")]
+    before = {name: (demo_run / name).read_bytes() for name in names}
     for name in before:
         (demo_run / name).unlink()
     answer = cli("report", demo_run)
@@ -114,7 +115,7 @@ def test_report_draws_the_same_plots_again(cli: Callable[..., Any], demo_run: Pa
     assert "this plan" in answer.out
     assert {name: (demo_run / name).read_bytes() for name in before} == before
     plan = cli("report", demo_run, "--format", "json").json
-    assert [Path(file).name for file in plan.pop("files")] == ["pareto.html", "pareto.png"]
+    assert [Path(file).name for file in plan.pop("files")] == names
     assert plan == Plan.load(demo_run / "plan.json").to_json()
 
 

@@ -28,7 +28,8 @@ from mixq.sensitivity.reference import Reference
 
 RESULTS = {
     "plan.json", "plan.weights.safetensors", "sensitivity.json", "sensitivity.csv",
-    "frontier.json", "frontier.csv", "pareto.html", "pareto.png", "run.json", "study.journal",
+    "frontier.json", "frontier.csv", "pareto.html", "pareto.png", "sensitivity.html",
+    "sensitivity.png", "run.json", "study.journal",
 }  # fmt: skip
 
 

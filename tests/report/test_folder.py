@@ -23,7 +23,8 @@ from mixq.sensitivity.table import SensitivityTable
 IDENTITY = {"model": "sha256:1", "hardware": "sha256:2"}
 FILES = [
     "plan.json", "plan.weights.safetensors", "sensitivity.json", "sensitivity.csv",
-    "frontier.json", "frontier.csv", "pareto.html", "pareto.png", "run.json",
+    "frontier.json", "frontier.csv", "pareto.html", "pareto.png", "sensitivity.html",
+    "sensitivity.png", "run.json",
 ]  # fmt: skip
 WRITTEN = [FILES[1], FILES[0], *FILES[2:]]
 """In this order: a plan never names weights that are not there."""
@@ -101,18 +102,21 @@ def test_an_analysis_leaves_a_finished_search_finished(
     result: SearchResult, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path, {"model": "sha256:1"})
-    files = write_analysis(result.sensitivity, folder)
-    assert [file.name for file in files] == ["sensitivity.json", "sensitivity.csv"]
+    files = write_analysis(result.sensitivity, folder, "net")
+    assert [file.name for file in files] == [
+        "sensitivity.json", "sensitivity.csv", "sensitivity.html", "sensitivity.png"
+    ]  # fmt: skip
     assert state(tmp_path) == "analyzed"
     write_results(result, RunFolder(tmp_path, IDENTITY))
     before = (tmp_path / "run.json").read_bytes()
-    write_analysis(result.sensitivity, folder)
+    write_analysis(result.sensitivity, folder, "net")
     assert (tmp_path / "run.json").read_bytes() == before
 
 
 def test_redrawing_gives_the_same_plots(result: SearchResult, tmp_path: Path) -> None:
     write_results(result, RunFolder(tmp_path, IDENTITY))
-    plots = [tmp_path / "pareto.html", tmp_path / "pareto.png"]
+    plots = [tmp_path / f"{name}.{kind}" for name in ("pareto", "sensitivity")
+             for kind in ("html", "png")]  # fmt: skip
     before = [plot.read_bytes() for plot in plots]
     for plot in plots:
         plot.unlink()
@@ -120,7 +124,11 @@ def test_redrawing_gives_the_same_plots(result: SearchResult, tmp_path: Path) ->
     assert [plot.read_bytes() for plot in plots] == before
 
 
-def test_nothing_is_drawn_without_a_frontier(result: SearchResult, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"frontier\.json"):
+@pytest.mark.parametrize("missing", ["frontier.json", "sensitivity.json"])
+def test_nothing_is_drawn_without(result: SearchResult, tmp_path: Path, missing: str) -> None:
+    write_results(result, RunFolder(tmp_path, IDENTITY))
+    for path in [tmp_path / missing, *tmp_path.glob("*.html"), *tmp_path.glob("*.png")]:
+        path.unlink()
+    with pytest.raises(PlanError, match=missing):
         redraw(tmp_path, result.plan)
-    assert list(tmp_path.iterdir()) == []
+    assert not [*tmp_path.glob("*.html"), *tmp_path.glob("*.png")]

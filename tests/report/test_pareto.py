@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import subprocess
 import sys
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,8 @@ from mixq.report.log_axis import LogAxis, number_label
 from mixq.report.pareto import write_pareto_html, write_pareto_png
 from mixq.report.pareto_view import CHOSEN_COLOUR, UNIFORM_COLOUR, ParetoView
 from mixq.report.points import PlanPoint, PointKind
+
+from .pages import Page
 
 LAWS = settings(derandomize=True, deadline=None, max_examples=200)
 
@@ -203,38 +203,6 @@ class TestParetoView:
         sizes = (5_000_000, 5_100_000, 10_000_000)
         view = ParetoView.of([point(str(size), "uniform", size) for size in sizes])
         assert view.label_is_left(view.kind("uniform")) == [True, False, False]
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the text of every script."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.title = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if self.lasttag == "script":
-            self.scripts.append(data)
-        if self.lasttag == "title":
-            self.title += data
-
-    def figure(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Traces and layout, as they are handed to plotly.js."""
-        script = next(text for text in reversed(self.scripts) if "Plotly.newPlot(" in text)
-        rest = script.partition("Plotly.newPlot(")[2]
-        decoder = json.JSONDecoder()
-        values = []
-        for _ in range(3):
-            value, end = decoder.raw_decode(rest.lstrip(" \n,"))
-            rest = rest.lstrip(" \n,")[end:]
-            values.append(value)
-        return values[1], values[2]
 
 
 def html(points: list[PlanPoint], folder: Path, title: str = "a search") -> Page:

@@ -84,6 +84,20 @@ def test_plan_table() -> None:
     assert cells(text, "exact")[1:4] == ["w32", "12,345", "0"]
 
 
+def test_plan_table_says_how_stable_widths_are() -> None:
+    layers = {
+        "a": layer(4, group_size=64, stability=0.996, format_stability=0.5),
+        "b": layer(4, group_size=64, stability=0.29, format_stability=0.2),
+        "c": layer(8),
+    }
+    info = {"samples": 12, "resamplings": 40, "kept": 0.9, "regret": 0.01}
+    text = printed(plan_table(plan(layers=layers, stability=info)))
+    assert [cells(text, name)[2] for name in "abc"] == ["99%", "29%", "-"]
+    caption = " ".join(text.split())
+    assert "stable: share of 40 resamplings of 12 calibration samples" in caption
+    assert "1.0% more error" in caption
+
+
 def test_summary() -> None:
     text = printed(summary(plan()))
     assert cells(text, "original") == [
@@ -165,7 +179,7 @@ def test_sensitivity_table() -> None:
     digraph.add_node("linear", work=unit.work[0])
     graph = ModelGraph(
         digraph=digraph,
-        units={"a": unit, "b": unit},
+        units={"a": unit, "b": unit, "c": unit},
         parameters=512,
         original_bytes=2048,
         other_bytes=0,
@@ -177,6 +191,7 @@ def test_sensitivity_table() -> None:
         entries={
             "a": {Format(8, 64): Estimate(0.5, 0.1, 4), Format(4, 64): Estimate(1.0, 0.2, 4)},
             "b": {Format(8, 64): Estimate(0.0, 0.0, 4)},
+            "c": {Format(8, 64, "affine"): Estimate(0.5, 0.0, 1)},
         },
         output_power=2.0,
         output="",
@@ -185,9 +200,13 @@ def test_sensitivity_table() -> None:
         calibration_fingerprint="",
     )
     text = printed(sensitivity_table(table, graph))
-    assert cells(text, "a") == ["a", "8 x 64", "1,024", "2.50e-01 ± 5e-02", "5.00e-01 ± 1e-01"]
-    assert cells(text, "b")[-1] == "-"
-    caption = "4 samples, 512 parameters, 1,024 MACs, 640 bytes of live activations"
+    assert cells(text, "a") == ["a", "8 x 64", "1,024", "2.5e-01 ±20%", "5.0e-01 ±20%"]
+    assert cells(text, "b")[-2:] == ["0", "-"]
+    assert cells(text, "c")[-2:] == ["2.5e-01", "-"]  # one sample; another grid, the same column
+    caption = (
+        "± is one standard error; 4 samples, 512 parameters, 1,024 MACs, 640 bytes of live "
+        "activations"
+    )
     assert caption in " ".join(text.split())
 
 

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 import mixq
 from mixq.errors import InfeasibleError, MixqError, OutputError, UsageError
 from mixq.plan_check import check_plan
+from mixq.plan_parts import StabilityInfo
+from mixq.search.limits import Limits
 from mixq.search.palette import Palette
 from mixq.search.request import Request, demands
 from mixq.search.result import SearchResult
 from mixq.search.run import search
+from mixq.search.stability import stability
 from mixq.sensitivity.reference import Reference
 
 
@@ -140,10 +143,31 @@ def test_the_study_can_live_in_a_database(quick: Quick, tmp_path: Path) -> None:
 
 
 def test_one_sample(quick: Quick) -> None:
-    result = quick(target_compression=5, calibration=data(1))
+    result = quick(target_compression=5, calibration=data(1), sensitivity="measured")
     assert result.plan.measured.heldout_output_mse is None
     assert any("nothing is held out" in note for note in result.plan.notes)
+    assert any("nothing can be said of how stable" in note for note in result.plan.notes)
+    assert result.plan.stability is not None
+    assert result.plan.stability.resamplings == 0
+    assert {layer.stability for layer in result.plan.layers.values()} == {None}
     assert all(uniform.heldout_output_mse is None for uniform in result.plan.uniform.values())
+
+
+def test_a_plan_says_how_stable_it_is(quick: Quick) -> None:
+    """The same as the bootstrap by itself, on what the search left."""
+    result = quick(target_compression=5, seed=3, sensitivity="measured")
+    problem = result.layout.problem(result.sensitivity)
+    size = int(problem.original_bytes / 5)
+    found = stability(
+        problem, result.sensitivity, result.chosen, Limits(weight_bytes=size), seed=3
+    )
+    assert found is not None
+    plan = result.plan
+    assert {name: layer.stability for name, layer in plan.layers.items()} == found.widths
+    assert {name: layer.format_stability for name, layer in plan.layers.items()} == found.formats
+    assert plan.stability == StabilityInfo(
+        samples=result.sensitivity.samples, resamplings=100, kept=found.kept, regret=found.regret
+    )
 
 
 def test_the_seed_decides_and_nothing_else(quick: Quick) -> None:

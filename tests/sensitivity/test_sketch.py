@@ -60,7 +60,7 @@ def test_small_changes_are_nearly_linear() -> None:
     for unit in measured:
         entry, estimate = measured[unit][FORMATS[1]], found[unit][FORMATS[1]]
         assert abs(estimate.error - entry.error) <= 5 * estimate.error_se
-        assert found[unit][FORMATS[0]] == Estimate(0.0, 0.0, 64)
+        assert found[unit][FORMATS[0]] == Estimate.of([0.0] * 64)
 
 
 def test_standard_errors_fall_with_samples_and_cover() -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mixq.sensitivity.table as table_module
 from mixq.errors import OutputError, PlanError
 from mixq.formats import Format
 from mixq.sensitivity.estimate import Estimate
@@ -26,7 +27,10 @@ TABLES = st.builds(
     entries=st.dictionaries(
         WORDS,
         st.dictionaries(
-            FORMATS, st.builds(Estimate, POSITIVE, POSITIVE, st.integers(1, 10**9)), max_size=3
+            FORMATS,
+            st.builds(Estimate, POSITIVE, POSITIVE, st.integers(1, 10**9))
+            | st.lists(st.floats(0, 1e100), min_size=1, max_size=5).map(Estimate.of),
+            max_size=3,
         ),
         max_size=3,
     ),
@@ -100,11 +104,40 @@ def test_csv(tmp_path: Path, power: float, relative: str) -> None:
     ).save_csv(path)
     with path.open(newline="") as file:
         rows = list(csv.reader(file))
+    low, high = Estimate(0.5, 0.125, 4).interval()
     assert rows == [
-        ["unit", "format", "bits", "error", "error_se", "relative_error"],
-        ['odd, "name"\n', "w32", "32", "0.0", "0.0", "0.0"],
-        ['odd, "name"\n', "w4g64", "4", "0.5", "0.125", relative],
-    ]
+        [
+            "unit", "format", "bits", "error", "error_se", "relative_error", "low_95", "high_95"
+        ],
+        ['odd, "name"\n', "w32", "32", "0.0", "0.0", "0.0", "0.0", "0.0"],
+        ['odd, "name"\n', "w4g64", "4", "0.5", "0.125", relative, str(low), str(high)],
+    ]  # fmt: skip
+
+
+def sampled() -> SensitivityTable:
+    entries = {"a": {Format(4): Estimate.of([1.0, 1e-30, 2.5]), Format(32): Estimate.of([0.0])}}
+    return SensitivityTable(entries, 2.0, "[\n1.0,\n 2.0\n]", 3, "sha256:m", "sha256:c")
+
+
+def test_errors_by_sample_take_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "sensitivity.json"
+    sampled().save(path)
+    assert '"per_sample": [ 1.0, 1e-30, 2.5 ]\n' in path.read_text()
+    assert SensitivityTable.load(path) == sampled()
+
+
+def test_too_many_errors_by_sample_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sensitivity.json"
+    monkeypatch.setattr(table_module, "MOST_KEPT", 4)
+    sampled().save(path)
+    assert len(SensitivityTable.load(path).entries["a"][Format(4)].per_sample) == 3
+    monkeypatch.setattr(table_module, "MOST_KEPT", 3)
+    sampled().save(path)
+    found = SensitivityTable.load(path).entries["a"][Format(4)]
+    assert found.per_sample == ()
+    assert found.error_se == sampled().entries["a"][Format(4)].error_se
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
@@ -152,6 +185,9 @@ HOSTILE: dict[str, Callable[[Any], None]] = {
     "mode": put("mode", 3),
     "refused": put("refused", [{"unit": "a"}]),
     "huge": put("entry.error", 10**400),
+    "few-by-sample": put("entry.per_sample", [0.5, 0.5]),
+    "negative-by-sample": put("entry.per_sample", [0.5, 0.5, -0.5, 0.5]),
+    "text-by-sample": put("entry.per_sample", "0.5"),
 }
 
 

@@ -1,0 +1,187 @@
+"""Stability: how much of a plan another draw of the calibration samples would leave as it is.
+
+By the bootstrap over samples (Efron, "Bootstrap methods: another look at the jackknife", Annals of
+Statistics 7(1), 1979): what these samples are to all, draws from them are to these. Every draw
+takes the same samples for all units and formats, because errors rise and fall together, and what
+they have in common changes no plan. Of n samples, n - 1 are drawn with replacement, which gives
+means the variance s^2 / n that they have; n would give (n - 1) / n of it (Rao, Wu, "Resampling
+inference with complex survey data", Journal of the American Statistical Association 83, 1988).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixq.formats import Format
+from mixq.search.frontier import Frontier, build_frontier
+from mixq.search.limits import Limits
+from mixq.search.milp import minimise
+from mixq.search.problem import Problem
+from mixq.search.proposals import tilted
+from mixq.search.trials import Tilt, Trial
+from mixq.sensitivity.table import SensitivityTable
+
+RESAMPLINGS: Final = 100
+FEWEST: Final = 20
+"""Resamplings where each takes long: with a limit on latency, or a large frontier."""
+MOST_STATES: Final = 1 << 20
+MOST_WORK: Final = 100_000_000
+"""Points of the frontier x formats of all units x resamplings: between one and two seconds."""
+
+
+@dataclass(frozen=True)
+class Stability:
+    """What the bootstrap says of a plan.
+
+    Attributes:
+        samples: that sensitivities were measured on; of a single one nothing can be said.
+        resamplings: draws that were planned for again; 0 if nothing can be said.
+        widths: share of the draws in which a unit keeps its width, by unit.
+        formats: the same for its whole format.
+        regret: share by which a plan from such a draw has more of the added error than the plan
+            from all samples, on average over the draws. Of tilted errors where the plan is the
+            optimum of tilted errors.
+    """
+
+    samples: int
+    resamplings: int
+    widths: Mapping[str, float]
+    formats: Mapping[str, float]
+    regret: float
+
+    @property
+    def kept(self) -> float:
+        """Mean over the units of the share in which they keep their width."""
+        return math.fsum(self.widths.values()) / len(self.widths) if self.widths else 0.0
+
+
+def stability(
+    problem: Problem, table: SensitivityTable, chosen: Trial, limits: Limits, *, seed: int = 0
+) -> Stability | None:
+    """Plan again, under the same limits, from resampled sensitivities.
+
+    Where a size is what was sought, the bytes of the chosen plan are the limit. A frontier with
+    too many points for so many draws becomes its convex hull.
+
+    Args:
+        problem: that the plan was solved in.
+        table: of the same units and formats, with errors by sample.
+        chosen: the plan; the optimum of tilted errors is compared with such optima.
+        limits: that it keeps; one on errors is left out.
+        seed: of the draws.
+
+    Returns:
+        What was found; None if errors by sample are not known.
+    """
+    errors = _by_sample(problem, table)
+    if errors is None:
+        return None
+    samples = errors.shape[1]
+    if samples == 1:
+        return Stability(1, 0, {}, {}, 0.0)
+    within = replace(limits, error=None)
+    if limits.objective != "error":
+        within = Limits(weight_bytes=chosen.totals.weight_bytes)
+    tilt = chosen.proposal.tilt
+    solver = _Solver.of(_with(problem, errors.mean(1), tilt), within)
+    least = solver.loss(solver.base)
+    widths: Counter[str] = Counter()
+    formats: Counter[str] = Counter()
+    losses = []
+    plan = chosen.proposal.assignment
+    for means in _draws(errors, solver.resamplings, seed):
+        again = solver.assignment(_with(problem, means, tilt))
+        widths.update(unit for unit, fmt in again.items() if fmt.bits == plan[unit].bits)
+        formats.update(unit for unit, fmt in again.items() if fmt == plan[unit])
+        losses.append(max(solver.loss(again) / least - 1, 0.0) if least > 0 else 0.0)
+    count = len(losses)
+    return Stability(
+        samples=samples,
+        resamplings=count,
+        widths={unit: widths[unit] / count for unit in plan},
+        formats={unit: formats[unit] / count for unit in plan},
+        regret=math.fsum(losses) / count,
+    )
+
+
+@dataclass(frozen=True)
+class _Solver:
+    """Solves many problems that differ in their errors alone, and judges answers by one of them.
+
+    Attributes:
+        judge: the problem whose errors count.
+        base: its answer.
+        resamplings: how many problems can be solved in reasonable time.
+    """
+
+    judge: Problem
+    limits: Limits
+    max_states: int
+    base: Mapping[str, Format]
+    resamplings: int
+
+    @classmethod
+    def of(cls, problem: Problem, limits: Limits) -> _Solver:
+        if limits.latency_s is not None:
+            base = minimise(problem, "error", limits).assignment
+            return cls(problem, limits, 0, base, FEWEST)
+        frontier = build_frontier(problem, max_states=MOST_STATES)
+        work = len(frontier) * sum(map(len, problem.choices.values()))
+        if not frontier.exact or FEWEST * work > MOST_WORK:
+            frontier = build_frontier(problem, max_states=0)
+            return cls(problem, limits, 0, _best(frontier, limits), RESAMPLINGS)
+        draws = min(RESAMPLINGS, MOST_WORK // work)
+        return cls(problem, limits, MOST_STATES, _best(frontier, limits), draws)
+
+    def assignment(self, problem: Problem) -> Mapping[str, Format]:
+        """The best one, or at a corner of the hull next to it."""
+        if self.limits.latency_s is not None:
+            return minimise(problem, "error", self.limits).assignment
+        return _best(build_frontier(problem, max_states=self.max_states), self.limits)
+
+    def loss(self, assignment: Mapping[str, Format]) -> float:
+        return self.judge.evaluate(assignment).error
+
+
+def _best(frontier: Frontier, limits: Limits) -> Mapping[str, Format]:
+    most = int(frontier.weight_bytes[-1]) if limits.weight_bytes is None else limits.weight_bytes
+    return frontier.assignment(frontier.best_under(most).index)
+
+
+def _by_sample(problem: Problem, table: SensitivityTable) -> NDArray[np.float64] | None:
+    """Errors in the order of the problem's choices, shape (choices, samples that all have)."""
+    rows = [
+        table.entries[unit][choice.format].per_sample
+        for unit, choices in problem.choices.items()
+        for choice in choices
+    ]
+    samples = min(map(len, rows))
+    return np.array([row[:samples] for row in rows]) if samples else None
+
+
+def _draws(
+    errors: NDArray[np.float64], resamplings: int, seed: int
+) -> Iterator[NDArray[np.float64]]:
+    """Means over drawn samples, each of shape (choices,)."""
+    samples = errors.shape[1]
+    chance = np.random.default_rng(seed)
+    for _ in range(resamplings):
+        yield errors[:, chance.integers(0, samples, samples - 1)].mean(1)
+
+
+def _with(problem: Problem, means: NDArray[np.float64], tilt: Tilt | None) -> Problem:
+    """The problem with other errors, in the order of its choices, tilted if asked."""
+    error = iter(means.tolist())
+    choices = {
+        unit: tuple(replace(choice, error=next(error)) for choice in choices)
+        for unit, choices in problem.choices.items()
+    }
+    changed = replace(problem, choices=choices)
+    return changed if tilt is None else tilted(changed, tilt)
