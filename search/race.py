@@ -28,6 +28,7 @@ from mixq.search.milp import minimise
 from mixq.search.problem import Problem
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.measured import measure
+from mixq.sensitivity.metrics.metric import Metric
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.store import Store
 from mixq.sensitivity.table import SensitivityTable
@@ -50,6 +51,7 @@ def race(
     calibration: Calibration,
     budget: Budget | None = None,
     *,
+    metric: Metric | None = None,
     folder: Path | None = None,
     progress: Progress = silent,
 ) -> SensitivityTable:
@@ -60,6 +62,7 @@ def race(
         rounder: what the formats make of the weights.
         calibration: at most what is measured on.
         budget: what is demanded of the plan.
+        metric: of output error; by default squared error of the main output.
         folder: where measurements are kept and taken up again.
         progress: is told how far it is.
 
@@ -72,8 +75,11 @@ def race(
     done = 0
     for stop in _stops(calibration):
         part = calibration.part(done, stop)
-        reference = Reference(rounder.model, part)
-        store = Store(folder, layout.model_fingerprint, part.fingerprint, rounder.fingerprint)
+        reference = Reference(rounder.model, part, metric)
+        store = Store(
+            folder, layout.model_fingerprint, part.fingerprint, rounder.fingerprint,
+            reference.metric.fingerprint, signed=reference.metric.is_signed,
+        )  # fmt: skip
         table = measure(
             rounder.model, part, rounder.units.values(), layout.formats, reference=reference,
             rounder=rounder, store=store, progress=progress,
@@ -151,7 +157,7 @@ def _entries(
 ) -> dict[str, dict[Format, Estimate]]:
     entries: dict[str, dict[Format, Estimate]] = {}
     for (unit, fmt), row in errors.items():
-        entries.setdefault(unit, {})[fmt] = Estimate.of(row)
+        entries.setdefault(unit, {})[fmt] = Estimate.of_errors(row)
     return entries
 
 

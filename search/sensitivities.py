@@ -16,9 +16,14 @@ from mixq.search.budget import Budget
 from mixq.search.equalize import prepared
 from mixq.search.palette import Palette
 from mixq.search.race import race
-from mixq.search.request import Equalize, Sensitivity
+from mixq.search.request import Equalize, Sensitivity, check_sketchable
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.measured import measure
+from mixq.sensitivity.metrics.choice import AUTO, Loss, MetricChoice, Outputs
+from mixq.sensitivity.metrics.metric import Metric
+from mixq.sensitivity.metrics.resolve import resolve
+from mixq.sensitivity.metrics.weighted import Weighted
+from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.sketch import sketch
 from mixq.sensitivity.store import Store
 from mixq.sensitivity.table import SensitivityTable
@@ -33,6 +38,7 @@ def find_sensitivity(
     rounder: Rounder,
     calibration: Calibration,
     *,
+    metric: Metric | None = None,
     budget: Budget | None = None,
     folder: Path | None = None,
     progress: Progress = silent,
@@ -45,6 +51,7 @@ def find_sensitivity(
         layout: units, formats and prices.
         rounder: what the formats make of the weights.
         calibration: what is measured on.
+        metric: of output error; by default squared error of the main output.
         budget: what is demanded of the plan, which `auto` looks at.
         folder: where measurements are kept.
         progress: is told how far it is.
@@ -52,11 +59,14 @@ def find_sensitivity(
     Raises:
         MixqError: as `measure` and `sketch`.
     """
+    metric = metric or Weighted()
     if mode == "auto":
-        return race(layout, rounder, calibration, budget, folder=folder, progress=progress)
+        return race(
+            layout, rounder, calibration, budget, metric=metric, folder=folder, progress=progress
+        )
     if mode == "sketch":
-        return _sketched(layout, rounder, calibration, folder, progress)
-    return _measured(layout, rounder, calibration, folder, progress)
+        return _sketched(layout, rounder, calibration, metric, folder, progress)
+    return _measured(layout, rounder, calibration, metric, folder, progress)
 
 
 def mode_of(mode: Sensitivity, samples: int | None) -> Sensitivity:
@@ -68,13 +78,18 @@ def _measured(
     layout: Layout,
     rounder: Rounder,
     calibration: Calibration,
+    metric: Metric,
     folder: Path | None,
     progress: Progress,
 ) -> SensitivityTable:
-    store = Store(folder, layout.model_fingerprint, calibration.fingerprint, rounder.fingerprint)
+    store = Store(
+        folder, layout.model_fingerprint, calibration.fingerprint, rounder.fingerprint,
+        metric.fingerprint, signed=metric.is_signed,
+    )  # fmt: skip
+    reference = Reference(rounder.model, calibration, metric)
     return measure(
-        rounder.model, calibration, rounder.units.values(), layout.formats, rounder=rounder,
-        store=store, progress=progress,
+        rounder.model, calibration, rounder.units.values(), layout.formats, reference=reference,
+        rounder=rounder, store=store, progress=progress,
     )  # fmt: skip
 
 
@@ -82,6 +97,7 @@ def _sketched(
     layout: Layout,
     rounder: Rounder,
     calibration: Calibration,
+    metric: Metric,
     folder: Path | None,
     progress: Progress,
 ) -> SensitivityTable:
@@ -91,8 +107,12 @@ def _sketched(
         unit: tuple(fmt for fmt in choices if fmt.activation != "none" or fmt.bits == 32)
         for unit, choices in layout.formats.items()
     }
-    table = _measured(replace(layout, formats=measured), rounder, calibration, folder, progress)
-    found = sketch(rounder.model, calibration, units, layout.formats, rounder, progress=progress)
+    plain = replace(layout, formats=measured)
+    table = _measured(plain, rounder, calibration, metric, folder, progress)
+    found = sketch(
+        rounder.model, calibration, units, layout.formats, rounder, metric=metric,
+        progress=progress,
+    )  # fmt: skip
     entries: dict[str, dict[Format, Estimate]] = {}
     for unit, choices in layout.formats.items():
         known = {**found[unit], **table.entries[unit]}
@@ -111,26 +131,33 @@ def analyze(
     threads: int | None = None,
     equalize: Equalize = "none",
     sensitivity: Sensitivity = "auto",
+    metric: str | Loss = AUTO,
+    outputs: Outputs = None,
     folder: Path | None = None,
     progress: Progress = silent,
 ) -> tuple[Layout, SensitivityTable]:
     """Layout and sensitivities alone, on the samples that a search would measure on.
 
+    Args are those of `mixq.search`.
+
     Raises:
-        MixqError: as `lay_out` and `find_sensitivity`.
+        MixqError: as `lay_out`, `resolve` and `find_sensitivity`.
     """
+    choice = MetricChoice(metric, outputs)
+    check_sketchable(sensitivity, choice)
     tuning, _ = calibration.split()
     model = prepared(model, tuning, equalize).model
     layout = lay_out(
         model, tuning, profile, palette=palette, pins={}, ties=(), batch_size=batch_size,
         threads=threads,
     )  # fmt: skip
+    compared = resolve(choice, model, tuning)
     layout, rounding = round_units(
         model, layout, tuning, profile, folder=folder, progress=progress
     )
     measured = rounding.unseen if samples is None else rounding.unseen.take(samples)
     table = find_sensitivity(
-        mode_of(sensitivity, samples), layout, rounding.rounder, measured, folder=folder,
-        progress=progress,
+        mode_of(sensitivity, samples), layout, rounding.rounder, measured, metric=compared,
+        folder=folder, progress=progress,
     )  # fmt: skip
     return layout, table

@@ -20,6 +20,8 @@ def analyze(
     batch_size: options.BatchSize = 1,
     threads: options.Threads = None,
     sensitivity: options.Sensitivity = options.SensitivityMode.auto,
+    metric: options.Metric = "auto",
+    outputs: options.Outputs = None,
     samples: options.Samples = None,
     equalize: options.Equalization = "none",
     output: options.Output = options.DEFAULT_FOLDER,
@@ -33,8 +35,11 @@ def analyze(
     """
     palette = options.parse_palette(bits, group_sizes, grids, method, activations, half)
     from mixq.profiles import load as load_profile
-    from mixq.search.request import check_equalize
+    from mixq.search.request import check_equalize, check_sketchable
+    from mixq.sensitivity.metrics.choice import MetricChoice
 
+    choice = MetricChoice(metric, options.parse_outputs(outputs))
+    check_sketchable(sensitivity.value, choice)
     rewriting = check_equalize(equalize)
     profile = load_profile(hardware)
     from mixq.graph.state import fingerprint
@@ -58,6 +63,8 @@ def analyze(
                 threads=threads,
                 equalize=rewriting,
                 sensitivity=sensitivity.value,
+                metric=choice.metric,
+                outputs=choice.outputs,
                 folder=folder.path,
                 progress=progress,
             )

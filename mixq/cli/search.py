@@ -37,7 +37,7 @@ def search(
         typer.Option(metavar="X", help="Predicted: weights, live activations and runtime."),
     ] = None,
     max_error: Annotated[
-        float | None, typer.Option(metavar="X", help="Measured mean squared output error.")
+        float | None, typer.Option(metavar="X", help="Measured output error, see --metric.")
     ] = None,
     max_metric_drop: Annotated[
         float | None,
@@ -52,6 +52,8 @@ def search(
     pin: options.Pins = None,
     tie: options.Ties = None,
     sensitivity: options.Sensitivity = options.SensitivityMode.auto,
+    metric: options.Metric = "auto",
+    outputs: options.Outputs = None,
     trials: Annotated[
         int,
         typer.Option(min=1, help="Plans of least error to measure beside the uniform ones."),
@@ -94,6 +96,7 @@ def search(
     from mixq.search.recipe import Recipe
     from mixq.search.recipe import load as load_recipe
     from mixq.search.request import Request
+    from mixq.sensitivity.metrics.choice import MetricChoice
 
     # What can be refused is refused before torch and the model are loaded, which takes a while.
     base = Recipe() if recipe is None else load_recipe(recipe)
@@ -112,6 +115,7 @@ def search(
         budget, palette, pins, tie or (), trials, seed, batch_size or base.batch_size or 1,
         threads or base.threads, samples or base.samples, sequential,
         cast("Equalize", equalize), sensitivity.value,
+        MetricChoice(metric, options.parse_outputs(outputs)),
     )  # fmt: skip
     profile = base.profile(hardware)
     if workers > 1:

@@ -55,10 +55,10 @@ class Replay:
                     self._values.pop(value, None)
         self.position = max(self.position, position)
 
-    def output(self, changed: Mapping[int, Tensor]) -> Tensor | None:
-        """The output with other tensors for values that no earlier step has read.
+    def outputs(self, changed: Mapping[int, Tensor]) -> tuple[Tensor, ...] | None:
+        """The outputs with other tensors for values that no earlier step has read.
 
-        None if the output does not depend on them.
+        None if no output depends on them.
 
         Raises:
             DivergedError: if Python code would have seen other numbers.
@@ -71,7 +71,7 @@ class Replay:
         values |= changed
         for step in rest.own:
             run_step(step, values)
-        return values[self.tape.output]
+        return tuple(values[output] for output in self.tape.outputs)
 
     def _rest(self, changed: frozenset[int]) -> tuple[_Rest, dict[int, Tensor]]:
         if self._known is None or self._known[0] != changed:

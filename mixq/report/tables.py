@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,9 @@ def summary(plan: Plan) -> Table:
     metrics = list(plan.measured.metric)[:1]
     table = Table()
     table.add_column("plan")
-    for column in ("compression", "bytes", "output error", "held-out", "latency ms", *metrics):
+    name = plan.error_metric.name
+    error = "output error" if name == "mse" else name
+    for column in ("compression", "bytes", error, "held-out", "latency ms", *metrics):
         table.add_column(_plain(column), justify="right")
     original = [_number(plan.measured.original_metric.get(name), 4) for name in metrics]
     baseline = plan.predicted.baseline_latency_s * 1e3
@@ -63,8 +66,8 @@ def summary(plan: Plan) -> Table:
             _plain(f"uniform {width} bit"),
             f"{uniform.compression:.2f}",
             f"{uniform.weight_bytes:,}",
-            f"{uniform.output_mse:.3g}",
-            _number(uniform.heldout_output_mse),
+            _error(name, uniform.error),
+            _error(name, uniform.heldout_error),
             f"{uniform.latency_s * 1e3:.3f}",
             *(_number(uniform.metric.get(name), 4) for name in metrics),
         )
@@ -75,8 +78,8 @@ def summary(plan: Plan) -> Table:
         f"[bold]this plan[/bold] ({mix})",
         f"{plan.predicted.compression:.2f}",
         f"{plan.predicted.weight_bytes:,}",
-        f"{plan.measured.output_mse:.3g}",
-        _number(plan.measured.heldout_output_mse),
+        _error(name, plan.measured.error),
+        _error(name, plan.measured.heldout_error),
         f"{plan.predicted.latency_s * 1e3:.3f}",
         *(_number(plan.measured.metric.get(name), 4) for name in metrics),
     )
@@ -90,18 +93,21 @@ def summary(plan: Plan) -> Table:
 
 
 def sensitivity_table(table: SensitivityTable, graph: ModelGraph) -> Table:
-    """One row per unit: shape, MACs, relative output error at each format."""
+    """One row per unit: shape, MACs, output error at each format; squared errors relative."""
     formats = list(dict.fromkeys(fmt for row in table.entries.values() for fmt in row))
-    shown = Table(title="output error relative to the mean square of the output")
+    squared = table.metric == "mse"
+    title = "output error relative to the mean square of the output"
+    shown = Table(title=title if squared else _plain(f"output error ({table.metric})"))
     shown.add_column("layer", overflow="fold")
     shown.add_column("shape")
     for column in ("MACs", *(fmt.name for fmt in formats)):
         shown.add_column(column, justify="right")
-    power = table.output_power or 1.0
+    power = (table.output_power or 1.0) if squared else 1.0
     for name, row in table.entries.items():
         unit = graph.units[name]
         cells = [
             f"{row[fmt].error / power:.2e} ± {row[fmt].error_se / power:.0e}"
+            f"{_decibels(table.metric, row[fmt].error)}"
             if fmt in row
             else "-"
             for fmt in formats
@@ -149,11 +155,12 @@ def evaluation_table(outcome: Comparison) -> Table:
 
 def _facts(plan: Plan) -> list[str]:
     """What a plan costs and loses."""
+    name = plan.error_metric.name
     return [
         f"{plan.predicted.weight_bytes:,}",
         f"{plan.predicted.compression:.2f}",
-        f"{plan.measured.output_mse:.3g}",
-        _number(plan.measured.heldout_output_mse),
+        _error(name, plan.measured.error),
+        _error(name, plan.measured.heldout_error),
         f"{plan.predicted.latency_s * 1e3:.3f}",
     ]
 
@@ -161,6 +168,16 @@ def _facts(plan: Plan) -> list[str]:
 def _plain(text: str) -> Text:
     """Text that comes from outside: no markup, no control characters."""
     return Text(one_line(text))
+
+
+def _error(metric: str, value: float | None) -> str:
+    """An output error; a relative one with its ratio of signal to noise."""
+    return _number(value) + ("" if value is None else _decibels(metric, value))
+
+
+def _decibels(metric: str, error: float) -> str:
+    """The SQNR of a relative error, see `mixq.sensitivity.metrics.squares.Relative`."""
+    return f" ({-10 * math.log10(error):.1f} dB)" if metric == "relative" and error > 0 else ""
 
 
 def _number(value: float | None, digits: int = 3) -> str:

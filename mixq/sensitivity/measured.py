@@ -72,7 +72,7 @@ def measure(
     for unit, fmt in steps:
         known = store.get(unit.name, fmt.name)
         if known is not None:
-            entries[unit.name][fmt] = Estimate.of(known)
+            entries[unit.name][fmt] = Estimate.of_errors(known)
     return SensitivityTable(
         entries=entries,
         output_power=reference.power,
@@ -81,6 +81,8 @@ def measure(
         model_fingerprint=fingerprint(model),
         calibration_fingerprint=calibration.fingerprint,
         refused=refused,
+        metric=reference.metric.name,
+        outputs=dict(reference.metric.weights or {}),
     )
 
 

@@ -25,11 +25,17 @@ class Store:
 
     Without a folder it only remembers, for runs that write nothing. One process at a time.
 
+    Args:
+        folder: where the file lies; None for memory alone.
+        fingerprints: of everything that errors depend on, the metric among it.
+        signed: whether errors may be negative, as increases of a user's loss are.
+
     Raises:
         OutputError: if the folder's file cannot be read, or holds anything but measurements.
     """
 
-    def __init__(self, folder: Path | None, *fingerprints: str) -> None:
+    def __init__(self, folder: Path | None, *fingerprints: str, signed: bool = False) -> None:
+        self._least = -math.inf if signed else 0.0
         self._known: dict[tuple[str, str], list[float]] = {}
         self._path: Path | None = None
         if folder is not None:
@@ -67,7 +73,7 @@ class Store:
         whole = data[: data.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                unit, format_name, errors = _measurement(line)
+                unit, format_name, errors = _measurement(line, self._least)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise OutputError(
                     f"{path} has a line that is no measurement (line {number}); delete the line, "
@@ -95,13 +101,13 @@ def _append(path: Path, line: bytes) -> None:
             raise
 
 
-def _measurement(line: bytes) -> tuple[str, str, list[float]]:
+def _measurement(line: bytes, least: float) -> tuple[str, str, list[float]]:
     entry = json.loads(line)
     unit, format_name, errors = entry["unit"], entry["format"], entry["errors"]
     if not (isinstance(unit, str) and isinstance(format_name, str) and isinstance(errors, list)):
         raise TypeError("a measurement has two names and a list")
-    if not errors or not all(type(value) is float and 0 <= value < math.inf for value in errors):
-        raise ValueError("errors are finite and not negative")
+    if not errors or not all(type(e) is float and math.isfinite(e) and e >= least for e in errors):
+        raise ValueError("errors are finite, and not negative unless they are a loss's")
     return unit, format_name, errors
 
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,11 +28,13 @@ class SensitivityTable:
         entries: unit name to format to estimate. A format that a unit cannot take (a scale
             beyond float16, for instance) is missing, see `refused`.
         output_power: mean square of the original's output; relative error divides by it.
-        output: name of the compared output.
+        output: names of the compared outputs with commas; empty for a model with a single one.
         samples: number of calibration samples.
         model_fingerprint, calibration_fingerprint: what was measured on what.
-        mode: how: `measured`.
+        mode: how: `measured`, `auto` or `sketch`.
         refused: (unit, format name) to the reason why it cannot be.
+        metric: in which errors are: `mse`, another of `mixq.sensitivity.metrics`, or a loss's.
+        outputs: weights of the compared outputs by name; empty where the main one was taken.
     """
 
     entries: Mapping[str, Mapping[Format, Estimate]]
@@ -43,12 +45,16 @@ class SensitivityTable:
     calibration_fingerprint: str
     mode: str = "measured"
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    metric: str = "mse"
+    outputs: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """The table as JSON values; the file is exactly this."""
         return {
             "schema_version": 1,
             "mode": self.mode,
+            "metric": self.metric,
+            "outputs": dict(self.outputs),
             "output": self.output,
             "output_power": self.output_power,
             "samples": self.samples,
@@ -105,16 +111,22 @@ class SensitivityTable:
             calibration_fingerprint=file.calibration_fingerprint,
             mode=file.mode,
             refused={(r.unit, r.format): r.reason for r in file.refused},
+            metric=file.metric,
+            outputs=file.outputs,
         )
 
     def save_csv(self, path: str | Path) -> None:
-        """Write one row per (unit, format), with the relative error beside the error."""
+        """Write one row per (unit, format), with the relative error beside squared errors."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["unit", "format", "bits", "error", "error_se", "relative_error"])
         for unit, row in self.entries.items():
             for fmt, entry in row.items():
-                relative = entry.error / self.output_power if self.output_power else 0.0
+                relative: float | str = ""
+                if self.metric == "mse":
+                    relative = entry.error / self.output_power if self.output_power else 0.0
+                elif self.metric == "relative":
+                    relative = entry.error
                 writer.writerow([unit, fmt.name, fmt.bits, entry.error, entry.error_se, relative])
         write_text_atomic(path, text.getvalue())
 
@@ -138,6 +150,8 @@ class _Refusal(_Strict):
 class _File(_Strict):
     schema_version: int = Field(ge=1, le=1)
     mode: str
+    metric: str = "mse"
+    outputs: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     output: str
     output_power: float = Field(ge=0, allow_inf_nan=False)
     samples: int = Field(ge=1)

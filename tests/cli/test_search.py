@@ -17,13 +17,13 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from torch import Tensor
 
 from mixq import demo
 from mixq.artifact import tensor_bytes
 from mixq.plan import Plan
 from mixq.plan_check import check_plan
 from mixq.report.records import Records
+from mixq.sensitivity.metrics.metric import Tensors
 from mixq.sensitivity.reference import Reference
 
 RESULTS = {
@@ -42,10 +42,10 @@ class Counter:
         self.measured: list[str] = []
         original = Reference.compared
 
-        def counted(reference: Reference, index: int, output: Tensor, what: str) -> list[float]:
+        def counted(reference: Reference, index: int, outputs: Tensors, what: str) -> list[float]:
             if not what.startswith("rounded "):
                 self.measured.append(what)
-            return original(reference, index, output, what)
+            return original(reference, index, outputs, what)
 
         monkeypatch.setattr(Reference, "compared", counted)
 

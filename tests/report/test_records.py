@@ -41,7 +41,10 @@ def result(units: int, heldout: tuple[float, ...] | None = (0.5,)) -> SearchResu
 
     chosen = trial("optimum", "additive", W4)
     trials = (trial("uniform 8", "uniform", W8), chosen, trial("tilt", "tilted", W2))
-    found = SimpleNamespace(frontier=build_frontier(problem), trials=trials, chosen=chosen)
+    table = SimpleNamespace(metric="relative")
+    found = SimpleNamespace(
+        frontier=build_frontier(problem), trials=trials, chosen=chosen, sensitivity=table
+    )
     return cast("SearchResult", found)
 
 

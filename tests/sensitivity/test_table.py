@@ -76,6 +76,8 @@ def test_json_fields(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {
         "schema_version": 1,
         "mode": "measured",
+        "metric": "mse",
+        "outputs": {},
         "output": "logits",
         "output_power": 2.0,
         "samples": 4,
