@@ -139,6 +139,33 @@ def test_several_tensors_may_change_at_once() -> None:
     assert torch.equal(output[0], expected)
 
 
+def test_several_outputs_come_together() -> None:
+    """Some depend on a change and some do not; one is read by a later step, one is a view."""
+
+    def many(net: Any, x: Tensor) -> Any:
+        first = net.a(x)
+        second = net.b(x.tanh())
+        return first, second, net.c(first).relu(), second[:, :2], x
+
+    net = Net(many).eval()
+    given = x()
+    recorder = Recorder(net, (given,))
+    with torch.no_grad(), recorder:
+        outputs = net(given)
+    tape = recorder.finish(*outputs)
+    replay = Replay(tape)
+    values = {name: tape.names[name] for name in WEIGHTS}
+    for name in sorted(WEIGHTS, key=lambda n: tape.first_use(frozenset({values[n]}))):
+        replay.advance(tape.first_use(frozenset({values[name]})))
+        for changed in changes(net, name, 2):
+            with torch.no_grad():
+                found = replay.outputs({values[name]: changed})
+                expected = functional_call(net, {name: changed.requires_grad_()}, (given,))
+            assert found is not None
+            assert len(found) == len(expected)
+            assert all(map(torch.equal, found, expected))
+
+
 def test_what_the_output_does_not_depend_on_is_not_run() -> None:
     net = Net(lambda net, x: (net.b(x), net.a(x))[1]).eval()
     replay = Replay(taped(net, x()))

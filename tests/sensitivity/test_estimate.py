@@ -106,3 +106,11 @@ def test_attention_mask(output: Tensor, mask: Tensor | None, expected: list[floa
     if mask is not None:
         batch["attention_mask"] = mask
     assert squared_error(output, torch.zeros_like(output), batch).tolist() == expected
+
+
+def test_a_mean_error_below_zero_is_none() -> None:
+    """Its standard error stays: that of the increases themselves."""
+    plain, error = Estimate.of([-3.0, 1.0]), Estimate.of_errors([-3.0, 1.0])
+    assert plain.error == -1.0
+    assert (error.error, error.error_se, error.samples) == (0.0, plain.error_se, 2)
+    assert Estimate.of_errors([1.0, 3.0]) == Estimate.of([1.0, 3.0])

@@ -76,6 +76,24 @@ def test_other_code_is_another_store(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert Store(tmp_path, "m").get("a", "w8") is None
 
 
+def test_a_loss_may_fall(tmp_path: Path) -> None:
+    errors = [-0.5, 0.25]
+    Store(tmp_path, "m", signed=True).put("a", "w8", errors)
+    assert Store(tmp_path, "m", signed=True).get("a", "w8") == errors
+    with pytest.raises(OutputError, match="no measurement"):
+        Store(tmp_path, "m")
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "-1e999"])
+def test_a_loss_is_a_number_all_the_same(tmp_path: Path, value: str) -> None:
+    Store(tmp_path, "m", signed=True).put("a", "w8", ERRORS)
+    line = f'{{"unit": "a", "format": "w4", "errors": [{value}]}}\n'
+    with file_of(tmp_path).open("a") as file:
+        file.write(line)
+    with pytest.raises(OutputError, match="no measurement"):
+        Store(tmp_path, "m", signed=True)
+
+
 def test_every_torn_end_is_cut_off(tmp_path: Path) -> None:
     store = Store(tmp_path, "m")
     store.put("a", "w8", ERRORS)

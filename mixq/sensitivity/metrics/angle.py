@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mixq.batch import Batch
-from mixq.sensitivity.metrics.squares import random_signs, silent_sample
+from mixq.sensitivity.metrics.squares import silent_sample
 from mixq.sensitivity.outputs import rows
 
 
@@ -43,10 +43,10 @@ class Angle:
         ]
         return torch.stack(found)
 
-    def probe(self, original: Tensor, batch: Batch, signs: torch.Generator) -> Tensor:
+    def probe(self, original: Tensor, batch: Batch, signs: Tensor) -> Tensor:
         """See `Distance.probe`; the mean over the batch's samples is one more factor."""
         values, seen = rows(original, batch)
-        drawn, _ = rows(random_signs(original, signs), batch)
+        drawn, _ = rows(signs, batch)
         found = torch.zeros(values.shape, dtype=torch.promote_types(values.dtype, torch.float32))
         for own, value, sign, counts in zip(found, values, drawn, seen, strict=True):
             y, s = value[counts].double(), sign[counts].double()

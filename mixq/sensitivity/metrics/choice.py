@@ -71,13 +71,14 @@ class MetricChoice:
         named = given if isinstance(given, Mapping) else dict.fromkeys(given, 1.0)
         for name, weight in named.items():
             number = isinstance(weight, int | float) and not isinstance(weight, bool)
-            if not name or not number or not math.isfinite(weight) or weight < 0:
+            text = isinstance(name, str) and name != ""
+            if not text or not number or not math.isfinite(weight) or weight < 0:
                 raise UsageError(
                     f"--outputs weighs {one_line(repr(name), 60)} with "
-                    f"{one_line(repr(weight), 40)}, but an output has a name and a weight that is "
-                    "finite and not negative; leave the weights out for equal ones"
+                    f"{one_line(repr(weight), 40)}, but an output has a name in text and a weight "
+                    "that is finite and not negative; leave the weights out for equal ones"
                 )
-        total = math.fsum(named.values())
+        total = sum(named.values())
         if not 0 < total < math.inf:
             raise UsageError(
                 f"--outputs has weights that add up to {total:g}, but their sum must be positive "

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from mixq.batch import Batch
-from mixq.sensitivity.metrics.squares import random_signs
 from mixq.sensitivity.outputs import rows
 
 NUMBERS_AT_ONCE: Final = 1 << 20
@@ -55,8 +54,8 @@ class Divergence:
 
     def errors(self, changed: Tensor, original: Tensor, batch: Batch) -> Tensor:
         """See `Distance.errors`."""
-        ours, seen = rows(changed, batch)
-        theirs, _ = rows(original, batch)
+        ours, seen = _scores(changed, batch)
+        theirs, _ = _scores(original, batch)
         found = torch.zeros(seen.shape, dtype=torch.float64)
         for sample, positions in _parts(ours):
             q = ours[sample, positions].double().log_softmax(-1)
@@ -66,10 +65,10 @@ class Divergence:
         kept = torch.where(seen, found.clamp_min(0), torch.zeros_like(found))
         return kept.sum(1) / seen.sum(1).clamp_min(1)
 
-    def probe(self, original: Tensor, batch: Batch, signs: torch.Generator) -> Tensor:
+    def probe(self, original: Tensor, batch: Batch, signs: Tensor) -> Tensor:
         """See `Distance.probe`; the mean over positions and samples is one more factor."""
-        values, seen = rows(original, batch)
-        drawn, _ = rows(random_signs(original, signs), batch)
+        values, seen = _scores(original, batch)
+        drawn = signs.reshape(values.shape)
         found = torch.zeros(values.shape, dtype=torch.promote_types(values.dtype, torch.float32))
         each = (seen.sum(1).clamp_min(1) * (2 * len(values))).double().sqrt()
         for sample, positions in _parts(values):
@@ -79,6 +78,18 @@ class Divergence:
             hidden = ~seen[sample, positions].unsqueeze(-1)
             found[sample, positions] = v.masked_fill(hidden, 0).to(found.dtype)
         return found.reshape(original.shape)
+
+
+def _scores(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Scores of shape (samples, positions, classes), and which positions count.
+
+    One score per token is a distribution over the tokens that are seen.
+    """
+    values, seen = rows(output, batch)
+    if values.shape[2] > 1:
+        return values, seen
+    never = torch.finfo(values.dtype).min
+    return values.masked_fill(~seen.unsqueeze(2), never).mT, seen.any(1, keepdim=True)
 
 
 def _parts(values: Tensor) -> Iterator[tuple[int, slice]]:

@@ -34,8 +34,8 @@ class Distance(Protocol):
         """Error of each sample, float64 of shape (samples,); one if samples are not counted."""
         ...
 
-    def probe(self, original: Tensor, batch: Batch, signs: torch.Generator) -> Tensor:
-        """Random numbers v in the output's shape such that E[v v^T] = H / 2.
+    def probe(self, original: Tensor, batch: Batch, signs: Tensor) -> Tensor:
+        """Numbers v made of random signs, both in the output's shape, such that E[v v^T] = H / 2.
 
         H is the Hessian of the samples' mean error with respect to the output, at the original's:
         for a small change d of the output, E[(v . d)^2] is the error, to second order.

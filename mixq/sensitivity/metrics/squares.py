@@ -29,10 +29,10 @@ class MeanSquare:
         """See `Distance.errors`."""
         return squared_error(changed, original, batch)
 
-    def probe(self, original: Tensor, batch: Batch, signs: torch.Generator) -> Tensor:
+    def probe(self, original: Tensor, batch: Batch, signs: Tensor) -> Tensor:
         """See `Distance.probe`."""
         share = counted(original, batch)
-        return random_signs(original, signs).to(share.dtype) * share.sqrt()
+        return signs.to(share.dtype) * share.sqrt()
 
 
 @final
@@ -55,18 +55,13 @@ class Relative:
         # A sample whose positions are all hidden has neither.
         return torch.where(error == 0, error, error / _power(original, batch))
 
-    def probe(self, original: Tensor, batch: Batch, signs: torch.Generator) -> Tensor:
+    def probe(self, original: Tensor, batch: Batch, signs: Tensor) -> Tensor:
         """See `Distance.probe`."""
         values, _ = rows(original, batch)
         power = _power(original, batch).reshape(-1, 1, 1).expand(values.shape)
         plain = MeanSquare().probe(original, batch, signs)
         scaled = plain / power.reshape(original.shape).sqrt()
         return torch.where(plain == 0, plain, scaled.to(plain.dtype))
-
-
-def random_signs(like: Tensor, signs: torch.Generator) -> Tensor:
-    """1 or -1 in the shape of `like`, float32."""
-    return (torch.randint(0, 2, like.shape, generator=signs) * 2 - 1).float().to(like.device)
 
 
 def silent_sample(original: Tensor, batch: Batch) -> str | None:

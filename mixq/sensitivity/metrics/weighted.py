@@ -84,13 +84,13 @@ class Weighted:
     def probes(self, original: Tensors, batch: Batch, signs: torch.Generator) -> dict[str, Tensor]:
         """See `Metric.probes`: independent signs for each output make the weighted sum."""
         self.check(original, batch)
-        return {
-            name: self._weight(name) ** 0.5
-            * self.distance.probe(_by_token(name, tensor, batch), batch, signs).reshape(
-                tensor.shape
-            )
-            for name, tensor in original.items()
-        }
+        found = {}
+        for name, tensor in original.items():
+            seen = _by_token(name, tensor, batch)
+            drawn = (torch.randint(0, 2, seen.shape, generator=signs) * 2 - 1).to(tensor.device)
+            probe = self.distance.probe(seen, batch, drawn.float())
+            found[name] = self._weight(name) ** 0.5 * probe.reshape(tensor.shape)
+        return found
 
     def squares(self) -> Metric:
         """See `Metric.squares`."""
