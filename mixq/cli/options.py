@@ -292,9 +292,9 @@ def parse_outputs(text: str | None) -> str | dict[str, float] | None:
         return text
     weights: dict[str, float] = {}
     for part in text.split(","):
-        name, _, weight = part.strip().partition("=")
-        try:
-            number = float(weight or "1") if "_" not in weight else math.nan
+        name, equals, weight = part.strip().partition("=")
+        try:  # float() takes 1_6 for 16
+            number = float(weight if equals else "1") if "_" not in weight else math.nan
         except ValueError:
             number = math.nan
         if not name or name in weights or math.isnan(number):

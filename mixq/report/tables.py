@@ -130,13 +130,17 @@ def diff_table(first: Plan, second: Plan) -> Table:
     for name, (one, other) in first.diff(second).items():
         table.add_row(_plain(name), one or "-", other or "-")
     table.add_section()
+    # Errors in two metrics cannot be compared, squared ones always.
+    names = {first.error_metric.name, second.error_metric.name}
+    metric = names.pop() if len(names) == 1 else "mse"
+    error = "output error" if metric == "mse" else metric
     for label, one, other in zip(
-        ("bytes", "compression", "output error", "held-out error", "latency ms"),
-        _facts(first),
-        _facts(second),
+        ("bytes", "compression", error, "held-out error", "latency ms"),
+        _facts(first, metric),
+        _facts(second, metric),
         strict=True,
     ):
-        table.add_row(label, one, other)
+        table.add_row(_plain(label), one, other)
     return table
 
 
@@ -153,14 +157,17 @@ def evaluation_table(outcome: Comparison) -> Table:
     return table
 
 
-def _facts(plan: Plan) -> list[str]:
-    """What a plan costs and loses."""
-    name = plan.error_metric.name
+def _facts(plan: Plan, metric: str) -> list[str]:
+    """What a plan costs and loses, in squared errors or in its own metric."""
+    measured = plan.measured
+    error, heldout = measured.output_mse, measured.heldout_output_mse
+    if metric != "mse":
+        error, heldout = measured.error, measured.heldout_error
     return [
         f"{plan.predicted.weight_bytes:,}",
         f"{plan.predicted.compression:.2f}",
-        _error(name, plan.measured.error),
-        _error(name, plan.measured.heldout_error),
+        _error(metric, error),
+        _error(metric, heldout),
         f"{plan.predicted.latency_s * 1e3:.3f}",
     ]
 

@@ -87,6 +87,18 @@ def test_trials_and_the_chosen_one() -> None:
     assert Records.of(result(3, heldout=None)).plans[-1].detail == ""
 
 
+def test_records_name_their_metric(tmp_path: Path) -> None:
+    records = Records.of(result(1))
+    assert records.metric == "relative"
+    path = tmp_path / "frontier.json"
+    records.save(path)
+    assert Records.load(path).metric == "relative"
+    old = json.loads(path.read_text("utf-8"))
+    del old["metric"]
+    path.write_text(json.dumps(old), "utf-8")
+    assert Records.load(path).metric == "mse"
+
+
 def test_round_trip(tmp_path: Path) -> None:
     records = Records.of(result(3))
     records.save(tmp_path / "frontier.json")
