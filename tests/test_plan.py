@@ -23,6 +23,7 @@ from mixq.plan_parts import (
     HardwareInfo,
     Layer,
     Measurement,
+    MetricInfo,
     ModelInfo,
     Prediction,
     UniformInfo,
@@ -75,6 +76,9 @@ plans = st.builds(
         shapes=st.dictionaries(texts, st.lists(st.integers(), max_size=3), max_size=2),
     ),
     budget=st.dictionaries(texts, amounts, max_size=3),
+    error_metric=st.builds(
+        MetricInfo, name=texts, outputs=st.dictionaries(texts, amounts, max_size=2)
+    ),
     layers=st.dictionaries(texts, layers(), min_size=1, max_size=3),
     predicted=st.builds(
         Prediction,
@@ -83,10 +87,14 @@ plans = st.builds(
         latency_s=amounts,
         baseline_latency_s=amounts,
         peak_memory_bytes=counts,
-        output_mse=amounts,
+        error=amounts,
+        output_mse=st.none() | amounts,
     ),
     measured=st.builds(
         Measurement,
+        error=amounts,
+        error_se=amounts,
+        heldout_error=st.none() | amounts,
         output_mse=amounts,
         output_mse_se=amounts,
         relative_output_mse=amounts,
@@ -101,6 +109,8 @@ plans = st.builds(
         texts,
         st.builds(
             UniformInfo,
+            error=amounts,
+            heldout_error=st.none() | amounts,
             weight_bytes=counts,
             compression=amounts,
             latency_s=amounts,

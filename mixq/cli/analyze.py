@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixq.cli import options
+from mixq.cli import metric_options, options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 
@@ -20,8 +20,8 @@ def analyze(
     batch_size: options.BatchSize = 1,
     threads: options.Threads = None,
     sensitivity: options.Sensitivity = options.SensitivityMode.auto,
-    metric: options.Metric = "auto",
-    outputs: options.Outputs = None,
+    metric: metric_options.Metric = "auto",
+    outputs: metric_options.Outputs = None,
     samples: options.Samples = None,
     equalize: options.Equalization = "none",
     output: options.Output = options.DEFAULT_FOLDER,
@@ -38,7 +38,7 @@ def analyze(
     from mixq.search.request import check_equalize, check_sketchable
     from mixq.sensitivity.metrics.choice import MetricChoice
 
-    choice = MetricChoice(metric, options.parse_outputs(outputs))
+    choice = MetricChoice(metric, metric_options.parse_outputs(outputs))
     check_sketchable(sensitivity.value, choice)
     rewriting = check_equalize(equalize)
     profile = load_profile(hardware)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from enum import StrEnum
@@ -142,25 +141,6 @@ Sensitivity = Annotated[
         "from gradients, for models too large to measure.",
     ),
 ]
-Metric = Annotated[
-    str,
-    typer.Option(
-        "--metric",
-        metavar="NAME|SPEC",
-        help="Output error: mse; relative (over each sample's power); kl (divergence of scores); "
-        "cosine (1 minus it); package.module:function, a loss of yours whose increase counts. "
-        "auto: kl for causal language models, mse for others.",
-    ),
-]
-Outputs = Annotated[
-    str | None,
-    typer.Option(
-        "--outputs",
-        metavar="LIST",
-        help="Outputs that are compared, NAME or NAME=WEIGHT with commas, or all. Default: "
-        "logits, else last_hidden_state, else the first.",
-    ),
-]
 Samples = Annotated[
     int | None,
     typer.Option(
@@ -280,30 +260,6 @@ def parse_group_sizes(text: str) -> list[int | None]:
             f"--group-sizes is {one_line(repr(text), 60)}, but it must be whole numbers with "
             "commas, or 'channel', such as 32,64,channel"
         ) from error
-
-
-def parse_outputs(text: str | None) -> str | dict[str, float] | None:
-    """Weights by name from `start_logits=1,end_logits`; a name alone weighs 1.
-
-    Raises:
-        UsageError: if a part has no name, or no number behind `=`, or a name comes twice.
-    """
-    if text is None or text == "all":
-        return text
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        name, equals, weight = part.strip().partition("=")
-        try:  # float() takes 1_6 for 16
-            number = float(weight if equals else "1") if "_" not in weight else math.nan
-        except ValueError:
-            number = math.nan
-        if not name or name in weights or math.isnan(number):
-            raise UsageError(
-                f"--outputs is {one_line(repr(text), 100)}, but it must be different NAMEs or "
-                "NAME=WEIGHT with commas, such as start_logits=1,end_logits=1, or all"
-            )
-        weights[name] = number
-    return weights
 
 
 def parse_pins(pins: Sequence[str] | None) -> dict[str, int]:

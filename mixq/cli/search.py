@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from mixq.cli import options
+from mixq.cli import metric_options, options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 
@@ -52,8 +52,8 @@ def search(
     pin: options.Pins = None,
     tie: options.Ties = None,
     sensitivity: options.Sensitivity = options.SensitivityMode.auto,
-    metric: options.Metric = "auto",
-    outputs: options.Outputs = None,
+    metric: metric_options.Metric = "auto",
+    outputs: metric_options.Outputs = None,
     trials: Annotated[
         int,
         typer.Option(min=1, help="Plans of least error to measure beside the uniform ones."),
@@ -115,7 +115,7 @@ def search(
         budget, palette, pins, tie or (), trials, seed, batch_size or base.batch_size or 1,
         threads or base.threads, samples or base.samples, sequential,
         cast("Equalize", equalize), sensitivity.value,
-        MetricChoice(metric, options.parse_outputs(outputs)),
+        MetricChoice(metric, metric_options.parse_outputs(outputs)),
     )  # fmt: skip
     profile = base.profile(hardware)
     if workers > 1:

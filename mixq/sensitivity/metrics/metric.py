@@ -46,18 +46,23 @@ class Distance(Protocol):
 class Metric(Protocol):
     """A distance of several outputs, or a user's loss.
 
-    Attributes:
-        name: as the command line calls it, or a loss's own.
-        is_signed: whether errors may be negative.
-        weights: of the outputs that are compared, by name; None until a model has been seen.
+    Duties: as a `Distance`'s, but that a loss may fall, and that what it counts is its own matter.
     """
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str:
+        """As the command line calls it, or a loss's own."""
+        ...
+
     @property
-    def is_signed(self) -> bool: ...  # noqa: D102
+    def is_signed(self) -> bool:
+        """Whether errors may be negative."""
+        ...
+
     @property
-    def weights(self) -> Mapping[str, float] | None: ...  # noqa: D102
+    def weights(self) -> Mapping[str, float] | None:
+        """Of the outputs that are compared, by name; None for the main one, whatever it is."""
+        ...
 
     @property
     def fingerprint(self) -> str:
