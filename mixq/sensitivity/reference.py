@@ -131,8 +131,9 @@ class Reference:
                 )
         errors = self.metric.errors(outputs, original, self.batches[index]).tolist()
         if not all(map(math.isfinite, errors)):
+            bad = f"the loss {self.metric.name}" if self.metric.is_signed else "the model's output"
             raise NonFiniteError(
-                f"with {what}, the model's output is NaN or infinite; "
+                f"with {what}, {bad} is NaN or infinite; "
                 "pin that layer at 32 bits or repair the model"
             )
         return errors

@@ -198,7 +198,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[MixqError], str]] = {
     "weight": ({"outputs": {"logits": -1}}, UsageError, "weighs 'logits' with -1"),
     "loss-fails": ({"metric": failing}, ModelError, "failing failed with LookupError: labels"),
     "loss-nan": (
-        {"metric": broken_by_change}, NonFiniteError, r"with \w+\.weight at w\w+(-\w+)*, ",
+        {"metric": broken_by_change}, NonFiniteError,
+        r"with \w+\.weight at w\w+(-\w+)*, the loss .*change is NaN",
     ),
     "kl-on-probabilities": ({"metric": "kl", "model": True}, ModelError, "add up to 1"),
 }  # fmt: skip
