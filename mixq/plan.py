@@ -24,6 +24,7 @@ from mixq.plan_parts import (
     HardwareInfo,
     Layer,
     Measurement,
+    MetricInfo,
     ModelInfo,
     Part,
     Prediction,
@@ -60,6 +61,7 @@ class Plan(Part):
     hardware: HardwareInfo
     workload: Workload
     budget: Table[Amount]
+    error_metric: MetricInfo = MetricInfo()
     layers: Table[Layer]
     predicted: Prediction
     measured: Measurement
@@ -194,8 +196,10 @@ class Plan(Part):
         total = (
             f"{one_line(self.model.name)} on {one_line(self.hardware.name)}: "
             f"{p.compression:.2f}x smaller, "
-            f"{p.weight_bytes:,} bytes, output error {self.measured.output_mse:.3g}"
+            f"{p.weight_bytes:,} bytes, output error {self.measured.error:.3g}"
         )
+        if self.error_metric.name != "mse":
+            total += f" ({one_line(self.error_metric.name)})"
         return "\n".join([*lines, total])
 
 

@@ -67,7 +67,7 @@ def _demands(plan: Plan) -> list[tuple[str, float, float, bool]]:
             True,
         ),
         "max_memory_bytes": (predicted.peak_memory_bytes, False),
-        "max_error": (plan.measured.output_mse, False),
+        "max_error": (plan.measured.error, False),
     }
     return [
         (name, demanded, *reached[name])

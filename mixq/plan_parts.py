@@ -119,24 +119,63 @@ class Layer(Part):
         )  # fmt: skip
 
 
-class Prediction(Part):
-    """What the cost model and the sensitivity table say of the whole plan."""
+class MetricInfo(Part):
+    """What output errors are in, and of which outputs.
+
+    Attributes:
+        name: `mse`, `relative`, `kl`, `cosine`, or the module and name of a user's loss.
+        outputs: their weights by name, which add up to 1; empty for the main output, whatever it
+            is called. `output_mse` is of the same outputs.
+    """
+
+    name: str = "mse"
+    outputs: Table[Amount] = {}
+
+
+class _Judged(Part):
+    """A part with errors in the plan's metric; in plans before those, its squared errors."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _errors_of_old_plans(cls, data: object) -> object:
+        if not isinstance(data, dict) or "error" in data or "output_mse" not in data:
+            return data
+        olds = {"error": "output_mse", "error_se": "output_mse_se"}
+        olds["heldout_error"] = "heldout_output_mse"
+        return {**data, **{new: data[old] for new, old in olds.items() if old in data}}
+
+
+class Prediction(_Judged):
+    """What the cost model and the sensitivity table say of the whole plan.
+
+    Attributes:
+        error: added output errors of the layers, in the plan's metric.
+        output_mse: the same where that is squared error; nothing else predicts it.
+    """
 
     compression: Amount
     weight_bytes: Count
     latency_s: Amount
     baseline_latency_s: Amount
     peak_memory_bytes: Count
-    output_mse: Amount
+    error: Amount
+    output_mse: Amount | None = None
 
 
-class Measurement(Part):
+class Measurement(_Judged):
     """What running the quantized model gave, on calibration data and on held-out data.
 
     The former are those that the search measured on: not what rounding learnt from, unless it
     did so at the end, when the chosen plan was rounded once more.
+
+    Attributes:
+        error, error_se, heldout_error: in the plan's metric, which the search went by.
+        output_mse, heldout_output_mse: mean squared errors, whatever the metric.
     """
 
+    error: Amount
+    error_se: Amount = 0.0
+    heldout_error: Amount | None = None
     output_mse: Amount
     output_mse_se: Amount = 0.0
     relative_output_mse: Amount
@@ -190,12 +229,14 @@ class WeightsInfo(Part):
         return file
 
 
-class UniformInfo(Part):
+class UniformInfo(_Judged):
     """One width for every unit, predicted and measured beside the plan."""
 
     weight_bytes: Count
     compression: Amount
     latency_s: Amount
+    error: Amount
+    heldout_error: Amount | None = None
     output_mse: Amount
     heldout_output_mse: Amount | None = None
     metric: Metrics = {}

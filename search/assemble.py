@@ -12,6 +12,7 @@ from mixq.plan_parts import (
     HardwareInfo,
     Layer,
     Measurement,
+    MetricInfo,
     ModelInfo,
     Prediction,
     StabilityInfo,
@@ -22,6 +23,7 @@ from mixq.profiles import Profile
 from mixq.search.analysis import Layout
 from mixq.search.certificate import Certificate
 from mixq.search.metric import PlanMetrics
+from mixq.search.squares import Square, Squares
 from mixq.search.stability import Stability
 from mixq.search.trials import Trial
 from mixq.sensitivity.table import SensitivityTable
@@ -41,11 +43,13 @@ def assemble(
     uniform: Sequence[Trial],
     certificate: Certificate,
     metrics: PlanMetrics,
+    squares: Squares,
     notes: Sequence[str],
     stability: Stability | None = None,
 ) -> Plan:
     """The plan of a chosen trial."""
     totals, measured, heldout = chosen.totals, chosen.measured, chosen.heldout
+    square = squares.chosen
     assignment = chosen.proposal.assignment
     power = sensitivity.output_power
     return Plan(
@@ -65,6 +69,7 @@ def assemble(
         ),
         workload=Workload(batch_size=batch_size, shapes=dict(layout.shapes)),
         budget=dict(budget),
+        error_metric=MetricInfo(name=sensitivity.metric, outputs=dict(sensitivity.outputs)),
         layers={
             unit: _layer(layout, sensitivity, layout.graph.units[unit], chosen, stability)
             for unit in assignment
@@ -75,13 +80,17 @@ def assemble(
             latency_s=totals.latency_s,
             baseline_latency_s=layout.costs.baseline_latency_s,
             peak_memory_bytes=totals.peak_memory_bytes,
-            output_mse=totals.error,
+            error=totals.error,
+            output_mse=totals.error if sensitivity.metric == "mse" else None,
         ),
         measured=Measurement(
-            output_mse=measured.error,
-            output_mse_se=measured.error_se,
-            relative_output_mse=measured.error / power if power > 0 else 0.0,
-            heldout_output_mse=None if heldout is None else heldout.error,
+            error=measured.error,
+            error_se=measured.error_se,
+            heldout_error=None if heldout is None else heldout.error,
+            output_mse=square.measured.error,
+            output_mse_se=square.measured.error_se,
+            relative_output_mse=square.measured.error / power if power > 0 else 0.0,
+            heldout_output_mse=None if square.heldout is None else square.heldout.error,
             metric=dict(metrics.plan),
             original_metric=dict(metrics.original),
         ),
@@ -93,7 +102,9 @@ def assemble(
         ),
         uniform={
             trial.proposal.name.removeprefix("uniform "): _uniform(
-                trial, metrics.uniform.get(trial.proposal.name, {})
+                trial,
+                squares.uniform[trial.proposal.name],
+                metrics.uniform.get(trial.proposal.name, {}),
             )
             for trial in uniform
         },
@@ -138,13 +149,15 @@ def _layer(
     )
 
 
-def _uniform(trial: Trial, metric: Mapping[str, float]) -> UniformInfo:
+def _uniform(trial: Trial, square: Square, metric: Mapping[str, float]) -> UniformInfo:
     heldout = trial.heldout
     return UniformInfo(
         weight_bytes=trial.totals.weight_bytes,
         compression=trial.totals.compression,
         latency_s=trial.totals.latency_s,
-        output_mse=trial.measured.error,
-        heldout_output_mse=None if heldout is None else heldout.error,
+        error=trial.measured.error,
+        heldout_error=None if heldout is None else heldout.error,
+        output_mse=square.measured.error,
+        heldout_output_mse=None if square.heldout is None else square.heldout.error,
         metric=dict(metric),
     )

@@ -22,7 +22,7 @@ from mixq.graph.state import stored_tensors
 from mixq.plan import Plan
 from mixq.plan_check import check_plan
 from mixq.sensitivity.compare import Evaluate
-from mixq.sensitivity.outputs import main_output, squared_error
+from mixq.sensitivity.metrics.weighted import Weighted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -190,13 +190,14 @@ def _functional(
         expected, heldout = plan.measured.output_mse, None
     data = tuning if heldout is None else heldout
     packed = plan.apply(model)
+    squares = Weighted(weights=plan.error_metric.outputs or None)
     errors: list[float] = []
     for batch in data.batches:
         with evaluating(model):
-            reference = main_output(call(model, batch)).tensor
+            reference = squares.pick(call(model, batch))
         with evaluating(packed):
-            output = main_output(call(packed, batch)).tensor
-        errors += squared_error(output, reference, batch).tolist()
+            outputs = squares.pick(call(packed, batch))
+        errors += squares.errors(outputs, reference, batch).tolist()
     finite = all(map(math.isfinite, errors))
     return FunctionalCheck(
         data="calibration" if heldout is None else "held-out",

@@ -15,6 +15,7 @@ from mixq.rounding.rounder import Rounder
 from mixq.search.evidence import Entry, Evidence
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.measured import measure
+from mixq.sensitivity.metrics.metric import Metric
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.store import Store
 from mixq.sensitivity.table import SensitivityTable
@@ -39,12 +40,14 @@ class Meter:
         rounder: Rounder,
         calibration: Calibration,
         *,
+        metric: Metric,
         folder: Path | None,
         workers: int,
         device: str,
         progress: Progress,
     ) -> None:
         self._model = model
+        self._metric = metric
         self._rounder = rounder
         self._calibration = calibration
         self._folder = folder
@@ -68,7 +71,9 @@ class Meter:
             if not wanted:
                 continue
             part, reference = self._part(below)
-            store = Store.of(self._folder, self._fingerprint, part, self._rounder, self._device)
+            store = Store.of(
+                self._folder, self._fingerprint, part, self._rounder, self._metric, self._device
+            )
             formats: dict[str, list[Format]] = {}
             for unit, fmt in wanted:
                 formats.setdefault(unit, []).append(fmt)
@@ -100,6 +105,8 @@ class Meter:
             calibration_fingerprint=self._calibration.take(done).fingerprint,
             mode="auto",
             refused=self._refused,
+            metric=self._metric.name,
+            outputs=dict(self._metric.weights or {}),
         )
 
     def _part(self, index: int) -> tuple[Calibration, Reference]:
@@ -108,7 +115,7 @@ class Meter:
             known = len(self._parts)
             start = self._stops[known - 1] if known else 0
             part = self._calibration.part(start, self._stops[known])
-            self._parts.append((part, Reference(self._model, part)))
+            self._parts.append((part, Reference(self._model, part, self._metric)))
         return self._parts[index]
 
 

@@ -25,6 +25,8 @@ from mixq.search.evidence import Entry, Evidence
 from mixq.search.meter import Meter
 from mixq.sensitivity.device import moved
 from mixq.sensitivity.estimate import Estimate
+from mixq.sensitivity.metrics.metric import Metric
+from mixq.sensitivity.metrics.weighted import Weighted
 from mixq.sensitivity.sketch import sketch
 from mixq.sensitivity.table import SensitivityTable
 
@@ -51,6 +53,7 @@ def race(
     calibration: Calibration,
     budget: Budget | None = None,
     *,
+    metric: Metric | None = None,
     folder: Path | None = None,
     workers: int = 1,
     device: str = "cpu",
@@ -63,6 +66,7 @@ def race(
         rounder: what the formats make of the weights.
         calibration: at most what is measured on.
         budget: what is demanded of the plan.
+        metric: of output error; by default squared error of the main output.
         folder: where measurements are kept and taken up again.
         workers: processes that measure.
         device: where the model is run.
@@ -71,12 +75,13 @@ def race(
     Raises:
         MixqError: as `measure`.
     """
+    metric = metric or Weighted()
     model = moved(rounder.model, device)
     meter = Meter(
-        model, layout.model_fingerprint, rounder, calibration, folder=folder, workers=workers,
-        device=device, progress=progress,
+        model, layout.model_fingerprint, rounder, calibration, metric=metric, folder=folder,
+        workers=workers, device=device, progress=progress,
     )  # fmt: skip
-    sketched = _sketched(model, layout, rounder, calibration, progress)
+    sketched = _sketched(model, layout, rounder, calibration, metric, progress)
     evidence = Evidence(sketched, sketch_spread=math.sqrt(2 / PROBES))
     unknown = {
         (unit, fmt)
@@ -100,6 +105,7 @@ def _sketched(
     layout: Layout,
     rounder: Rounder,
     calibration: Calibration,
+    metric: Metric,
     progress: Progress,
 ) -> dict[Entry, Estimate]:
     """Sketches of what can be sketched; of nothing where the model cannot be differentiated."""
@@ -108,7 +114,7 @@ def _sketched(
     try:
         found = sketch(
             model, part, rounder.units.values(), layout.formats, rounder,
-            probes=probes, progress=progress,
+            metric=metric, probes=probes, progress=progress,
         )  # fmt: skip
     except ModelError as error:
         _log.warning("every format of every layer is measured: %s", one_line(error, 300))

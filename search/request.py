@@ -11,6 +11,7 @@ from typing import Final, Literal, cast, get_args
 from mixq.errors import UsageError
 from mixq.search.budget import Budget
 from mixq.search.palette import Palette
+from mixq.sensitivity.metrics.choice import MetricChoice
 
 DEFAULT_BITS: Final = (32, 8, 4, 2)
 DEFAULT_TRIALS: Final = 8
@@ -41,6 +42,7 @@ class Request:
         sensitivity: how sensitivities are found; see `mixq.search.sensitivities`.
         workers: processes that measure them.
         device: where the model is run while they and plans are measured.
+        metric: of output error, and of which outputs.
 
     Raises:
         UsageError: if there is no demand, or a number is out of its range.
@@ -60,6 +62,7 @@ class Request:
     sensitivity: Sensitivity = "auto"
     workers: int = 1
     device: str = "cpu"
+    metric: MetricChoice = field(default_factory=MetricChoice)
 
     def __post_init__(self) -> None:
         if not self.budget.to_dict():
@@ -82,6 +85,20 @@ class Request:
                 f"--sensitivity is {self.sensitivity!r:.40}, but it must be one of "
                 f"{', '.join(get_args(Sensitivity))}"
             )
+        check_sketchable(self.sensitivity, self.metric)
+
+
+def check_sketchable(sensitivity: Sensitivity, metric: MetricChoice) -> None:
+    """Refuse a sketch of a user's loss.
+
+    Raises:
+        UsageError: if that is asked for.
+    """
+    if sensitivity == "sketch" and metric.is_loss:
+        raise UsageError(
+            "--sensitivity sketch estimates built-in metrics alone, not a loss of your own; use "
+            "--sensitivity auto or measured"
+        )
 
 
 def check_equalize(name: str) -> Equalize:

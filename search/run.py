@@ -38,6 +38,7 @@ from mixq.search.result import SearchResult
 from mixq.search.sensitivities import find_sensitivity, mode_of
 from mixq.search.sequence import deployed
 from mixq.search.session import Session, study_name
+from mixq.search.squares import Squares
 from mixq.search.stability import stability
 from mixq.search.storage import open_storage
 from mixq.search.study import ProposalSampler, open_study
@@ -45,6 +46,8 @@ from mixq.search.subject import Subject
 from mixq.search.trials import Trial
 from mixq.sensitivity.compare import Evaluate
 from mixq.sensitivity.device import check_device, moved
+from mixq.sensitivity.metrics.choice import AUTO, Loss, MetricChoice, Outputs
+from mixq.sensitivity.metrics.resolve import resolve
 from mixq.sensitivity.reference import Reference
 
 if TYPE_CHECKING:
@@ -79,6 +82,8 @@ def search(
     sensitivity: Sensitivity = "auto",
     workers: int = 1,
     device: str = "cpu",
+    metric: str | Loss = AUTO,
+    outputs: Outputs = None,
     check: bool | None = None,
     name: str | None = None,
     folder: str | Path | None = None,
@@ -103,7 +108,7 @@ def search(
         max_latency_ms: predicted, of one forward pass.
         min_speedup: predicted, over the 32-bit model on the same chip.
         max_memory_mb: predicted: weights, live activations and runtime.
-        max_error: measured mean squared output error.
+        max_error: measured output error, in the metric.
         max_metric_drop: how much worse `evaluate`'s headline metric may get.
         bits: widths to choose from, by default 32, 8, 4 and 2.
         palette: group sizes, grids, rounding and activations to choose from, with widths of its
@@ -130,6 +135,13 @@ def search(
         workers: processes that measure sensitivities; the plan is the same for any number.
         device: where the model is run while it is measured, `cpu` or `cuda`; rounding and
             `evaluate` stay on the processor, and so does the model.
+        metric: of output error: `mse`, `relative` (squared error over each sample's own power),
+            `kl` (divergence of softmax distributions, the mean over positions), `cosine` (one
+            minus it), or a function loss(outputs, batch) of yours whose increase is the error;
+            `auto` is `kl` for causal language models and `mse` for others.
+        outputs: which outputs are compared, by name: `logits`, `0`, `hidden_states.1`; one, a
+            list, or weights by name; `all` for every floating-point one with equal weights. By
+            default `logits`, else `last_hidden_state`, else the first floating-point one.
         check: whether the packed model is run at the end and compared with what was measured and
             predicted; by default with a recipe only.
         name: of the model, for the plan; by default its class.
@@ -155,7 +167,7 @@ def search(
         1 if workload is None else workload,
         base.threads if threads is None else threads,
         base.samples if samples is None else samples,
-        sequential, equalize, sensitivity, workers, device,
+        sequential, equalize, sensitivity, workers, device, MetricChoice(metric, outputs),
     )  # fmt: skip
     profile = base.profile(hardware)
     subject = Subject(
@@ -194,6 +206,7 @@ def run(
         batch_size=request.batch_size, threads=request.threads,
     )  # fmt: skip
     layout = layout.of(working.original_bytes, working.parameters)
+    metric = resolve(request.metric, model, tuning)
     unread = activation_notes(layout, request.palette)
     # Demands on bytes and time are refused before anything is measured; errors are measured.
     baseline_latency_s = layout.costs.baseline_latency_s
@@ -206,10 +219,10 @@ def run(
         measured = measured.take(request.samples)
     parts = {"calibration": measured} | ({} if heldout is None else {"heldout": heldout})
     there = moved(model, device)
-    references = {part: Reference(there, data) for part, data in parts.items()}
+    references = {part: Reference(there, data, metric) for part, data in parts.items()}
     sensitivity = find_sensitivity(
         mode_of(request.sensitivity, request.samples), layout, rounder, measured,
-        budget=budget, folder=folder, workers=request.workers, device=device,
+        metric=metric, budget=budget, folder=folder, workers=request.workers, device=device,
         progress=progress,
     )  # fmt: skip
     problem = layout.problem(sensitivity)
@@ -223,6 +236,7 @@ def run(
         tuning.fingerprint,
         held,
         profile.fingerprint,
+        metric.fingerprint,
     )
     study = open_study(open_storage(folder, storage), name, sampler)
     session = Session(rounder, references, problem, study, sampler, progress)
@@ -250,6 +264,7 @@ def run(
         deployment = judge if final.rounder is rounder else Judge(final.rounder, evaluate)
         metrics = plan_metrics(judge, deployment, final.trial, found.uniform, progress)
     stable = stability(problem, sensitivity, found.chosen, limits, seed=request.seed)
+    squares = Squares.of(session, final.rounder, final.trial, found.uniform)
     plan = assemble(
         name=subject.name,
         seed=request.seed,
@@ -264,6 +279,7 @@ def run(
         certificate=found.certificate,
         metrics=metrics,
         stability=stable,
+        squares=squares,
         notes=[
             *layout.graph.lost,
             *working.notes,

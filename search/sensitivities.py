@@ -16,10 +16,15 @@ from mixq.search.budget import Budget
 from mixq.search.equalize import prepared
 from mixq.search.palette import Palette
 from mixq.search.race import race
-from mixq.search.request import Equalize, Sensitivity
+from mixq.search.request import Equalize, Sensitivity, check_sketchable
 from mixq.sensitivity.device import check_device, moved
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.measured import measure
+from mixq.sensitivity.metrics.choice import AUTO, Loss, MetricChoice, Outputs
+from mixq.sensitivity.metrics.metric import Metric
+from mixq.sensitivity.metrics.resolve import resolve
+from mixq.sensitivity.metrics.weighted import Weighted
+from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.sketch import sketch
 from mixq.sensitivity.store import Store
 from mixq.sensitivity.table import SensitivityTable
@@ -34,6 +39,7 @@ def find_sensitivity(
     rounder: Rounder,
     calibration: Calibration,
     *,
+    metric: Metric | None = None,
     budget: Budget | None = None,
     folder: Path | None = None,
     workers: int = 1,
@@ -44,10 +50,11 @@ def find_sensitivity(
 
     Args:
         mode: `measured` on every sample; `sketch`, estimated from gradients; `auto`, measured on
-            as many samples as the plan needs.
+            as many samples as the plan needs, or on all where the metric is a loss.
         layout: units, formats and prices.
         rounder: what the formats make of the weights.
         calibration: what is measured on.
+        metric: of output error; by default squared error of the main output.
         budget: what is demanded of the plan, which `auto` looks at.
         folder: where measurements are kept.
         workers: processes that measure.
@@ -57,14 +64,15 @@ def find_sensitivity(
     Raises:
         MixqError: as `measure` and `sketch`.
     """
-    if mode == "auto":
+    metric = metric or Weighted()
+    if mode == "auto" and not metric.is_signed:  # what may fall has no relative spread to draw by
         return race(
-            layout, rounder, calibration, budget, folder=folder, workers=workers, device=device,
-            progress=progress,
+            layout, rounder, calibration, budget, metric=metric, folder=folder, workers=workers,
+            device=device, progress=progress,
         )  # fmt: skip
     if mode == "sketch":
-        return _sketched(layout, rounder, calibration, folder, workers, device, progress)
-    return _measured(layout, rounder, calibration, folder, workers, device, progress)
+        return _sketched(layout, rounder, calibration, metric, folder, workers, device, progress)
+    return _measured(layout, rounder, calibration, metric, folder, workers, device, progress)
 
 
 def mode_of(mode: Sensitivity, samples: int | None) -> Sensitivity:
@@ -76,15 +84,18 @@ def _measured(
     layout: Layout,
     rounder: Rounder,
     calibration: Calibration,
+    metric: Metric,
     folder: Path | None,
     workers: int,
     device: str,
     progress: Progress,
 ) -> SensitivityTable:
-    store = Store.of(folder, layout.model_fingerprint, calibration, rounder, device)
+    store = Store.of(folder, layout.model_fingerprint, calibration, rounder, metric, device)
+    model = moved(rounder.model, device)
     return measure(
-        moved(rounder.model, device), calibration, rounder.units.values(), layout.formats,
-        rounder=rounder, store=store, workers=workers, progress=progress,
+        model, calibration, rounder.units.values(), layout.formats,
+        reference=Reference(model, calibration, metric), rounder=rounder, store=store,
+        workers=workers, progress=progress,
     )  # fmt: skip
 
 
@@ -92,6 +103,7 @@ def _sketched(
     layout: Layout,
     rounder: Rounder,
     calibration: Calibration,
+    metric: Metric,
     folder: Path | None,
     workers: int,
     device: str,
@@ -104,10 +116,13 @@ def _sketched(
         for unit, choices in layout.formats.items()
     }
     table = _measured(
-        replace(layout, formats=measured), rounder, calibration, folder, workers, device, progress
-    )
-    model = moved(rounder.model, device)
-    found = sketch(model, calibration, units, layout.formats, rounder, progress=progress)
+        replace(layout, formats=measured), rounder, calibration, metric, folder, workers, device,
+        progress,
+    )  # fmt: skip
+    found = sketch(
+        moved(rounder.model, device), calibration, units, layout.formats, rounder, metric=metric,
+        progress=progress,
+    )  # fmt: skip
     entries: dict[str, dict[Format, Estimate]] = {}
     for unit, choices in layout.formats.items():
         known = {**found[unit], **table.entries[unit]}
@@ -128,27 +143,34 @@ def analyze(
     sensitivity: Sensitivity = "auto",
     workers: int = 1,
     device: str = "cpu",
+    metric: str | Loss = AUTO,
+    outputs: Outputs = None,
     folder: Path | None = None,
     progress: Progress = silent,
 ) -> tuple[Layout, SensitivityTable]:
     """Layout and sensitivities alone, on the samples that a search would measure on.
 
+    Args are those of `mixq.search`.
+
     Raises:
-        MixqError: as `lay_out` and `find_sensitivity`.
+        MixqError: as `lay_out`, `resolve` and `find_sensitivity`.
     """
     check_device(device, workers)
+    choice = MetricChoice(metric, outputs)
+    check_sketchable(sensitivity, choice)
     tuning, _ = calibration.split()
     model = prepared(model, tuning, equalize).model
     layout = lay_out(
         model, tuning, profile, palette=palette, pins={}, ties=(), batch_size=batch_size,
         threads=threads,
     )  # fmt: skip
+    compared = resolve(choice, model, tuning)
     layout, rounding = round_units(
         model, layout, tuning, profile, folder=folder, progress=progress
     )
     measured = rounding.unseen if samples is None else rounding.unseen.take(samples)
     table = find_sensitivity(
-        mode_of(sensitivity, samples), layout, rounding.rounder, measured, folder=folder,
-        workers=workers, device=device, progress=progress,
+        mode_of(sensitivity, samples), layout, rounding.rounder, measured, metric=compared,
+        folder=folder, workers=workers, device=device, progress=progress,
     )  # fmt: skip
     return layout, table

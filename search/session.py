@@ -39,8 +39,9 @@ class Session:
     def run(self, proposals: Sequence[Proposal]) -> list[Trial]:
         """Measure the proposals that the study does not hold yet; all of them in their order."""
         return run_trials(
-            self.study, self.sampler, self.problem, proposals, self._measure, self.progress
-        )
+            self.study, self.sampler, self.problem, proposals, self._measure, self.progress,
+            signed=self.references["calibration"].metric.is_signed,
+        )  # fmt: skip
 
     def _measure(self, proposal: Proposal) -> tuple[Sequence[float], Sequence[float] | None]:
         errors = joint_errors(self.rounder, proposal.assignment, self.references, proposal.name)

@@ -90,7 +90,7 @@ def stability(
     if limits.objective != "error":
         within = Limits(weight_bytes=chosen.totals.weight_bytes)
     tilt = chosen.proposal.tilt
-    solver = _Solver.of(_with(problem, errors.mean(1), tilt), within)
+    solver = _Solver.of(_with(problem, errors.mean(1).clip(min=0), tilt), within)
     least = solver.loss(solver.base)
     widths: Counter[str] = Counter()
     formats: Counter[str] = Counter()
@@ -173,7 +173,8 @@ def _draws(
     samples = errors.shape[1]
     chance = np.random.default_rng(seed)
     for _ in range(resamplings):
-        yield errors[:, chance.integers(0, samples, samples - 1)].mean(1)
+        # A loss may fall: then it counts as none, as in the table.
+        yield errors[:, chance.integers(0, samples, samples - 1)].mean(1).clip(min=0)
 
 
 def _with(problem: Problem, means: NDArray[np.float64], tilt: Tilt | None) -> Problem:

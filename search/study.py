@@ -96,10 +96,13 @@ def run_trials(
     proposals: Sequence[Proposal],
     measure: Measure,
     progress: Progress,
+    *,
+    signed: bool = False,
 ) -> list[Trial]:
     """Measure every proposal that the study does not hold yet; all of them, in their order.
 
-    A plan that makes the output NaN or infinite is a failed trial and is left out.
+    A plan that makes the output NaN or infinite is a failed trial and is left out. Errors that
+    the study holds are believed if they are finite, and not negative unless they are `signed`.
 
     Raises:
         OutputError: if the study cannot be written; what it holds stays.
@@ -110,7 +113,7 @@ def run_trials(
         for unit, choices in problem.choices.items()
     }
     with writing(study):
-        done = _finished(study, set(distributions))
+        done = _finished(study, set(distributions), -math.inf if signed else 0.0)
     missing: dict[Key, Proposal] = {}
     for proposal in proposals:
         if _key(proposal) not in done:  # two proposals may be the same plan
@@ -139,7 +142,7 @@ def run_trials(
     ]
 
 
-def _finished(study: Study, units: set[str]) -> dict[Key, Errors]:
+def _finished(study: Study, units: set[str], least: float) -> dict[Key, Errors]:
     """Errors of the finished trials by plan, without trials that others have added."""
     done: dict[Key, Errors] = {}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
@@ -147,16 +150,17 @@ def _finished(study: Study, units: set[str]) -> dict[Key, Errors]:
         if set(trial.params) != units or not {"errors", "heldout_errors"} <= set(found):
             continue
         errors, heldout = found["errors"], found["heldout_errors"]
-        if _numbers(errors) and (heldout is None or _numbers(heldout)):
+        if _numbers(errors, least) and (heldout is None or _numbers(heldout, least)):
             done[tuple(sorted(trial.params.items()))] = (errors, heldout)
     return done
 
 
-def _numbers(value: object) -> TypeGuard[list[float]]:
+def _numbers(value: object, least: float) -> TypeGuard[list[float]]:
     return (
         isinstance(value, list)
         and bool(value)
-        and all(isinstance(item, float) and 0 <= item < math.inf for item in value)
+        and all(isinstance(item, float) and math.isfinite(item) for item in value)
+        and min(value) >= least
     )
 
 

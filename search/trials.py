@@ -53,7 +53,7 @@ class Trial:
 
     Attributes:
         totals: what the tables predict.
-        errors: squared output error of each calibration sample, all units quantized at once.
+        errors: output error of each calibration sample, all units quantized at once.
         heldout_errors: the same on held-out samples; None if there are none.
     """
 
@@ -65,12 +65,12 @@ class Trial:
     @property
     def measured(self) -> Estimate:
         """Output error on calibration data."""
-        return Estimate.of(self.errors)
+        return Estimate.of_errors(self.errors)
 
     @property
     def heldout(self) -> Estimate | None:
         """Output error on held-out data."""
-        return None if self.heldout_errors is None else Estimate.of(self.heldout_errors)
+        return None if self.heldout_errors is None else Estimate.of_errors(self.heldout_errors)
 
     @property
     def judged_error(self) -> float:

@@ -23,6 +23,7 @@ from mixq.plan_parts import (
     HardwareInfo,
     Layer,
     Measurement,
+    MetricInfo,
     ModelInfo,
     Prediction,
     StabilityInfo,
@@ -79,6 +80,9 @@ plans = st.builds(
         shapes=st.dictionaries(texts, st.lists(st.integers(), max_size=3), max_size=2),
     ),
     budget=st.dictionaries(texts, amounts, max_size=3),
+    error_metric=st.builds(
+        MetricInfo, name=texts, outputs=st.dictionaries(texts, amounts, max_size=2)
+    ),
     layers=st.dictionaries(texts, layers(), min_size=1, max_size=3),
     predicted=st.builds(
         Prediction,
@@ -87,10 +91,14 @@ plans = st.builds(
         latency_s=amounts,
         baseline_latency_s=amounts,
         peak_memory_bytes=counts,
-        output_mse=amounts,
+        error=amounts,
+        output_mse=st.none() | amounts,
     ),
     measured=st.builds(
         Measurement,
+        error=amounts,
+        error_se=amounts,
+        heldout_error=st.none() | amounts,
         output_mse=amounts,
         output_mse_se=amounts,
         relative_output_mse=amounts,
@@ -105,6 +113,8 @@ plans = st.builds(
         texts,
         st.builds(
             UniformInfo,
+            error=amounts,
+            heldout_error=st.none() | amounts,
             weight_bytes=counts,
             compression=amounts,
             latency_s=amounts,
@@ -175,6 +185,31 @@ def test_version_1_is_read_for_ever() -> None:
     }
     assert plan.predicted.weight_bytes == 125_768
     assert plan.budget == {"compression": 5.0}
+
+
+def test_plans_before_metrics_are_in_squared_errors() -> None:
+    plan = Plan.load(GOLDEN)
+    assert (plan.error_metric.name, plan.error_metric.outputs) == ("mse", {})
+    assert plan.predicted.error == plan.predicted.output_mse
+    assert plan.measured.error == plan.measured.output_mse
+    assert plan.measured.error_se == plan.measured.output_mse_se
+    assert plan.measured.heldout_error == plan.measured.heldout_output_mse
+    for info in plan.uniform.values():
+        assert (info.error, info.heldout_error) == (info.output_mse, info.heldout_output_mse)
+
+
+def test_another_metric_stands_beside_squared_errors() -> None:
+    data = golden()
+    data["error_metric"] = {"name": "kl", "outputs": {"logits": 1.0}}
+    data["predicted"] |= {"error": 0.25, "output_mse": None}
+    data["measured"] |= {"error": 0.5, "error_se": 0.125, "heldout_error": None}
+    plan = Plan.from_json(json.dumps(data))
+    assert plan.predicted.output_mse is None
+    assert plan.measured.error == 0.5
+    assert plan.measured.heldout_error is None
+    assert plan.measured.output_mse == data["measured"]["output_mse"]
+    assert plan.to_json()["error_metric"] == data["error_metric"]
+    assert str(plan).endswith("output error 0.5 (kl)")
 
 
 def test_no_field_of_version_1_is_renamed_or_dropped() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixq.cli import options, resources
+from mixq.cli import metric_options, options, resources
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 
@@ -20,6 +20,8 @@ def analyze(
     batch_size: options.BatchSize = 1,
     threads: options.Threads = None,
     sensitivity: options.Sensitivity = options.SensitivityMode.auto,
+    metric: metric_options.Metric = "auto",
+    outputs: metric_options.Outputs = None,
     samples: options.Samples = None,
     workers: resources.Workers = 1,
     device: resources.Device = "cpu",
@@ -36,8 +38,11 @@ def analyze(
     """
     palette = options.parse_palette(bits, group_sizes, grids, method, activations, half)
     from mixq.profiles import load as load_profile
-    from mixq.search.request import check_equalize
+    from mixq.search.request import check_equalize, check_sketchable
+    from mixq.sensitivity.metrics.choice import MetricChoice
 
+    choice = MetricChoice(metric, metric_options.parse_outputs(outputs))
+    check_sketchable(sensitivity.value, choice)
     rewriting = check_equalize(equalize)
     profile = load_profile(hardware)
     from mixq.graph.state import fingerprint
@@ -64,6 +69,8 @@ def analyze(
                 sensitivity=sensitivity.value,
                 workers=workers,
                 device=device,
+                metric=choice.metric,
+                outputs=choice.outputs,
                 folder=folder.path,
                 progress=progress,
             )

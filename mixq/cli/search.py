@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from mixq.cli import options, resources
+from mixq.cli import metric_options, options, resources
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 
@@ -37,7 +37,7 @@ def search(
         typer.Option(metavar="X", help="Predicted: weights, live activations and runtime."),
     ] = None,
     max_error: Annotated[
-        float | None, typer.Option(metavar="X", help="Measured mean squared output error.")
+        float | None, typer.Option(metavar="X", help="Measured output error, see --metric.")
     ] = None,
     max_metric_drop: Annotated[
         float | None,
@@ -52,6 +52,8 @@ def search(
     pin: options.Pins = None,
     tie: options.Ties = None,
     sensitivity: options.Sensitivity = options.SensitivityMode.auto,
+    metric: metric_options.Metric = "auto",
+    outputs: metric_options.Outputs = None,
     trials: Annotated[
         int,
         typer.Option(min=1, help="Plans of least error to measure beside the uniform ones."),
@@ -95,6 +97,7 @@ def search(
     from mixq.search.recipe import Recipe
     from mixq.search.recipe import load as load_recipe
     from mixq.search.request import Request
+    from mixq.sensitivity.metrics.choice import MetricChoice
 
     # What can be refused is refused before torch and the model are loaded, which takes a while.
     base = Recipe() if recipe is None else load_recipe(recipe)
@@ -113,6 +116,7 @@ def search(
         budget, palette, pins, tie or (), trials, seed, batch_size or base.batch_size or 1,
         threads or base.threads, samples or base.samples, sequential,
         cast("Equalize", equalize), sensitivity.value, workers, device,
+        MetricChoice(metric, metric_options.parse_outputs(outputs)),
     )  # fmt: skip
     profile = base.profile(hardware)
     from mixq.report.folder import write_results

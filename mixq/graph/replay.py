@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,10 +58,10 @@ class Replay:
                     self._values.pop(value, None)
         self.position = max(self.position, position)
 
-    def output(self, changed: Mapping[int, Tensor]) -> Tensor | None:
-        """The output with other tensors for values that no earlier step has read.
+    def outputs(self, changed: Mapping[int, Tensor]) -> tuple[Tensor, ...] | None:
+        """The outputs with other tensors for values that no earlier step has read.
 
-        None if the output does not depend on them.
+        None if no output depends on them.
 
         Raises:
             DivergedError: if Python code would have seen other numbers.
@@ -76,7 +76,7 @@ class Replay:
             run_step(step, values)
             for value in done:
                 del values[value]
-        return values[self.tape.output]
+        return tuple(values[output] for output in self.tape.outputs)
 
     def _rest(self, changed: frozenset[int]) -> tuple[_Rest, dict[int, Tensor]]:
         if self._known is None or self._known[0] != changed:
@@ -109,18 +109,18 @@ def _rest_of(tape: Tape, position: int, changed: frozenset[int]) -> _Rest:
     written = {tape.groups[value] for index in order for value in steps[index].writes}
     if written:  # what is changed in place is read before and after: everything in its order
         own = tuple(steps[index] for index in order)
-        return _Rest((), own, _done(own, tape.output), frozenset(written))
+        return _Rest((), own, _done(own, tape.outputs), frozenset(written))
     own = tuple(steps[index] for index in order if index in moved)
     shared = tuple(steps[index] for index in order if index not in moved)
-    return _Rest(shared, own, _done(own, tape.output), frozenset())
+    return _Rest(shared, own, _done(own, tape.outputs), frozenset())
 
 
-def _done(steps: tuple[Step, ...], output: int) -> tuple[tuple[int, ...], ...]:
+def _done(steps: tuple[Step, ...], outputs: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """After each step, the values that it and earlier ones made or read for the last time."""
     last = {v: i for i, step in enumerate(steps) for _, v in (*step.reads, *step.outputs)}
     done: list[list[int]] = [[] for _ in steps]
     for value, index in last.items():
-        if value != output:
+        if value not in outputs:
             done[index].append(value)
     return tuple(tuple(values) for values in done)
 

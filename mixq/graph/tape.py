@@ -64,8 +64,8 @@ class Tape:
         given: values that no step makes: parameters, inputs, constants.
         names: values of named parameters and buffers, under each of their names.
         groups: the storage that each value lies in; views share one.
-        output: the value that was asked for.
-        ends: steps that the output depends on.
+        outputs: the values that were asked for.
+        ends: steps that the outputs depend on.
         is_certain: whether all that Python code did between the steps is on the tape: it looked at
             no number or shape that depends on parameters, and brought in no tensor of its own
             making but single numbers.
@@ -75,7 +75,7 @@ class Tape:
     given: dict[int, Tensor] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
     groups: list[int] = field(default_factory=list)
-    output: int = -1
+    outputs: tuple[int, ...] = ()
     ends: frozenset[int] = frozenset()
     is_certain: bool = True
 
@@ -87,9 +87,9 @@ class Tape:
         return len(self.steps)
 
     def last_uses(self) -> dict[int, int]:
-        """The last step that reads each value; the number of steps for the output."""
+        """The last step that reads each value; the number of steps for outputs."""
         last = {v: i for i, step in enumerate(self.steps) for _, v in step.reads}
-        return last | {self.output: len(self.steps)}
+        return last | dict.fromkeys(self.outputs, len(self.steps))
 
 
 class Recorder(Dispatch):
@@ -121,16 +121,17 @@ class Recorder(Dispatch):
             self._given(tensor)
         self._begun = True
 
-    def finish(self, output: Tensor) -> Tape:
-        """The tape, whose output is this tensor.
+    def finish(self, *outputs: Tensor) -> Tape:
+        """The tape, whose outputs are these tensors.
 
         Raises:
-            ModelError: if no step has made it.
+            ModelError: if no step has made one of them.
         """
-        if output not in self._values:
+        if any(output not in self._values for output in outputs):
             raise ModelError("the output was made by no operation that torch dispatches")
-        value = self.tape.output = int(self._values[output])
-        places = (self._producers.get(value), self._changed.get(self.tape.groups[value]))
+        values = self.tape.outputs = tuple(int(self._values[output]) for output in outputs)
+        places = {self._producers.get(value) for value in values}
+        places |= {self._changed.get(self.tape.groups[value]) for value in values}
         self.tape.ends = frozenset(place for place in places if place is not None)
         return self.tape
 

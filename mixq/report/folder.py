@@ -102,8 +102,8 @@ def redraw(folder: Path, plan: Plan) -> list[Path]:
 def _draw(records: Records, sensitivity: SensitivityTable, plan: Plan, folder: Path) -> list[Path]:
     title = f"{plan.model.name} on {plan.hardware.name}"
     files = [folder / "pareto.html", folder / "pareto.png"]
-    write_pareto_html(records.points(), files[0], title)
-    write_pareto_png(records.points(), files[1], title)
+    write_pareto_html(records.points(), files[0], title, records.metric)
+    write_pareto_png(records.points(), files[1], title, records.metric)
     return [*files, *_draw_map(sensitivity, folder, title, plan.assignment)]
 
 

@@ -19,7 +19,6 @@ from matplotlib.patheffects import withStroke
 from mixq.report.heat_view import (
     DARK_FROM,
     ERROR_COLOURS,
-    ERROR_TITLE,
     MISSING_COLOUR,
     MOST_NUMBERED,
     ZERO_COLOUR,
@@ -72,7 +71,7 @@ def picture(view: HeatView, title: str) -> bytes:
     _draw_scale(figure, view, (1 - 0.95 / width, plot[1], 0.16 / width, plot[3]), row_in * rows)
     # parse_math=False, because a model may have dollar signs in its name.
     figure.text(0.15 / width, 1 - 0.33 / height, title, fontsize=14, color=INK, parse_math=False)
-    what = f"{ERROR_TITLE}, one layer alone; {view.samples} samples"
+    what = f"{view.title}, one layer alone; {view.samples} samples"
     figure.text(0.15 / width, 1 - 0.58 / height, what, fontsize=LABEL_PT, color=FRONTIER_COLOUR)
     _draw_legend(axes, view, 0.12 / (row_in * rows))
     file = BytesIO()
@@ -88,7 +87,7 @@ def _draw_cells(axes: Axes, view: HeatView) -> None:
     background = Rectangle((-0.5, -0.5), columns, rows, facecolor="white", hatch="////")
     background.set(edgecolor=MISSING_COLOUR, linewidth=0)
     axes.add_patch(background)
-    values = np.array([[math.nan if c is None else c.relative for c in row] for row in view.cells])
+    values = np.array([[math.nan if c is None else c.shown for c in row] for row in view.cells])
     x, y = np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5
     zero = LinearSegmentedColormap.from_list("zero", [ZERO_COLOUR] * 2)
     norm = LogNorm(view.scale.low, view.scale.high)
@@ -115,7 +114,7 @@ def _draw_numbers(axes: Axes, view: HeatView) -> None:
     for y, row in enumerate(view.cells):
         for x, cell in enumerate(row):
             if cell is not None:
-                dark = cell.relative > 0 and view.place(cell) > DARK_FROM
+                dark = cell.shown > 0 and view.place(cell) > DARK_FROM
                 axes.text(
                     x, y, cell_label(cell), ha="center", va="center", fontsize=LABEL_PT - 1,
                     color="white" if dark else INK,

@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 from mixq.report.heat_view import (
     DARK_FROM,
     ERROR_COLOURS,
-    ERROR_TITLE,
     MOST_NUMBERED,
     ZERO_COLOUR,
     HeatCell,
@@ -129,7 +128,7 @@ def _numbers(view: HeatView) -> Any:
 
 
 def _is_dark(view: HeatView, cell: HeatCell) -> bool:
-    return cell.relative > 0 and view.place(cell) > DARK_FROM
+    return cell.shown > 0 and view.place(cell) > DARK_FROM
 
 
 def _lines(parts: list[list[tuple[float, float]]], colour: str, width: float, **more: Any) -> Any:
@@ -179,7 +178,7 @@ def _layout(view: HeatView, title: str, height: int) -> go.Layout:
     return go.Layout(
         template="plotly_white",
         title={
-            "text": f"{escape(title)}<br><sup>{ERROR_TITLE}, one layer alone; "
+            "text": f"{escape(title)}<br><sup>{escape(view.title)}, one layer alone; "
             f"{view.samples} samples; hover for 95% intervals</sup>",
             "x": 0.02,
             "xanchor": "left",

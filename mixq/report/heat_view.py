@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Final
 
 from mixq.errors import UsageError
+from mixq.files import one_line
 from mixq.formats import Format
 from mixq.report.log_axis import LogAxis, number_label
 from mixq.sensitivity.estimate import Estimate
@@ -41,13 +42,13 @@ class HeatCell:
     """One unit in one format.
 
     Attributes:
-        relative: error over the mean square of the output.
+        shown: its error; squared errors over the mean square of the output.
         chosen: whether the plan has it.
     """
 
     format: Format
     estimate: Estimate
-    relative: float
+    shown: float
     chosen: bool
 
 
@@ -59,7 +60,8 @@ class HeatView:
         units: names of the rows, in the order of the table, which is the model's own.
         columns: names of the columns.
         cells: one row of cells per unit.
-        scale: logarithmic scale of relative errors that are not zero.
+        title: what the numbers are.
+        scale: logarithmic scale of errors that are not zero.
         power: what errors are divided by; 1 if the output is zero, so that errors stay.
         reasons: why a cell is empty, by unit and column name, where that is known.
         samples: that were measured on.
@@ -68,6 +70,7 @@ class HeatView:
     units: tuple[str, ...]
     columns: tuple[str, ...]
     cells: tuple[tuple[HeatCell | None, ...], ...]
+    title: str
     scale: LogAxis
     power: float
     reasons: Mapping[tuple[str, str], str]
@@ -87,7 +90,8 @@ class HeatView:
         if not table.entries:
             raise UsageError("a map of 0 units shows nothing; measure at least one")
         chosen = assignment or {}
-        power = table.output_power or 1.0
+        squared = table.metric == "mse"
+        power = (table.output_power or 1.0) if squared else 1.0
         kept = any(fmt.bits == 32 for fmt in chosen.values())
         rows = {
             unit: {fmt: e for fmt, e in row.items() if kept or fmt.bits < 32 or e.error > 0}
@@ -109,7 +113,8 @@ class HeatView:
             units=tuple(rows),
             columns=columns,
             cells=tuple(cells),
-            scale=_scale([cell.relative for row in cells for cell in row if cell]),
+            title=ERROR_TITLE if squared else f"output error ({one_line(table.metric)})",
+            scale=_scale([cell.shown for row in cells for cell in row if cell]),
             power=power,
             reasons={
                 (unit, key(Format.parse(name))): reason
@@ -120,9 +125,9 @@ class HeatView:
 
     def place(self, cell: HeatCell) -> float:
         """Where the error of a cell lies on the scale, from 0 to 1; NaN for an error of zero."""
-        if cell.relative == 0:
+        if cell.shown == 0:
             return math.nan
-        return (math.log10(cell.relative) - math.log10(self.scale.low)) / self.scale.decades
+        return (math.log10(cell.shown) - math.log10(self.scale.low)) / self.scale.decades
 
     def labels(self) -> list[str]:
         """The units' names, short and unique: without what all of them share."""
@@ -140,7 +145,7 @@ class HeatView:
     @property
     def has_zeros(self) -> bool:
         """Whether an error is exactly zero."""
-        return any(cell is not None and cell.relative == 0 for row in self.cells for cell in row)
+        return any(cell is not None and cell.shown == 0 for row in self.cells for cell in row)
 
     def chosen(self) -> list[tuple[int, int]]:
         """(row, column) of the cells that the plan has."""
@@ -154,7 +159,7 @@ class HeatView:
 
 def cell_label(cell: HeatCell) -> str:
     """The number in a cell, one digit: `0.01`, `3·10⁻⁵`."""
-    return "0" if cell.relative == 0 else number_label(float(f"{cell.relative:.1g}"))
+    return "0" if cell.shown == 0 else number_label(float(f"{cell.shown:.1g}"))
 
 
 def describe(view: HeatView, unit: str, column: str, cell: HeatCell | None) -> list[str]:
@@ -163,14 +168,14 @@ def describe(view: HeatView, unit: str, column: str, cell: HeatCell | None) -> l
         return [unit, column, view.reasons.get((unit, column), "not measured here")]
     estimate = cell.estimate
     lines = [unit, f"{cell.format.name}{', in the plan' if cell.chosen else ''}"]
-    if cell.relative == 0:
+    if cell.shown == 0:
         return [*lines, f"no error at all, on {estimate.samples} samples"]
     low, high = (end / view.power for end in estimate.interval())
     if math.isinf(high):
-        return [*lines, f"error {cell.relative:.3g}", "one sample: how far off is not known"]
+        return [*lines, f"error {cell.shown:.3g}", "one sample: how far off is not known"]
     return [
         *lines,
-        f"error {cell.relative:.3g} ± {estimate.error_se / view.power:.1g}",
+        f"error {cell.shown:.3g} ± {estimate.error_se / view.power:.1g}",
         f"95%: {low:.3g} to {high:.3g} ({estimate.samples} samples)",
     ]
 

@@ -10,7 +10,9 @@ from mixq.report.pareto_view import ParetoView
 from mixq.report.points import PlanPoint
 
 
-def write_pareto_html(points: Sequence[PlanPoint], path: str | Path, title: str) -> None:
+def write_pareto_html(
+    points: Sequence[PlanPoint], path: str | Path, title: str, metric: str = "mse"
+) -> None:
     """Write an interactive plot that needs no network: plotly.js is in the file (4 to 5 MB).
 
     The same points give the same bytes.
@@ -21,10 +23,12 @@ def write_pareto_html(points: Sequence[PlanPoint], path: str | Path, title: str)
     """
     from mixq.report.pareto_plotly import page
 
-    write_text_atomic(path, page(ParetoView.of(points), title))
+    write_text_atomic(path, page(ParetoView.of(points, metric), title))
 
 
-def write_pareto_png(points: Sequence[PlanPoint], path: str | Path, title: str) -> None:
+def write_pareto_png(
+    points: Sequence[PlanPoint], path: str | Path, title: str, metric: str = "mse"
+) -> None:
     """Write the same plot as a picture of 1200 x 800 pixels.
 
     Raises:
@@ -33,4 +37,4 @@ def write_pareto_png(points: Sequence[PlanPoint], path: str | Path, title: str) 
     """
     from mixq.report.pareto_matplotlib import picture
 
-    write_bytes_atomic(path, picture(ParetoView.of(points), title))
+    write_bytes_atomic(path, picture(ParetoView.of(points, metric), title))

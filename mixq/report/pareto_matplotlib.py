@@ -13,7 +13,6 @@ from matplotlib.patheffects import withStroke
 
 from mixq.report.pareto_view import (
     CHOSEN_COLOUR,
-    ERROR_TITLE,
     FRONTIER_COLOUR,
     GRID_COLOUR,
     INK,
@@ -78,7 +77,8 @@ def _draw_axes(axes: Axes, view: ParetoView) -> None:
     axes.minorticks_off()
     axes.tick_params(labelsize=LABEL_PT, colors=INK)
     axes.set_xlabel(SIZE_TITLE, fontsize=LABEL_PT, color=INK)
-    axes.set_ylabel(ERROR_TITLE, fontsize=LABEL_PT, color=INK)
+    # A loss may have dollar signs in its name.
+    axes.set_ylabel(view.error_title, fontsize=LABEL_PT, color=INK, parse_math=False)
     axes.grid(color=GRID_COLOUR)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,6 @@ from mixq.report.log_axis import LogAxis
 from mixq.report.page import page as document
 from mixq.report.pareto_view import (
     CHOSEN_COLOUR,
-    ERROR_TITLE,
     FRONTIER_COLOUR,
     GRID_COLOUR,
     INK,
@@ -129,7 +128,7 @@ def _layout(view: ParetoView, title: str) -> go.Layout:
         title={"text": escape(title), "x": 0.02, "xanchor": "left", "font": {"size": 20}},
         font={"color": INK, "size": 14},
         xaxis=_axis(view.size, SIZE_TITLE, view.size_labels("<br>")),
-        yaxis=_axis(view.error, ERROR_TITLE, view.error_labels()),
+        yaxis=_axis(view.error, escape(view.error_title), view.error_labels()),
         # Above the plot, where no point can be.
         showlegend=True,
         legend={"orientation": "h", "x": 0, "y": 1.01, "xanchor": "left", "yanchor": "bottom"},

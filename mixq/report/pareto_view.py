@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Final
 
 from mixq.errors import UsageError
+from mixq.files import one_line
 from mixq.report.log_axis import LogAxis, number_label
 from mixq.report.points import PlanPoint, PointKind
 
@@ -44,15 +45,17 @@ class ParetoView:
         points: all of them, sorted by size, error and name.
         size: horizontal axis, MB.
         error: vertical axis.
+        error_title: what is on it.
     """
 
     points: tuple[PlanPoint, ...]
     size: LogAxis
     error: LogAxis
+    error_title: str = ERROR_TITLE
 
     @classmethod
-    def of(cls, points: Sequence[PlanPoint]) -> ParetoView:
-        """The view of `points` in any order.
+    def of(cls, points: Sequence[PlanPoint], metric: str = "mse") -> ParetoView:
+        """The view of `points` in any order, whose errors are in `metric`.
 
         Raises:
             UsageError: if there are none.
@@ -64,6 +67,7 @@ class ParetoView:
             tuple(ordered),
             LogAxis.of(point.size_mb for point in points),
             LogAxis.of(point.error for point in points),
+            ERROR_TITLE if metric == "mse" else f"output error ({one_line(metric, 60)})",
         )
 
     def kind(self, kind: PointKind) -> list[PlanPoint]:

@@ -20,7 +20,7 @@ class PlanPoint:
         name: what the reader knows the plan by, `trial 12` or `w4g64`.
         weight_bytes: everything stored, as in Plan.
         compression: original bytes over `weight_bytes`.
-        error: mean squared difference of the model's outputs; 0 for the original itself.
+        error: of the model's outputs, in the search's metric; 0 for the original itself.
         latency_s: one forward pass of the workload.
         measured: whether `error` was measured, rather than added up from the sensitivities.
         detail: one more line for the reader, such as a task metric.

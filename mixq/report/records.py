@@ -53,12 +53,17 @@ class Record(BaseModel):
 
 
 class Records(BaseModel):
-    """All plans of a run; `frontier.json` is exactly this."""
+    """All plans of a run; `frontier.json` is exactly this.
+
+    Attributes:
+        metric: that errors are in.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     schema_version: Literal[1] = 1
     exact: bool
+    metric: str = "mse"
     frontier_points: int
     units: list[str]
     formats: list[str]
@@ -110,6 +115,7 @@ class Records(BaseModel):
             )
         return cls(
             exact=result.frontier.exact,
+            metric=result.sensitivity.metric,
             frontier_points=count,
             units=units,
             formats=names,

@@ -55,7 +55,9 @@ def summary(plan: Plan) -> Table:
     metrics = list(plan.measured.metric)[:1]
     table = Table()
     table.add_column("plan")
-    for column in ("compression", "bytes", "output error", "held-out", "latency ms", *metrics):
+    name = plan.error_metric.name
+    error = "output error" if name == "mse" else name
+    for column in ("compression", "bytes", error, "held-out", "latency ms", *metrics):
         table.add_column(_plain(column), justify="right")
     original = [_number(plan.measured.original_metric.get(name), 4) for name in metrics]
     baseline = plan.predicted.baseline_latency_s * 1e3
@@ -73,8 +75,8 @@ def summary(plan: Plan) -> Table:
             _plain(f"uniform {width} bit"),
             f"{uniform.compression:.2f}",
             f"{uniform.weight_bytes:,}",
-            f"{uniform.output_mse:.3g}",
-            _number(uniform.heldout_output_mse),
+            _error(name, uniform.error),
+            _error(name, uniform.heldout_error),
             f"{uniform.latency_s * 1e3:.3f}",
             *(_number(uniform.metric.get(name), 4) for name in metrics),
         )
@@ -85,8 +87,8 @@ def summary(plan: Plan) -> Table:
         f"[bold]this plan[/bold] ({mix})",
         f"{plan.predicted.compression:.2f}",
         f"{plan.predicted.weight_bytes:,}",
-        f"{plan.measured.output_mse:.3g}",
-        _number(plan.measured.heldout_output_mse),
+        _error(name, plan.measured.error),
+        _error(name, plan.measured.heldout_error),
         f"{plan.predicted.latency_s * 1e3:.3f}",
         *(_number(plan.measured.metric.get(name), 4) for name in metrics),
     )
@@ -100,12 +102,13 @@ def summary(plan: Plan) -> Table:
 
 
 def sensitivity_table(table: SensitivityTable, graph: ModelGraph) -> Table:
-    """One row per unit: shape, MACs, relative output error and standard error at each format.
+    """One row per unit: shape, MACs, output error and its standard error at each format.
 
-    Formats that differ in grid and method alone share a column where no unit has two of them.
+    Squared errors are relative to the outputs. Formats that differ in grid and method alone share
+    a column where no unit has two of them.
     """
     view = HeatView.of(table)
-    shown = Table(title="output error relative to the mean square of the output")
+    shown = Table(title=_plain(view.title))
     shown.add_column("layer", overflow="fold")
     shown.add_column("shape")
     for column in ("MACs", *view.columns):
@@ -113,7 +116,9 @@ def sensitivity_table(table: SensitivityTable, graph: ModelGraph) -> Table:
     for name, row in zip(view.units, view.cells, strict=True):
         unit = graph.units[name]
         shape = " x ".join(map(str, unit.shape))
-        shown.add_row(_plain(name), shape, f"{unit.macs:,}", *map(_cell, row))
+        shown.add_row(
+            _plain(name), shape, f"{unit.macs:,}", *(_cell(c, table.metric) for c in row)
+        )
     shown.caption = (
         f"± is one standard error; {table.samples} samples, {graph.parameters:,} parameters, "
         f"{graph.macs:,} MACs, {graph.peak_activation_bytes:,} bytes of live activations at batch "
@@ -131,13 +136,17 @@ def diff_table(first: Plan, second: Plan) -> Table:
     for name, (one, other) in first.diff(second).items():
         table.add_row(_plain(name), one or "-", other or "-")
     table.add_section()
+    # Errors in two metrics cannot be compared, squared ones always.
+    names = {first.error_metric.name, second.error_metric.name}
+    metric = names.pop() if len(names) == 1 else "mse"
+    error = "output error" if metric == "mse" else metric
     for label, one, other in zip(
-        ("bytes", "compression", "output error", "held-out error", "latency ms"),
-        _facts(first),
-        _facts(second),
+        ("bytes", "compression", error, "held-out error", "latency ms"),
+        _facts(first, metric),
+        _facts(second, metric),
         strict=True,
     ):
-        table.add_row(label, one, other)
+        table.add_row(_plain(label), one, other)
     return table
 
 
@@ -154,13 +163,17 @@ def evaluation_table(outcome: Comparison) -> Table:
     return table
 
 
-def _facts(plan: Plan) -> list[str]:
-    """What a plan costs and loses."""
+def _facts(plan: Plan, metric: str) -> list[str]:
+    """What a plan costs and loses, in squared errors or in its own metric."""
+    measured = plan.measured
+    error, heldout = measured.output_mse, measured.heldout_output_mse
+    if metric != "mse":
+        error, heldout = measured.error, measured.heldout_error
     return [
         f"{plan.predicted.weight_bytes:,}",
         f"{plan.predicted.compression:.2f}",
-        f"{plan.measured.output_mse:.3g}",
-        _number(plan.measured.heldout_output_mse),
+        _error(metric, error),
+        _error(metric, heldout),
         f"{plan.predicted.latency_s * 1e3:.3f}",
     ]
 
@@ -170,20 +183,30 @@ def _plain(text: str) -> Text:
     return Text(one_line(text))
 
 
-def _cell(cell: HeatCell | None) -> str:
-    """A relative error with its standard error in percent of it, if more than one sample tells."""
+def _cell(cell: HeatCell | None, metric: str) -> str:
+    """An error with its standard error in percent of it, if more than one sample tells."""
     if cell is None:
         return "-"
-    if cell.relative == 0:
+    if cell.shown == 0:
         return "0"
     found = cell.estimate
-    known = found.samples > 1
-    return f"{cell.relative:.1e}" + (f" ±{found.error_se / found.error:.0%}" if known else "")
+    spread = f" ±{found.error_se / found.error:.0%}" if found.samples > 1 else ""
+    return f"{cell.shown:.1e}{spread}{_decibels(metric, cell.shown)}"
 
 
 def _share(value: float | None) -> str:
     """A share in whole percent; only a whole one is 100%."""
     return "-" if value is None else f"{math.floor(round(value * 100, 9))}%"
+
+
+def _error(metric: str, value: float | None) -> str:
+    """An output error; a relative one with its ratio of signal to noise."""
+    return _number(value) + ("" if value is None else _decibels(metric, value))
+
+
+def _decibels(metric: str, error: float) -> str:
+    """The SQNR of a relative error, see `mixq.sensitivity.metrics.squares.Relative`."""
+    return f" ({-10 * math.log10(error):.1f} dB)" if metric == "relative" and error > 0 else ""
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -36,7 +36,7 @@ class Engine:
         return () if self._suffixes is None else self._suffixes.first_use(frozenset(names))
 
     def errors(self, unit: str, replacement: Replacement, what: str) -> list[float]:
-        """Squared output error of every sample, see `Reference.errors`.
+        """Output error of every sample, see `Reference.errors`.
 
         Args:
             unit: whose formats come one after the other.

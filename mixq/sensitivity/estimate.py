@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from scipy.special import stdtrit
@@ -18,7 +18,7 @@ class Estimate:
     """Output error of one change to the model.
 
     Attributes:
-        error: mean over samples of the squared difference of the outputs.
+        error: mean over samples of their errors, in whatever metric.
         error_se: standard error of that mean; 0 for a single sample, which says nothing.
         samples: number of samples.
         per_sample: the errors that it is the mean of, in the order of the samples; empty where
@@ -40,6 +40,16 @@ class Estimate:
             return cls(mean, 0.0, 1, kept)
         variance = math.fsum((value - mean) ** 2 for value in kept) / (count - 1)
         return cls(mean, math.sqrt(variance / count), count, kept)
+
+    @classmethod
+    def of_errors(cls, per_sample: Sequence[float]) -> Estimate:
+        """As `of`, but a mean below zero is zero.
+
+        A user's loss may fall where a layer is rounded. That is noise of the data, or a fit to
+        them, and nothing to plan by; the standard error says how far from zero it is.
+        """
+        estimate = cls.of(per_sample)
+        return estimate if estimate.error >= 0 else replace(estimate, error=0.0)
 
     def to_json(self) -> dict[str, float]:
         """The estimate as JSON values, without the errors that it is the mean of."""

@@ -20,7 +20,7 @@ def joint_errors(
     references: Mapping[str, Reference],
     what: str,
 ) -> dict[str, list[float]]:
-    """Squared output error of every sample of every reference, the assignment in place.
+    """Output error of every sample of every reference, the assignment in place.
 
     Raises:
         ModelError: if an output is NaN or infinite, naming `what`.

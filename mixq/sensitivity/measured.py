@@ -87,7 +87,7 @@ def measure(
     for unit, fmt in steps:
         known = store.get(unit.name, fmt.name)
         if known is not None:
-            entries[unit.name][fmt] = Estimate.of(known)
+            entries[unit.name][fmt] = Estimate.of_errors(known)
     return SensitivityTable(
         entries=entries,
         output_power=reference.power,
@@ -100,6 +100,8 @@ def measure(
             for u, f in steps
             if (u.name, f.name) in refused
         },
+        metric=reference.metric.name,
+        outputs=dict(reference.metric.weights or {}),
     )
 
 

@@ -1,4 +1,4 @@
-"""The tensor that output error is measured on, and its difference to another."""
+"""The tensors that output error is measured on, and the difference of two."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from mixq.errors import ModelError
 
 PREFERRED = ("logits", "last_hidden_state")
 """Keys of Hugging Face outputs, in order of preference."""
+ONLY = "output"
+"""What a tensor that is a model's whole output is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,28 @@ def main_output(output: object) -> MainOutput:
     )
 
 
+def floating_outputs(output: object) -> dict[str, Tensor]:
+    """Every floating-point tensor with numbers in it of a model's output, by its path.
+
+    `logits`, `0`, `hidden_states.1`: keys and positions from the outside in, joined by dots; a
+    tensor that is the whole output is `output`. What is no tensor, mapping, tuple or list is
+    passed over.
+    """
+    if isinstance(output, Tensor):
+        return {ONLY: output} if output.is_floating_point() and output.numel() > 0 else {}
+    found: dict[str, Tensor] = {}
+    pending = [("", output)]
+    while pending:
+        name, item = pending.pop(0)
+        if isinstance(item, Tensor):
+            if item.is_floating_point() and item.numel() > 0:
+                found[name] = item
+            continue
+        items = _items(item)
+        pending = [(f"{name}.{key}" if name else key, value) for key, value in items] + pending
+    return found
+
+
 def squared_error(output: Tensor, reference: Tensor, batch: Batch) -> Tensor:
     """Mean squared difference of each sample, float64 of shape (samples,).
 
@@ -79,17 +103,41 @@ def squared_error(output: Tensor, reference: Tensor, batch: Batch) -> Tensor:
 
 
 def counted(output: Tensor, batch: Batch) -> Tensor:
-    """The share that each number of a single sample's output has in `squared_error`.
+    """The share that each number of an output has in the mean of `squared_error`.
 
-    Shape and dtype of the output; the shares add up to 1.
+    Shape of the output, at least float32; the shares add up to 1, and for each sample to the same
+    unless all of its positions are hidden.
     """
+    values, seen = rows(output, batch)
+    dtype = torch.promote_types(output.dtype, torch.float32)
+    each = seen.sum(1, keepdim=True).clamp_min(1) * (seen.shape[0] * values.shape[2])
+    return (seen.to(dtype) / each).unsqueeze(2).expand(values.shape).reshape(output.shape)
+
+
+def rows(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """An output as rows of its last dimension, and which of them count.
+
+    By the rule of `squared_error`: positions that a batch's `attention_mask` hides do not, if the
+    output is (samples, tokens, ...); an output whose first dimension does not count samples is one
+    sample.
+
+    Returns:
+        Values of shape (samples, positions, numbers), a view where possible, and a bool tensor of
+        shape (samples, positions).
+    """
+    last = output.shape[-1] if output.dim() else 1
+    samples = sample_count(batch)
+    if output.dim() == 0 or output.shape[0] != samples:
+        values = output.reshape(1, -1, last)
+    elif output.dim() == 1:
+        values = output.reshape(samples, 1, 1)
+    else:
+        values = output.reshape(samples, -1, last)
+    seen = torch.ones(values.shape[:2], dtype=torch.bool, device=output.device)
     mask = batch.get("attention_mask") if isinstance(batch, dict) else None
-    has_tokens = output.dim() > 2 and mask is not None and mask.shape == output.shape[:2]
-    seen = torch.ones_like(output)
-    if has_tokens and mask is not None:
-        shape = (*mask.shape, *(1,) * (output.dim() - 2))
-        seen = (mask > 0).to(output.dtype).reshape(shape).expand_as(output)
-    return seen / seen.sum().clamp_min(1)
+    if mask is not None and output.dim() > 2 and mask.shape == output.shape[:2]:
+        seen = (mask > 0).repeat_interleave(values.shape[1] // mask.shape[1], dim=1)
+    return values, seen
 
 
 def _first(output: object, name: str) -> MainOutput | None:
@@ -97,14 +145,16 @@ def _first(output: object, name: str) -> MainOutput | None:
     if isinstance(output, Tensor):
         has_numbers = output.is_floating_point() and output.numel() > 0
         return MainOutput(output, name) if has_numbers else None
-    if isinstance(output, Mapping):
-        items = {str(key): value for key, value in output.items()}
-    elif isinstance(output, tuple | list):
-        items = {str(index): value for index, value in enumerate(output)}
-    else:
-        return None
+    items = dict(_items(output))
     for key in (*(key for key in PREFERRED if key in items), *items):
         found = _first(items[key], f"{name}.{key}" if name else key)
         if found is not None:
             return found
     return None
+
+
+def _items(output: object) -> list[tuple[str, object]]:
+    """What a mapping, tuple or list holds, by key or position; nothing for anything else."""
+    if isinstance(output, Mapping):
+        return [(str(key), value) for key, value in output.items()]
+    return [(str(i), v) for i, v in enumerate(output)] if isinstance(output, tuple | list) else []

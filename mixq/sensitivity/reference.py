@@ -17,7 +17,8 @@ from mixq.graph.evaluating import evaluating as evaluating
 from mixq.graph.replacing import call_with, check_replaceable, recurrent_weights_put_back, slots
 from mixq.rounding.replacement import Replacement
 from mixq.sensitivity.device import device_of
-from mixq.sensitivity.outputs import main_output, squared_error
+from mixq.sensitivity.metrics.metric import Metric, Tensors
+from mixq.sensitivity.metrics.weighted import Weighted
 
 
 class Reference:
@@ -30,21 +31,26 @@ class Reference:
         model: the original.
         device: where it lies; what it is compared with is moved there.
         batches: of the calibration.
-        outputs: of the original, one for each.
-        output: name of the compared output.
-        power: mean square of the original's output, what relative errors divide by.
-        samples: how many errors a measurement gives: one per sample, or one per batch where the
+        metric: that outputs are compared by.
+        outputs: of the original, those that are compared by name, for each batch.
+        output: names of the compared outputs with commas; empty for a model with a single one.
+        power: mean square of the original's outputs, what relative errors divide by.
+        samples: how many errors a measurement gives: one per sample, or one per batch where an
             output does not count samples.
 
     Raises:
         CalibrationError: if a batch does not fit the model.
         ModelError: if the model cannot be measured: its output holds no floating-point tensor,
-            or is NaN or infinite; it is TorchScript.
+            or is NaN or infinite, or nothing that the metric is defined on; it is TorchScript.
     """
 
-    def __init__(self, model: nn.Module, calibration: Calibration) -> None:
+    def __init__(
+        self, model: nn.Module, calibration: Calibration, metric: Metric | None = None
+    ) -> None:
         check_replaceable(model)
         self.model = model
+        self.metric = metric = metric or Weighted()
+        squares = metric.squares()
         self._slots = slots(model)
         self._wants_gradient = {
             name: tensor.requires_grad
@@ -53,24 +59,27 @@ class Reference:
         }
         self.device = device_of(model)
         self.batches = calibration.to(self.device).batches
-        self.outputs: list[Tensor] = []
+        self.outputs: list[dict[str, Tensor]] = []
         powers: list[float] = []
         self._counts: list[int] = []
         self.output = ""
         for batch in self.batches:
             with evaluating(model):  # anew, so that no batch draws what depends on others
-                main = main_output(call(model, batch))
-                power = squared_error(main.tensor, torch.zeros_like(main.tensor), batch).tolist()
+                output = call(model, batch)
+                picked = metric.pick(output)
+                zeros = {name: torch.zeros_like(tensor) for name, tensor in picked.items()}
+                power = squares.errors(picked, zeros, batch).tolist()
                 if not all(map(math.isfinite, power)):
                     raise ModelError(
                         "the original model's output is NaN or infinite; the first layer whose "
                         f"output is not finite is {_first_bad_layer(model, batch)}"
                     )
-                self.outputs.append(main.tensor.detach().clone())
-                self.output = main.name
-                self._counts.append(len(power))
+                metric.check(picked, batch)
+                self.outputs.append({n: tensor.detach().clone() for n, tensor in picked.items()})
+                self.output = "" if isinstance(output, Tensor) else ",".join(picked)
+                self._counts.append(len(metric.errors(picked, picked, batch)))
                 powers += power
-        self.samples = len(powers)
+        self.samples = sum(self._counts)
         self.power = math.fsum(powers) / len(powers)
 
     def part(self, start: int, stop: int) -> Reference:
@@ -81,10 +90,16 @@ class Reference:
         part.samples = sum(part._counts)
         return part
 
+    def in_squares(self) -> Reference:
+        """The same outputs, compared by their mean squared error."""
+        other = copy.copy(self)
+        other.metric = self.metric.squares()
+        return other
+
     def errors(
         self, replacement: Replacement, what: str, batches: int | None = None
     ) -> list[float]:
-        """Squared output error of every sample with a replacement in place.
+        """Output error of every sample with a replacement in place.
 
         Args:
             replacement: parameters by every name that they have, and what inputs go through.
@@ -108,27 +123,29 @@ class Reference:
         ):
             for index, batch in enumerate(self.batches[:batches]):
                 with evaluating(self.model):
-                    output = main_output(call_with(self.model, placed, batch)).tensor
-                per_sample += self.compared(index, output, what)
+                    outputs = self.metric.pick(call_with(self.model, placed, batch))
+                per_sample += self.compared(index, outputs, what)
         return per_sample
 
-    def compared(self, index: int, output: Tensor, what: str) -> list[float]:
-        """Squared error of every sample of a batch, given the output that it has with `what`.
+    def compared(self, index: int, outputs: Tensors, what: str) -> list[float]:
+        """Error of every sample of a batch, given the outputs that it has with `what`.
 
         Raises:
-            NonFiniteError: if it is NaN or infinite.
-            ModelError: if it has another shape.
+            NonFiniteError: if one is NaN or infinite.
+            ModelError: if an output has another shape.
         """
         original = self.outputs[index]
-        if output.shape != original.shape:
-            raise ModelError(
-                f"with {what}, the output has shape {tuple(output.shape)} instead of "
-                f"{tuple(original.shape)}; output error needs equal shapes"
-            )
-        errors = squared_error(output, original, self.batches[index]).tolist()
+        for name, tensor in original.items():
+            if outputs[name].shape != tensor.shape:
+                raise ModelError(
+                    f"with {what}, the output has shape {tuple(outputs[name].shape)} instead of "
+                    f"{tuple(tensor.shape)}; output error needs equal shapes"
+                )
+        errors = self.metric.errors(outputs, original, self.batches[index]).tolist()
         if not all(map(math.isfinite, errors)):
+            bad = f"the loss {self.metric.name}" if self.metric.is_signed else "the model's output"
             raise NonFiniteError(
-                f"with {what}, the model's output is NaN or infinite; "
+                f"with {what}, {bad} is NaN or infinite; "
                 "pin that layer at 32 bits or repair the model"
             )
         return errors

@@ -3,7 +3,8 @@
 To first order, a change E of the weights moves the outputs by J E, where J is the Jacobian. For
 random signs v, E[(v^T J E)^2] = |J E|^2; and v^T J is a gradient, of v^T y with respect to the
 weights. So one backward pass estimates the error of all units and formats at once, without bias
-as far as the outputs are linear in one unit's change.
+as far as the outputs are linear in one unit's change. Other metrics than squared error have other
+random v, whose E[v v^T] is half their Hessian at the original's output (`Distance.probe`).
 
 Source: Hutchinson, "A stochastic estimator of the trace of the influence matrix", Communications
 in Statistics 19(2), 1990, with J^T J for the matrix.
@@ -29,7 +30,8 @@ from mixq.progress import Progress, silent, track
 from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.device import device_of
 from mixq.sensitivity.estimate import Estimate
-from mixq.sensitivity.outputs import counted, main_output
+from mixq.sensitivity.metrics.metric import Metric
+from mixq.sensitivity.metrics.weighted import Weighted
 
 STAGE: Final = "sketching sensitivities"
 GRADIENT_BYTES: Final = 3 << 30
@@ -44,6 +46,7 @@ def sketch(
     formats: Mapping[str, Sequence[Format]],
     rounder: Rounder,
     *,
+    metric: Metric | None = None,
     probes: int = 2,
     seed: int = 0,
     progress: Progress = silent,
@@ -60,16 +63,18 @@ def sketch(
         units: of the model.
         formats: candidate formats by unit name.
         rounder: what the formats make of the weights.
+        metric: that errors are in; by default squared error of the main output.
         probes: backward passes per sample.
         seed: of the random signs.
         progress: is told how far it is.
 
     Raises:
         ModelError: if the output has no gradient with respect to any unit, or one that is NaN or
-            infinite.
+            infinite; if the metric is a loss, or not defined on the output.
     """
     check_replaceable(model)
     calibration = calibration.to(device_of(model))
+    metric = metric or Weighted()
     listed = list(units)
     names = [unit.name for unit in listed]
     weights = dict(model.named_parameters(remove_duplicate=False))
@@ -94,7 +99,8 @@ def sketch(
     with evaluating(model), recurrent_weights_put_back(model):
         for index, probe in steps:
             signs = torch.Generator().manual_seed(hash_of(seed, index, probe))
-            pending.append((index, _gradients(model, samples[index], placed, leaves, signs)))
+            batch = samples[index]
+            pending.append((index, _gradients(model, batch, placed, leaves, metric, signs)))
             if len(pending) == together or (index, probe) == pairs[-1]:
                 _meet(pending, squares, rounder, weights)
                 pending = []
@@ -127,15 +133,17 @@ def _gradients(
     batch: Batch,
     placed: Mapping[str, Tensor],
     leaves: Mapping[str, Tensor],
+    metric: Metric,
     signs: torch.Generator,
 ) -> dict[str, Tensor]:
     """Gradients of a random sum of outputs whose mean square is the output error."""
     with torch.enable_grad():
-        output = main_output(call_with(model, placed, batch)).tensor
-        share = counted(output, batch)
-        v = torch.randint(0, 2, output.shape, generator=signs).to(output) * 2 - 1
-        # Where nothing counts may be NaN, which times zero is NaN.
-        total = torch.where(share > 0, output * v * share.sqrt(), torch.zeros_like(output)).sum()
+        outputs = metric.pick(call_with(model, placed, batch))
+        originals = {name: output.detach() for name, output in outputs.items()}
+        total = torch.zeros((), device=device_of(model))
+        for name, v in metric.probes(originals, batch, signs).items():
+            # Where nothing counts may be NaN, which times zero is NaN.
+            total = total + torch.where(v == 0, torch.zeros_like(v), outputs[name] * v).sum()
         if not total.requires_grad:
             raise ModelError(
                 "the output does not depend on any weight in a differentiable way, so there is no "

@@ -17,6 +17,7 @@ from pathlib import Path
 from mixq.calibration import Calibration
 from mixq.errors import OutputError
 from mixq.rounding.rounder import Rounder
+from mixq.sensitivity.metrics.metric import Metric
 
 CODE_VERSION = "measured-3"
 """Part of the key: changed whenever the same inputs would give other numbers."""
@@ -27,11 +28,17 @@ class Store:
 
     Without a folder it only remembers, for runs that write nothing. One process at a time.
 
+    Args:
+        folder: where the file lies; None for memory alone.
+        fingerprints: of everything that errors depend on, the metric among it.
+        signed: whether errors may be negative, as increases of a user's loss are.
+
     Raises:
         OutputError: if the folder's file cannot be read, or holds anything but measurements.
     """
 
-    def __init__(self, folder: Path | None, *fingerprints: str) -> None:
+    def __init__(self, folder: Path | None, *fingerprints: str, signed: bool = False) -> None:
+        self._least = -math.inf if signed else 0.0
         self._known: dict[tuple[str, str], list[float]] = {}
         self._path: Path | None = None
         if folder is not None:
@@ -46,6 +53,7 @@ class Store:
         model_fingerprint: str,
         calibration: Calibration,
         rounder: Rounder,
+        metric: Metric,
         device: str = "cpu",
     ) -> Store:
         """The store of what is measured of a model, on these samples, as this rounder rounds it.
@@ -53,8 +61,11 @@ class Store:
         Numbers of another kind of device are others.
         """
         kind = device.partition(":")[0]
-        prints = (model_fingerprint, calibration.fingerprint, rounder.fingerprint)
-        return cls(folder, *prints, *(() if kind == "cpu" else (kind,)))
+        prints = (
+            model_fingerprint, calibration.fingerprint, rounder.fingerprint, metric.fingerprint
+        )  # fmt: skip
+        kinds = () if kind == "cpu" else (kind,)
+        return cls(folder, *prints, *kinds, signed=metric.is_signed)
 
     def get(self, unit: str, format_name: str) -> list[float] | None:
         """The errors of a measurement made earlier, or None."""
@@ -86,7 +97,7 @@ class Store:
         whole = data[: data.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                unit, format_name, errors = _measurement(line)
+                unit, format_name, errors = _measurement(line, self._least)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise OutputError(
                     f"{path} has a line that is no measurement (line {number}); delete the line, "
@@ -114,13 +125,13 @@ def _append(path: Path, line: bytes) -> None:
             raise
 
 
-def _measurement(line: bytes) -> tuple[str, str, list[float]]:
+def _measurement(line: bytes, least: float) -> tuple[str, str, list[float]]:
     entry = json.loads(line)
     unit, format_name, errors = entry["unit"], entry["format"], entry["errors"]
     if not (isinstance(unit, str) and isinstance(format_name, str) and isinstance(errors, list)):
         raise TypeError("a measurement has two names and a list")
-    if not errors or not all(type(value) is float and 0 <= value < math.inf for value in errors):
-        raise ValueError("errors are finite and not negative")
+    if not errors or not all(type(e) is float and math.isfinite(e) and e >= least for e in errors):
+        raise ValueError("errors are finite, and not negative unless they are a loss's")
     return unit, format_name, errors
 
 

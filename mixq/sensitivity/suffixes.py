@@ -13,7 +13,6 @@ from mixq.graph.evaluating import evaluating
 from mixq.graph.replay import Replay
 from mixq.graph.tape import DivergedError, Recorder
 from mixq.rounding.replacement import Replacement
-from mixq.sensitivity.outputs import main_output
 from mixq.sensitivity.reference import Reference
 
 
@@ -39,14 +38,17 @@ class Suffixes:
             recorder = Recorder(model, [tensor for _, tensor in named_tensors(batch)])
             try:
                 with evaluating(model), recorder:
-                    output = main_output(call(model, batch)).tensor
+                    found = reference.metric.pick(call(model, batch))
             except ModelError:
                 raise
             except Exception as error:  # the batch is known to fit: torch's dispatch does not
                 raise ModelError(f"{type(error).__name__}: {error}") from error
-            if not torch.allclose(output, original, rtol=0, atol=0, equal_nan=True):
+            if not all(
+                torch.allclose(found[name], tensor, rtol=0, atol=0, equal_nan=True)
+                for name, tensor in original.items()
+            ):
                 raise ModelError("recorded, it gives other bits")
-            self._replays.append(Replay(recorder.finish(output)))
+            self._replays.append(Replay(recorder.finish(*found.values())))
         self.is_certain = all(replay.tape.is_certain for replay in self._replays)
 
     def first_use(self, names: frozenset[str]) -> tuple[int, ...]:
@@ -67,14 +69,14 @@ class Suffixes:
         with evaluating(self._reference.model):
             for index, (replay, use) in enumerate(zip(self._replays, uses, strict=True)):
                 replay.advance(use)
-                output: Tensor | None = None
+                outputs = self._reference.outputs[index]
                 try:
-                    output = replay.output(_changed(replay, tensors, device))
+                    found = replay.outputs(_changed(replay, tensors, device))
                 except (DivergedError, RuntimeError):
                     return self._reference.errors(replacement, what)
-                if output is None:
-                    output = self._reference.outputs[index]
-                per_sample += self._reference.compared(index, output, what)
+                if found is not None:
+                    outputs = dict(zip(outputs, found, strict=True))
+                per_sample += self._reference.compared(index, outputs, what)
         return per_sample
 
 

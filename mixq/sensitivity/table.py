@@ -16,6 +16,7 @@ from mixq.errors import FormatError, PlanError
 from mixq.files import json_text, parse_json, read_bounded, write_text_atomic
 from mixq.formats import Format
 from mixq.sensitivity.estimate import Estimate
+from mixq.sensitivity.metrics.choice import BUILT_IN
 from mixq.validation import first_problem
 
 LARGEST_FILE: Final = 256 << 20
@@ -36,11 +37,13 @@ class SensitivityTable:
         entries: unit name to format to estimate. A format that a unit cannot take (a scale
             beyond float16, for instance) is missing, see `refused`.
         output_power: mean square of the original's output; relative error divides by it.
-        output: name of the compared output.
+        output: names of the compared outputs with commas; empty for a model with a single one.
         samples: number of calibration samples.
         model_fingerprint, calibration_fingerprint: what was measured on what.
-        mode: how: `measured`.
+        mode: how: `measured`, `auto` or `sketch`.
         refused: (unit, format name) to the reason why it cannot be.
+        metric: in which errors are: `mse`, another of `mixq.sensitivity.metrics`, or a loss's.
+        outputs: weights of the compared outputs by name; empty where the main one was taken.
     """
 
     entries: Mapping[str, Mapping[Format, Estimate]]
@@ -51,6 +54,8 @@ class SensitivityTable:
     calibration_fingerprint: str
     mode: str = "measured"
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    metric: str = "mse"
+    outputs: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """The table as JSON values; the file is exactly this.
@@ -62,6 +67,8 @@ class SensitivityTable:
         return {
             "schema_version": 1,
             "mode": self.mode,
+            "metric": self.metric,
+            "outputs": dict(self.outputs),
             "output": self.output,
             "output_power": self.output_power,
             "samples": self.samples,
@@ -124,16 +131,22 @@ class SensitivityTable:
             calibration_fingerprint=file.calibration_fingerprint,
             mode=file.mode,
             refused={(r.unit, r.format): r.reason for r in file.refused},
+            metric=file.metric,
+            outputs=file.outputs,
         )
 
     def save_csv(self, path: str | Path) -> None:
-        """Write one row per (unit, format), with the relative error and the 95% interval."""
+        """Write one row per (unit, format), squared errors relative too, and the 95% interval."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
         for unit, row in self.entries.items():
             for fmt, entry in row.items():
-                relative = entry.error / self.output_power if self.output_power else 0.0
+                relative: float | str = ""
+                if self.metric == "mse":
+                    relative = entry.error / self.output_power if self.output_power else 0.0
+                elif self.metric == "relative":
+                    relative = entry.error
                 numbers = (entry.error, entry.error_se, relative, *entry.interval())
                 writer.writerow([unit, fmt.name, fmt.bits, *numbers])
         write_text_atomic(path, text.getvalue())
@@ -147,7 +160,7 @@ class _Entry(_Strict):
     error: float = Field(ge=0, allow_inf_nan=False)
     error_se: float = Field(ge=0, allow_inf_nan=False)
     samples: int = Field(ge=1)
-    per_sample: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = []
+    per_sample: list[Annotated[float, Field(allow_inf_nan=False)]] = []
 
     @model_validator(mode="after")
     def _one_per_sample(self) -> Self:
@@ -165,6 +178,8 @@ class _Refusal(_Strict):
 class _File(_Strict):
     schema_version: int = Field(ge=1, le=1)
     mode: str
+    metric: str = "mse"
+    outputs: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     output: str
     output_power: float = Field(ge=0, allow_inf_nan=False)
     samples: int = Field(ge=1)
@@ -172,3 +187,12 @@ class _File(_Strict):
     calibration_fingerprint: str
     units: dict[str, dict[str, _Entry]]
     refused: list[_Refusal] = []
+
+    @model_validator(mode="after")
+    def _losses_alone_may_fall(self) -> Self:
+        if self.metric in BUILT_IN:
+            for unit, row in self.units.items():
+                for name, entry in row.items():
+                    if min(entry.per_sample, default=0.0) < 0:
+                        raise ValueError(f"{unit} at {name} has a negative error on a sample")
+        return self

@@ -56,7 +56,7 @@ def call_function(spec: str) -> object:
     Raises:
         SourceError: if it cannot be imported or fails; chained to the error of the user's code.
     """
-    function = _find(spec)
+    function = find_function(spec)
     try:
         return function()
     except MixqError:
@@ -65,8 +65,12 @@ def call_function(spec: str) -> object:
         raise SourceError(f"{spec} failed: {reason(error)}; call it by itself to debug") from error
 
 
-def _find(spec: str) -> Callable[[], object]:
-    """The function of a spec, imported."""
+def find_function(spec: str) -> Callable[..., object]:
+    """The function of a spec, imported.
+
+    Raises:
+        SourceError: if there is none, or its module cannot be imported.
+    """
     target, _, name = spec.rpartition(":")
     if not target or not name.isidentifier():
         raise SourceError(
@@ -76,8 +80,8 @@ def _find(spec: str) -> Callable[[], object]:
     function = getattr(module, name, None)
     if not callable(function):
         state = "no" if function is None else f"a {type(function).__name__}, not a function, as"
-        raise SourceError(f"{target!r} has {state} {name!r}; name a function without arguments")
-    return cast("Callable[[], object]", function)
+        raise SourceError(f"{target!r} has {state} {name!r}; name a function")
+    return cast("Callable[..., object]", function)
 
 
 def _import_module(name: str) -> ModuleType:

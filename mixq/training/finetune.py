@@ -15,10 +15,12 @@ from mixq.calibration import Calibration
 from mixq.errors import UsageError
 from mixq.graph.state import fingerprint, stored_tensors
 from mixq.plan import Plan
-from mixq.plan_parts import Measurement
+from mixq.plan_parts import Measurement, MetricInfo
 from mixq.plan_weights import weights_of
 from mixq.progress import Progress, silent
 from mixq.sensitivity.compare import Evaluate, compare
+from mixq.sensitivity.metrics.resolve import of_plan
+from mixq.sensitivity.metrics.weighted import Weighted
 from mixq.training.batch_norm import estimated_statistics
 from mixq.training.build import build_student
 from mixq.training.checkpoint import Checkpoint
@@ -120,8 +122,10 @@ def finetune(
     note = note_of(state, best, steps, tuning.samples, held_out=heldout is not None)
     if best != state.looks[0]:
         plan = plan.with_weights(student.plan_weights(kept))
-        measured = _measured(model, plan, calibration, evaluate)
-        plan = plan.model_copy(update={"measured": measured, "notes": [*plan.notes, note]})
+        measured, metric = _measured(model, plan, calibration, evaluate)
+        plan = plan.model_copy(
+            update={"measured": measured, "error_metric": metric, "notes": [*plan.notes, note]}
+        )
     return Finetuned(plan, tuple(state.looks), best, note)
 
 
@@ -154,16 +158,29 @@ def _identity(plan: Plan, calibration: Calibration, teacher: nn.Module, settings
 
 def _measured(
     model: nn.Module, plan: Plan, calibration: Calibration, evaluate: Evaluate | None
-) -> Measurement:
-    """How far the plan's model is from the original; metrics as they were would be wrong."""
-    seen = compare(model, plan.apply(model), calibration, evaluate)
-    power = Lesson(model, calibration.split()[0].batches).power()
+) -> tuple[Measurement, MetricInfo]:
+    """How far the plan's model is from the original; metrics as they were would be wrong.
+
+    In the plan's metric; in squared errors where that is a loss, which a plan has the name of.
+    """
+    info = plan.error_metric
+    metric = of_plan(plan)
+    if metric is None:
+        metric = Weighted(weights=info.outputs or None)
+        info = info.model_copy(update={"name": metric.name})
+    seen = compare(model, plan.apply(model), calibration, evaluate, metric)
+    error = seen.error or seen.output_mse
     heldout = seen.heldout_output_mse
-    return Measurement(
+    heldout_error = seen.heldout_error or heldout
+    measured = Measurement(
+        error=error.error,
+        error_se=error.error_se,
+        heldout_error=None if heldout_error is None else heldout_error.error,
         output_mse=seen.output_mse.error,
         output_mse_se=seen.output_mse.error_se,
-        relative_output_mse=seen.output_mse.error / power,
+        relative_output_mse=seen.output_mse.error / (seen.output_power or 1.0),
         heldout_output_mse=None if heldout is None else heldout.error,
         metric=dict(seen.metric),
         original_metric=dict(seen.original_metric) or plan.measured.original_metric,
     )
+    return measured, info

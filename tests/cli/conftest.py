@@ -94,6 +94,14 @@ def failing():
     return model, batches, evaluate
 
 
+def loss(outputs, batch):
+    return outputs.logsumexp(1) - outputs[:, 0]
+
+
+def failing_loss(outputs, batch):
+    raise KeyError("labels are gone")
+
+
 class Asserting(nn.Module):
     def __init__(self):
         super().__init__()
@@ -111,7 +119,8 @@ def asserting():
 
 STAGES = (
     *("gathering input moments: ", "checking rounding: ", "input ranges: ", "rounding weights: "),
-    *("measuring sensitivities: ", "measuring plans: ", "judging plans: "),
+    *("sketching sensitivities: ", "measuring sensitivities: "),
+    *("measuring plans: ", "judging plans: "),
     *("rounding in sequence: ", "evaluating on labelled data: "),
 )
 """What progress starts with; there is nothing else on stderr but notes and errors."""

@@ -49,10 +49,11 @@ def test_an_analysis_may_equalize_first(cli: Callable[..., Any]) -> None:
 def test_a_search_for_any_chip_goes_on_from_an_analysis(
     search: Callable[..., Any], cli: Callable[..., Any], chip: str
 ) -> None:
-    assert cli("analyze", "--model", "tiny.py:load", "--output", "run").status == 0
+    whole = ("--sensitivity", "measured")
+    assert cli("analyze", "--model", "tiny.py:load", "--output", "run", *whole).status == 0
     (store,) = Path("run").glob("measurements-*.jsonl")
     before = store.read_bytes()
-    assert search("--target-compression", "5", "--hardware", chip).status == 0
+    assert search("--target-compression", "5", "--hardware", chip, *whole).status == 0
     assert store.read_bytes() == before
     plan = Plan.load("run/plan.json")
     # An analysis of the same model afterwards leaves the search finished.
@@ -103,6 +104,62 @@ def test_evaluate_gives_the_measured_numbers(cli: Callable[..., Any], demo_run: 
     assert table.status == 0
     assert "held-out output error" in table.out
     assert "accuracy" in table.out
+
+
+def test_evaluate_in_another_metric(cli: Callable[..., Any], demo_run: Path) -> None:
+    plain = cli("evaluate", demo_run / "plan.json", "--format", "json").json
+    assert (plain["error_metric"], plain["error"]) == ("mse", None)
+    answer = cli("evaluate", demo_run / "plan.json", "--metric", "kl", "--format", "json").json
+    assert answer["output_mse"] == plain["output_mse"]
+    assert answer["error_metric"] == "kl"
+    assert 0 < answer["heldout_error"]["error"] < answer["heldout_output_mse"]["error"]
+    assert "held-out kl" in cli("evaluate", demo_run / "plan.json", "--metric", "kl").out
+    lost = cli("evaluate", demo_run / "plan.json", "--metric", "hinge")
+    assert lost.status == 2
+    assert "--metric is 'hinge'" in lost.error
+
+
+def test_evaluate_in_the_plans_own_metric(
+    cli: Callable[..., Any], search: Callable[..., Any]
+) -> None:
+    assert search("--target-compression", "5", "--metric", "cosine").status == 0
+    plan = Plan.load("run/plan.json")
+    data = ("--model", "tiny.py:load", "--format", "json")
+    answer = cli("evaluate", "run/plan.json", *data).json
+    assert answer["error_metric"] == "cosine"
+    assert answer["heldout_error"]["error"] == pytest.approx(plan.measured.heldout_error, rel=1e-3)
+    assert answer["heldout_output_mse"]["error"] == pytest.approx(
+        plan.measured.heldout_output_mse, rel=1e-3
+    )
+
+
+def test_a_loss_is_run_by_those_who_name_it_alone(
+    cli: Callable[..., Any], search: Callable[..., Any]
+) -> None:
+    """A plan from elsewhere names a function; running it unasked would be running its code."""
+    loss = "tiny.py:loss"
+    found = search("--target-compression", "5", "--metric", loss, "--format", "json")
+    assert found.status == 0
+    assert found.json["error_metric"] == {"name": loss, "outputs": {"output": 1.0}}
+    model = ("--model", "tiny.py:load", "--format", "json")
+    answer = cli("evaluate", "run/plan.json", *model)
+    assert answer.json["error"] is None
+    assert f"the plan's errors are in {loss}; --metric {loss} shows them" in answer.err
+    named = cli("evaluate", "run/plan.json", *model, "--metric", loss)
+    assert named.json["error_metric"] == loss
+    assert named.err == ""
+    assert cli("report", "run").status == 0
+    assert loss in cli("plan", "show", "run/plan.json").out
+
+
+def test_analyze_in_another_metric(cli: Callable[..., Any]) -> None:
+    arguments = ("analyze", "--model", "tiny.py:load", "--samples", "2", "--bits", "8", "--output")
+    answer = cli(*arguments, "a", "--metric", "relative", "--outputs", "output=2")
+    assert answer.status == 0
+    assert "output error (relative)" in answer.out
+    assert " dB)" in answer.out
+    found = cli(*arguments, "a", "--metric", "tiny.py:loss", "--format", "json").json
+    assert found["metric"] == "tiny.py:loss"
 
 
 def test_report_draws_the_same_plots_again(cli: Callable[..., Any], demo_run: Path) -> None:

@@ -17,13 +17,13 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from torch import Tensor
 
 from mixq import demo
 from mixq.artifact import tensor_bytes
 from mixq.plan import Plan
 from mixq.plan_check import check_plan
 from mixq.report.records import Records
+from mixq.sensitivity.metrics.metric import Tensors
 from mixq.sensitivity.reference import Reference
 
 RESULTS = {
@@ -43,10 +43,10 @@ class Counter:
         self.measured: list[str] = []
         original = Reference.compared
 
-        def counted(reference: Reference, index: int, output: Tensor, what: str) -> list[float]:
+        def counted(reference: Reference, index: int, outputs: Tensors, what: str) -> list[float]:
             if not what.startswith("rounded "):
                 self.measured.append(what)
-            return original(reference, index, output, what)
+            return original(reference, index, outputs, what)
 
         monkeypatch.setattr(Reference, "compared", counted)
 
@@ -139,9 +139,13 @@ def test_results_on_stdout_progress_on_stderr(search: Callable[..., Any]) -> Non
         "gathering input moments",  # what it is judged by
         "checking rounding",
         "rounding weights",
-        "measuring sensitivities",
+        "sketching sensitivities",
     ]
-    assert set(stages[5:]) <= {"measuring plans", "rounding weights", "rounding in sequence"}
+    assert set(stages[5:]) <= {
+        *("measuring sensitivities", "measuring plans"),
+        *("rounding weights", "rounding in sequence"),
+    }
+    assert "measuring sensitivities" in stages
 
 
 def test_the_model_may_name_its_evaluation(search: Callable[..., Any]) -> None:
@@ -301,7 +305,11 @@ def test_another_runs_folder_is_kept_unless_overwritten(
     after = contents(Path("run"))
     assert after["notes.txt"] == b"mine"
     assert after["plan.json"] != before["plan.json"]
-    assert len([name for name in after if name.startswith("measurements-")]) == 1
+    kept, started = (
+        {name for name in names if name.startswith("measurements-")} for names in (before, after)
+    )
+    assert started
+    assert started.isdisjoint(kept) == (other == "model")
 
 
 def test_a_refused_request_leaves_a_finished_run_as_it_was(

@@ -74,7 +74,7 @@ class TestView:
             ["w8g64", "w4g64-zp"], ["w8g64-zp", None], ["w8g64", "w4g64"],
         ]  # fmt: skip
         assert view.cells[0][1] is not None
-        assert view.cells[0][1].relative == 2.5  # 5 over a power of 2
+        assert view.cells[0][1].shown == 2.5  # 5 over a power of 2
         assert view.chosen() == [(0, 1), (1, 0), (2, 1)]
         assert view.blocks() == [2]
         assert view.has_zeros
@@ -122,7 +122,7 @@ class TestView:
         for row in view.cells:
             for cell in filter(None, row):
                 place = view.place(cell)
-                assert math.isnan(place) if cell.relative == 0 else -1e-9 <= place <= 1 + 1e-9
+                assert math.isnan(place) if cell.shown == 0 else -1e-9 <= place <= 1 + 1e-9
                 assert cell_label(cell)
 
     def test_no_units_are_refused(self) -> None:

@@ -172,6 +172,14 @@ class TestParetoView:
         }
         assert [(p.weight_bytes, p.error) for p in line] == sorted(unbeaten)
 
+    def test_the_error_axis_names_the_metric(self, tmp_path: Path) -> None:
+        assert ParetoView.of(a_search()).error_title == "output error (mean squared difference)"
+        hostile = ParetoView.of(a_search(), "my:loss$<b>\n")
+        assert hostile.error_title == "output error (my:loss$<b>\\n)"
+        write_pareto_html(a_search(), tmp_path / "a.html", "net", "my:loss$<b>")
+        assert "output error (my:loss$<b>)" not in (tmp_path / "a.html").read_text("utf-8")
+        write_pareto_png(a_search(), tmp_path / "a.png", "net", "my:loss$<b>")
+
     def test_refuses_nothing_to_show(self) -> None:
         with pytest.raises(UsageError, match="0 plans"):
             ParetoView.of([])

@@ -41,7 +41,10 @@ def result(units: int, heldout: tuple[float, ...] | None = (0.5,)) -> SearchResu
 
     chosen = trial("optimum", "additive", W4)
     trials = (trial("uniform 8", "uniform", W8), chosen, trial("tilt", "tilted", W2))
-    found = SimpleNamespace(frontier=build_frontier(problem), trials=trials, chosen=chosen)
+    table = SimpleNamespace(metric="relative")
+    found = SimpleNamespace(
+        frontier=build_frontier(problem), trials=trials, chosen=chosen, sensitivity=table
+    )
     return cast("SearchResult", found)
 
 
@@ -82,6 +85,18 @@ def test_trials_and_the_chosen_one() -> None:
     assert measured[0].detail == "held-out error 0.5"
     assert [records.formats[i] for i in measured[1].formats] == ["w4g64"] * 3
     assert Records.of(result(3, heldout=None)).plans[-1].detail == ""
+
+
+def test_records_name_their_metric(tmp_path: Path) -> None:
+    records = Records.of(result(1))
+    assert records.metric == "relative"
+    path = tmp_path / "frontier.json"
+    records.save(path)
+    assert Records.load(path).metric == "relative"
+    old = json.loads(path.read_text("utf-8"))
+    del old["metric"]
+    path.write_text(json.dumps(old), "utf-8")
+    assert Records.load(path).metric == "mse"
 
 
 def test_round_trip(tmp_path: Path) -> None:

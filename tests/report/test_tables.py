@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import networkx as nx
@@ -162,6 +164,37 @@ def test_diff_table() -> None:
     assert cells(text, "held-out error") == ["held-out error", "0.0456", "0.0456"]
 
 
+METRICS: dict[str, tuple[str, str]] = {
+    "kl": ("kl", "0.01"),
+    "relative": ("relative", "0.01 (20.0 dB)"),
+    "loss": ("my.code:loss", "0.01"),
+}
+
+
+@pytest.mark.parametrize(("metric", "shown"), METRICS.values(), ids=METRICS)
+def test_tables_name_the_metric(metric: str, shown: str) -> None:
+    made = plan(error_metric={"name": metric})
+    data = made.to_json()
+    data["measured"] = {"error": 0.01, "output_mse": 7.0, "relative_output_mse": 7.0}
+    costs = {"weight_bytes": 1, "compression": 1.0, "latency_s": 1.0}
+    data["uniform"] = {"8": {"error": 0.0, "output_mse": 7.0, **costs}}
+    other = Plan.from_json(json.dumps(data))
+    text = printed(summary(other))
+    assert metric in text
+    assert "output error" not in text
+    assert cells(text, "this plan (1 at 32, 1 at 4)")[3:5] == [shown, "-"]
+    assert cells(text, "uniform 8 bit")[3] == "0"
+    assert cells(printed(diff_table(other, other)), metric) == [metric, shown, shown]
+    assert cells(printed(diff_table(other, plan())), "output error")[1:] == ["7", "0.0123"]
+    found = Comparison(
+        Estimate(7.0, 0.1, 4), Estimate(8.0, 0.1, 2), error_metric=metric,
+        error=Estimate(0.01, 0.0, 4), heldout_error=Estimate(0.02, 0.0, 2),
+    )  # fmt: skip
+    text = printed(evaluation_table(found))
+    assert cells(text, metric) == [metric, "0", "0.01"]
+    assert cells(text, f"held-out {metric}") == [f"held-out {metric}", "0", "0.02"]
+
+
 def test_evaluation_table() -> None:
     text = printed(
         evaluation_table(
@@ -203,6 +236,13 @@ def test_sensitivity_table() -> None:
     assert cells(text, "a") == ["a", "8 x 64", "1,024", "2.5e-01 ±20%", "5.0e-01 ±20%"]
     assert cells(text, "b")[-2:] == ["0", "-"]
     assert cells(text, "c")[-2:] == ["2.5e-01", "-"]  # one sample; another grid, the same column
+    assert "output error / mean square of the output" in text
+    kl = printed(sensitivity_table(replace(table, metric="kl"), graph))
+    assert "output error (kl)" in kl
+    assert cells(kl, "a")[3:] == ["5.0e-01 ±20%", "1.0e+00 ±20%"]
+    relative = printed(sensitivity_table(replace(table, metric="relative"), graph))
+    assert cells(relative, "a")[3] == "5.0e-01 ±20% (3.0 dB)"
+    assert cells(relative, "b")[3] == "0"
     caption = (
         "± is one standard error; 4 samples, 512 parameters, 1,024 MACs, 640 bytes of live "
         "activations"

@@ -25,6 +25,7 @@ from mixq.search.palette import Palette
 from mixq.search.problem import Problem
 from mixq.search.race import race
 from mixq.search.sensitivities import find_sensitivity
+from mixq.sensitivity.metrics.metric import Metric
 from mixq.sensitivity.reference import Reference
 
 WIDTH, LAYERS = 32, 5
@@ -61,9 +62,11 @@ def samples_measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     rounds: list[int] = []
     made = Reference.__init__
 
-    def spy(own: Reference, model: nn.Module, calibration: Calibration) -> None:
+    def spy(
+        own: Reference, model: nn.Module, calibration: Calibration, metric: Metric | None
+    ) -> None:
         rounds.append(calibration.samples)
-        made(own, model, calibration)
+        made(own, model, calibration, metric)
 
     monkeypatch.setattr(Reference, "__init__", spy)
     return rounds

@@ -21,6 +21,7 @@ from mixq.search.request import Request, demands
 from mixq.search.result import SearchResult
 from mixq.search.run import search
 from mixq.search.stability import stability
+from mixq.sensitivity.metrics.metric import Tensors
 from mixq.sensitivity.reference import Reference
 
 
@@ -106,10 +107,10 @@ def test_a_folder_keeps_measurements_and_belongs_to_one_model(
     compared = Reference.compared
 
     def only_at_the_end(
-        reference: Reference, index: int, output: torch.Tensor, what: str
+        reference: Reference, index: int, outputs: Tensors, what: str
     ) -> list[float]:
         assert what.startswith("rounded "), f"{what} was measured again"
-        return compared(reference, index, output, what)
+        return compared(reference, index, outputs, what)
 
     with monkeypatch.context() as patch:
         patch.setattr(Reference, "compared", only_at_the_end)

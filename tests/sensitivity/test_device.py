@@ -21,6 +21,7 @@ from mixq.rounding.prepare import Prepared, prepare_rounding
 from mixq.sensitivity.device import check_device, device_of, moved
 from mixq.sensitivity.joint import joint_errors
 from mixq.sensitivity.measured import measure
+from mixq.sensitivity.metrics.weighted import Weighted
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.sketch import sketch
 from mixq.sensitivity.store import Store
@@ -248,6 +249,6 @@ def test_workers_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_numbers_of_another_device_are_another_store(tmp_path: Any, setting: Setting) -> None:
     _, _, rounding = setting
     for device, files in (("cpu", 1), ("cuda", 2), ("cuda:1", 2)):
-        store = Store.of(tmp_path, "model", rounding.unseen, rounding.rounder, device)
+        store = Store.of(tmp_path, "model", rounding.unseen, rounding.rounder, Weighted(), device)
         store.put("unit", "w8", [0.5])
         assert len(list(tmp_path.iterdir())) == files

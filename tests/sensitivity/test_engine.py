@@ -15,6 +15,10 @@ from mixq.calibration import Calibration
 from mixq.errors import NonFiniteError
 from mixq.rounding.replacement import Replacement
 from mixq.sensitivity.engine import Engine
+from mixq.sensitivity.metrics.loss import LossIncrease
+from mixq.sensitivity.metrics.metric import Metric
+from mixq.sensitivity.metrics.resolve import DISTANCES
+from mixq.sensitivity.metrics.weighted import Weighted
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.suffixes import Suffixes
 
@@ -118,6 +122,45 @@ def test_errors_are_those_of_the_whole_model(
             replacement = changed(net, name, seed, scale=1.0)
             assert engine.errors(name, replacement, name) == known.errors(replacement, name)
     assert [said in record.getMessage() for record in caplog.records] == [True] * bool(said)
+
+
+class Nested(Net):
+    """Several outputs: of the first layer, of the second, of all; and what is no number."""
+
+    def forward(self, x: Tensor) -> Any:
+        first = self.first(x).relu()
+        second = self.second(first)
+        return {"hidden": [first, (second,)], "ids": x.argmax(1), "logits": self.third(second)}
+
+
+def spread(outputs: Any, batch: object) -> Tensor:
+    difference: Tensor = outputs["logits"].sum(1) - outputs["hidden.0"].sum(1)
+    return difference
+
+
+METRICS: dict[str, Metric] = {
+    name: Weighted(kind(), {"hidden.1.0": 0.25, "logits": 0.25, "hidden.0": 0.5})
+    for name, kind in DISTANCES.items()
+}
+METRICS["loss"] = LossIncrease(spread, {"logits": 0.5, "hidden.0": 0.5}, "spread")
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_every_metric_of_several_outputs_has_the_bits_of_the_whole_model(
+    metric: Metric, spy: Spy
+) -> None:
+    net = Nested().eval()
+    inputs = torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(1))
+    known = Reference(net, Calibration.of(list(inputs.split(3))), metric)
+    suffixes = Suffixes(known)
+    found = {}
+    for name in NAMES:
+        found[name] = suffixes.errors(changed(net, name), name)
+    assert spy.ran == []
+    for name in NAMES:
+        assert found[name] == known.errors(changed(net, name), name)
+        assert len(found[name]) == known.samples == 6
+        assert max(map(abs, found[name])) > 0
 
 
 def test_one_measurement_proves_a_certain_tape(spy: Spy) -> None:

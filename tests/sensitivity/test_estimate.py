@@ -226,3 +226,11 @@ def test_a_narrower_interval_does_not() -> None:
 
     assert covered("sketch", 4, normal) < 0.8
     assert covered("exponential", 4, normal) < 0.85
+
+
+def test_a_mean_error_below_zero_is_none() -> None:
+    """Its standard error stays: that of the increases themselves."""
+    plain, error = Estimate.of([-3.0, 1.0]), Estimate.of_errors([-3.0, 1.0])
+    assert plain.error == -1.0
+    assert (error.error, error.error_se, error.samples) == (0.0, plain.error_se, 2)
+    assert Estimate.of_errors([1.0, 3.0]) == Estimate.of([1.0, 3.0])

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from mixq.calibration import Calibration
 from mixq.errors import OutputError
 from mixq.rounding.rounder import Rounder
+from mixq.sensitivity.metrics.divergence import Divergence
+from mixq.sensitivity.metrics.metric import Metric
+from mixq.sensitivity.metrics.weighted import Weighted
 from mixq.sensitivity.store import Store
 
 ERRORS = [0.1, 1e-300, 0.0]
@@ -70,34 +73,56 @@ def test_other_fingerprints_are_other_stores(tmp_path: Path, other: tuple[str, .
 
 
 X = torch.ones(2, 3)
-OTHERS: dict[str, tuple[str, Tensor, str, str]] = {
-    "weights": ("other", X, "data", "cpu"),
-    "data": ("model", X + 1, "data", "cpu"),
-    "rounding": ("model", X, "other data", "cpu"),
-    "device": ("model", X, "data", "cuda"),
+MSE, KL = Weighted(), Weighted(Divergence())
+OTHERS: dict[str, tuple[str, Tensor, str, Metric, str]] = {
+    "weights": ("other", X, "data", MSE, "cpu"),
+    "data": ("model", X + 1, "data", MSE, "cpu"),
+    "rounding": ("model", X, "other data", MSE, "cpu"),
+    "metric": ("model", X, "data", KL, "cpu"),
+    "device": ("model", X, "data", MSE, "cuda"),
 }
 
 
-@pytest.mark.parametrize(("model", "x", "rounded", "device"), OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize(
+    ("model", "x", "rounded", "metric", "device"), OTHERS.values(), ids=OTHERS
+)
 def test_nothing_stale_is_used_again(
-    tmp_path: Path, model: str, x: Tensor, rounded: str, device: str
+    tmp_path: Path, model: str, x: Tensor, rounded: str, metric: Metric, device: str
 ) -> None:
-    def store(model: str, x: Tensor, rounded: str, device: str) -> Store:
+    def store(model: str, x: Tensor, rounded: str, metric: Metric, device: str) -> Store:
         rounder = Rounder(nn.Linear(3, 2), {}, fingerprint=rounded)
-        return Store.of(tmp_path, model, Calibration.of(x), rounder, device)
+        return Store.of(tmp_path, model, Calibration.of(x), rounder, metric, device)
 
-    store("model", X, "data", "cpu").put("a", "w8", ERRORS)
-    assert store("model", X.clone(), "data", "cpu").get("a", "w8") == ERRORS
-    other = store(model, x, rounded, device)
+    store("model", X, "data", MSE, "cpu").put("a", "w8", ERRORS)
+    assert store("model", X.clone(), "data", MSE, "cpu").get("a", "w8") == ERRORS
+    other = store(model, x, rounded, metric, device)
     assert other.get("a", "w8") is None
     other.put("a", "w8", [1.0])
-    assert store("model", X, "data", "cpu").get("a", "w8") == ERRORS
+    assert store("model", X, "data", MSE, "cpu").get("a", "w8") == ERRORS
 
 
 def test_other_code_is_another_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store(tmp_path, "m").put("a", "w8", ERRORS)
     monkeypatch.setattr("mixq.sensitivity.store.CODE_VERSION", "other")
     assert Store(tmp_path, "m").get("a", "w8") is None
+
+
+def test_a_loss_may_fall(tmp_path: Path) -> None:
+    errors = [-0.5, 0.25]
+    Store(tmp_path, "m", signed=True).put("a", "w8", errors)
+    assert Store(tmp_path, "m", signed=True).get("a", "w8") == errors
+    with pytest.raises(OutputError, match="no measurement"):
+        Store(tmp_path, "m")
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "-1e999"])
+def test_a_loss_is_a_number_all_the_same(tmp_path: Path, value: str) -> None:
+    Store(tmp_path, "m", signed=True).put("a", "w8", ERRORS)
+    line = f'{{"unit": "a", "format": "w4", "errors": [{value}]}}\n'
+    with file_of(tmp_path).open("a") as file:
+        file.write(line)
+    with pytest.raises(OutputError, match="no measurement"):
+        Store(tmp_path, "m", signed=True)
 
 
 def test_every_torn_end_is_cut_off(tmp_path: Path) -> None:

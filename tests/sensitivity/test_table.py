@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ TABLES = st.builds(
     calibration_fingerprint=WORDS,
     mode=WORDS,
     refused=st.dictionaries(st.tuples(WORDS, st.sampled_from(NAMES)), WORDS, max_size=2),
+    metric=WORDS,
+    outputs=st.dictionaries(WORDS, POSITIVE, max_size=2),
 )
 
 
@@ -80,6 +83,8 @@ def test_json_fields(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {
         "schema_version": 1,
         "mode": "measured",
+        "metric": "mse",
+        "outputs": {},
         "output": "logits",
         "output_power": 2.0,
         "samples": 4,
@@ -241,3 +246,21 @@ def test_missing_and_unwritable_files(tmp_path: Path) -> None:
         with pytest.raises(OutputError):
             save(tmp_path / "none" / "file")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_before_metrics_are_in_squared_errors(tmp_path: Path) -> None:
+    path = tmp_path / "sensitivity.json"
+    data = table().to_json()
+    del data["metric"], data["outputs"]
+    path.write_text(json.dumps(data), "utf-8")
+    assert SensitivityTable.load(path) == table()
+
+
+@pytest.mark.parametrize(
+    ("metric", "relative"), [("mse", "0.25"), ("relative", "0.5"), ("kl", ""), ("a:loss", "")]
+)
+def test_only_squares_have_a_relative_error(tmp_path: Path, metric: str, relative: str) -> None:
+    path = tmp_path / "sensitivity.csv"
+    replace(table(), metric=metric).save_csv(path)
+    with path.open(encoding="utf-8", newline="") as file:
+        assert [row["relative_error"] for row in csv.DictReader(file)][1] == relative
