@@ -105,19 +105,28 @@ class Reference:
             NonFiniteError: if it is NaN or infinite.
             ModelError: if it has another shape.
         """
-        original = self.outputs[index]
-        if output.shape != original.shape:
-            raise ModelError(
-                f"with {what}, the output has shape {tuple(output.shape)} instead of "
-                f"{tuple(original.shape)}; output error needs equal shapes"
-            )
-        errors = squared_error(output, original, self.batches[index]).tolist()
-        if not all(map(math.isfinite, errors)):
-            raise NonFiniteError(
-                f"with {what}, the model's output is NaN or infinite; "
-                "pin that layer at 32 bits or repair the model"
-            )
-        return errors
+        return compared(output, self.outputs[index], self.batches[index], what)
+
+
+def compared(output: Tensor, original: Tensor, batch: Batch, what: str) -> list[float]:
+    """Squared error of every sample of a batch, given the output that it has with `what`.
+
+    Raises:
+        NonFiniteError: if it is NaN or infinite.
+        ModelError: if it has another shape than the original's.
+    """
+    if output.shape != original.shape:
+        raise ModelError(
+            f"with {what}, the output has shape {tuple(output.shape)} instead of "
+            f"{tuple(original.shape)}; output error needs equal shapes"
+        )
+    errors: list[float] = squared_error(output, original, batch).tolist()
+    if not all(map(math.isfinite, errors)):
+        raise NonFiniteError(
+            f"with {what}, the model's output is NaN or infinite; "
+            "pin that layer at 32 bits or repair the model"
+        )
+    return errors
 
 
 def _first_bad_layer(model: nn.Module, batch: Batch) -> str:

@@ -12,8 +12,8 @@ in Statistics 19(2), 1990, with J^T J for the matrix.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ from mixq.sensitivity.outputs import counted, main_output
 STAGE: Final = "sketching sensitivities"
 GRADIENT_BYTES: Final = 1 << 30
 """Of gradients that are kept at once; each set of them meets every format of every unit."""
+
+Squares: TypeAlias = Mapping[str, Mapping[Format, list[float]]]
+"""Sums of squared moves by unit, format and sample."""
 
 
 def sketch(
@@ -78,31 +81,25 @@ def sketch(
         for alias in (unit.name, *unit.aliases)
         if alias in own
     }
-    samples = list(_samples(calibration))
-    squares = {
-        unit: {fmt: [0.0] * len(samples) for fmt in formats[unit] if fmt.activation == "none"}
-        for unit in names
-    }
+    samples = list(samples_of(calibration))
+    squares = no_squares(names, formats, len(samples))
     size = sum(leaf.numel() * leaf.element_size() for leaf in leaves.values())
     together = max(1, GRADIENT_BYTES // max(size, 1))
     pairs = [(index, probe) for index in range(len(samples)) for probe in range(probes)]
     steps = track(pairs, STAGE, len(pairs), progress)
     pending: list[tuple[int, Mapping[str, Tensor]]] = []
+
+    def rounded(unit: str, fmt: Format) -> Tensor:
+        return rounder.replacement(unit, fmt).tensors[unit]
+
     with evaluating(model), recurrent_weights_put_back(model):
         for index, probe in steps:
             signs = torch.Generator().manual_seed(hash_of(seed, index, probe))
             pending.append((index, _gradients(model, samples[index], placed, leaves, signs)))
             if len(pending) == together or (index, probe) == pairs[-1]:
-                _meet(pending, squares, rounder, weights)
+                meet(pending, squares, rounded, weights)
                 pending = []
-    return {
-        unit: {
-            fmt: Estimate.of([value / probes for value in values])
-            for fmt, values in rows.items()
-            if not math.isnan(values[0])
-        }
-        for unit, rows in squares.items()
-    }
+    return estimates(squares, probes)
 
 
 def hash_of(seed: int, index: int, probe: int) -> int:
@@ -110,7 +107,18 @@ def hash_of(seed: int, index: int, probe: int) -> int:
     return (seed * 1_000_003 + index) * 10_007 + probe
 
 
-def _samples(calibration: Calibration) -> Iterator[Batch]:
+def no_squares(
+    units: Iterable[str], formats: Mapping[str, Sequence[Format]], samples: int
+) -> Squares:
+    """Sums of nothing, for every format that a gradient can say something of."""
+    return {
+        unit: {fmt: [0.0] * samples for fmt in formats[unit] if fmt.activation == "none"}
+        for unit in units
+    }
+
+
+def samples_of(calibration: Calibration) -> Iterator[Batch]:
+    """What is differentiated by itself: samples one by one, or whole batches."""
     for batch in calibration.batches:
         if calibration.whole:
             yield batch
@@ -128,43 +136,79 @@ def _gradients(
 ) -> dict[str, Tensor]:
     """Gradients of a random sum of outputs whose mean square is the output error."""
     with torch.enable_grad():
-        output = main_output(call_with(model, placed, batch)).tensor
-        share = counted(output, batch)
-        v = torch.randint(0, 2, output.shape, generator=signs).to(output.dtype) * 2 - 1
-        # Where nothing counts may be NaN, which times zero is NaN.
-        total = torch.where(share > 0, output * v * share.sqrt(), torch.zeros_like(output)).sum()
-        if not total.requires_grad:
-            raise ModelError(
-                "the output does not depend on any weight in a differentiable way, so there is no "
-                "gradient to sketch with; use --sensitivity measured"
-            )
+        total = signed_sum(main_output(call_with(model, placed, batch)).tensor, batch, signs)
         found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-    gradients = {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
+    return checked({n: g for n, g in zip(leaves, found, strict=True) if g is not None})
+
+
+def signed_sum(output: Tensor, batch: Batch, signs: torch.Generator) -> Tensor:
+    """A random sum of a sample's outputs whose mean square is the output error.
+
+    Raises:
+        ModelError: if it has no gradient.
+    """
+    share = counted(output, batch)
+    v = torch.randint(0, 2, output.shape, generator=signs).to(output.dtype) * 2 - 1
+    # Where nothing counts may be NaN, which times zero is NaN.
+    total = torch.where(share > 0, output * v * share.sqrt(), torch.zeros_like(output)).sum()
+    if not total.requires_grad:
+        raise ModelError(
+            "the output does not depend on any weight in a differentiable way, so there is no "
+            "gradient to sketch with; use --sensitivity measured"
+        )
+    return total
+
+
+def checked(gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients that are all finite.
+
+    Raises:
+        ModelError: if one is not.
+    """
     if not all(bool(g.isfinite().all()) for g in gradients.values()):
         raise ModelError("a gradient of the output is NaN or infinite; use --sensitivity measured")
     return gradients
 
 
-def _meet(
+def meet(
     pending: Sequence[tuple[int, Mapping[str, Tensor]]],
-    squares: Mapping[str, Mapping[Format, list[float]]],
-    rounder: Rounder,
+    squares: Squares,
+    rounded: Callable[[str, Format], Tensor],
     weights: Mapping[str, Tensor],
 ) -> None:
-    """Add what some gradients say of every format."""
+    """Add what some gradients say of every format.
+
+    Args:
+        pending: sample and gradients by unit, of one probe each.
+        squares: is added to; NaN for the first sample of a format that a unit cannot take.
+        rounded: a unit's weights in a format, or a FormatError.
+        weights: by unit.
+    """
     for unit, rows in squares.items():
-        met = [(index, own[unit]) for index, own in pending if unit in own]
+        met = [(index, own[unit].flatten().float()) for index, own in pending if unit in own]
         if not met:
             continue
-        gradients = torch.stack([gradient.flatten().float() for _, gradient in met])
         for fmt, values in rows.items():
             if fmt.bits == 32 or math.isnan(values[0]):
                 continue
             try:
-                rounded = rounder.replacement(unit, fmt).tensors[unit]
+                changed = rounded(unit, fmt)
             except FormatError:
                 values[0] = math.nan
                 continue
-            change = (rounded.float() - weights[unit].detach().float()).flatten()
-            for (index, _), move in zip(met, (gradients @ change).tolist(), strict=True):
+            change = (changed.float() - weights[unit].detach().float()).flatten()
+            for index, gradient in met:  # one by one: the same bits, however many come together
+                move = float(torch.dot(gradient, change))
                 values[index] += move * move
+
+
+def estimates(squares: Squares, probes: int) -> dict[str, dict[Format, Estimate]]:
+    """Output errors from sums of squares over so many probes."""
+    return {
+        unit: {
+            fmt: Estimate.of([value / probes for value in values])
+            for fmt, values in rows.items()
+            if not math.isnan(values[0])
+        }
+        for unit, rows in squares.items()
+    }
