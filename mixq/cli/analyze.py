@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mixq.cli import options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
-from mixq.cli.inputs import load_inputs
+from mixq.cli.inputs import load_inputs, load_streamed
 
 
 def analyze(
@@ -21,6 +23,7 @@ def analyze(
     threads: options.Threads = None,
     sensitivity: options.Sensitivity = options.SensitivityMode.auto,
     samples: options.Samples = None,
+    stream: options.Stream = False,
     equalize: options.Equalization = "none",
     output: options.Output = options.DEFAULT_FOLDER,
     overwrite: options.Overwrite = False,
@@ -41,26 +44,39 @@ def analyze(
     from mixq.report.folder import write_analysis
     from mixq.report.tables import sensitivity_table
     from mixq.search.folder import run_folder
-    from mixq.search.sensitivities import analyze as run_analysis
 
-    loaded, data = load_inputs(model, calibration)
-    # Sensitivities do not depend on the chip, so a search for any chip goes on from here.
-    identity = {"model": fingerprint(loaded.model)}
+    if stream:
+        from mixq.search.streamed import analyze as analyze_streamed
+        from mixq.search.streamed import check_streamed
+
+        palette = check_streamed(palette, rewriting)
+        streamed, data = load_streamed(model, calibration)
+        with progress_bar() as progress:
+            # Reading all weights for their fingerprint takes as long as reading them does.
+            identity = {"model": streamed.fingerprint(progress)}
+    else:
+        from mixq.search.sensitivities import analyze as analyze_whole
+
+        loaded, data = load_inputs(model, calibration)
+        # Sensitivities do not depend on the chip, so a search for any chip goes on from here.
+        identity = {"model": fingerprint(loaded.model)}
     with run_folder(output, identity, overwrite=overwrite) as folder:
         with progress_bar() as progress:
-            layout, table = run_analysis(
-                loaded.model,
-                data,
-                profile,
-                palette=palette,
-                samples=samples,
-                batch_size=batch_size,
-                threads=threads,
-                equalize=rewriting,
-                sensitivity=sensitivity.value,
-                folder=folder.path,
-                progress=progress,
-            )
+            how: Any = {
+                "palette": palette,
+                "samples": samples,
+                "batch_size": batch_size,
+                "threads": threads,
+                "sensitivity": sensitivity.value,
+                "folder": folder.path,
+                "progress": progress,
+            }
+            if stream:
+                layout, table = analyze_streamed(streamed, data, profile, **how)
+            else:
+                layout, table = analyze_whole(
+                    loaded.model, data, profile, equalize=rewriting, **how
+                )
         files = write_analysis(table, folder)
     if format is OutputFormat.json:
         show_json({**table.to_json(), "files": [str(file) for file in files]})
