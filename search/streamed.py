@@ -123,7 +123,7 @@ def _pruned(
 ) -> Mapping[str, tuple[Format, ...]]:
     formats = dict(layout.formats)
     for part in track(streamed.parts, STAGE, len(streamed.parts), progress):
-        with streamed.in_place(part):
+        with streamed.in_memory(part):
             rounder = streamed.rounder(part)
             for unit in streamed.units_in(part):
                 formats[unit] = pruned(unit, layout.formats[unit], layout.costs, rounder)

@@ -19,7 +19,7 @@ from mixq.graph.evaluating import evaluating
 from mixq.progress import Progress, silent
 from mixq.rounding.replacement import Replacement
 from mixq.sensitivity.estimate import Estimate
-from mixq.sensitivity.measured import STAGE
+from mixq.sensitivity.measured import STAGE as STAGE
 from mixq.sensitivity.outputs import MainOutput
 from mixq.sensitivity.store import Store
 from mixq.sensitivity.table import SensitivityTable
@@ -185,7 +185,7 @@ class _Measuring:
         return next(reads, len(calls))
 
     def _replacement(self, part: Part, step: Step) -> Replacement | None:
-        """What a change replaces in a part that is in place; None if that is the same as before.
+        """What a change replaces in a part that is in memory; None if that is the same as before.
 
         Raises:
             FormatError: if the unit's weights do not fit the format.

@@ -32,15 +32,15 @@ class StreamedModel:
 
     Args:
         name: of the model.
-        model: in eval mode, its parameters on the meta device.
+        model: in eval mode, its parameters absent.
         stored: what it stores.
         shards: what holds that.
         keys: the name in the shards of every stored tensor, by its first name.
 
     Attributes:
-        model: parameters are on the meta device unless their part is in place.
+        model: parameters are absent unless their part runs.
         units: its weight units by name: the same, in the same order, as of the loaded model.
-        parts: what is put in place together.
+        parts: what is in memory together.
         doors: of the parts.
 
     Raises:
@@ -63,11 +63,11 @@ class StreamedModel:
         self._stored = stored
         self._shards = shards
         self._keys = keys
-        self._meta = dict(model.named_parameters(remove_duplicate=False))
+        self._absent = dict(model.named_parameters(remove_duplicate=False))
         self._first = {alias: item.names[0] for item in stored for alias in item.names}
         self._owners = self._owners_of_parameters()
         self._aliases = {part: self._aliases_in(part) for part in self.parts}
-        self._placed: dict[str, nn.Parameter] = {}
+        self._held: dict[str, nn.Parameter] = {}
         self._watch: Callable[[str, Tensor], None] | None = None
         self._fingerprint: str | None = None
         self._keep_the_rest()
@@ -77,39 +77,40 @@ class StreamedModel:
         own = self._names(part)
         return {name: unit for name, unit in self.units.items() if name in own}
 
-    @contextlib.contextmanager
-    def in_place(self, part: Part) -> Iterator[None]:
-        """The part's parameters are real meanwhile, under all names that the model has for them.
+    @property
+    def held(self) -> frozenset[str]:
+        """First names of the parameters that are in memory."""
+        return frozenset(self._held)
 
-        What is in place already is shared.
+    @contextlib.contextmanager
+    def in_memory(self, part: Part) -> Iterator[None]:
+        """The part's parameters are in memory meanwhile; those that are already are shared.
+
+        They are the model's only while the part runs: code around it that took one would get
+        numbers whose changes and gradients nobody sees.
         """
-        new = self._names(part) - self._placed.keys()
+        new = self._names(part) - self._held.keys()
         with _disable_current_modes():  # a trace is of the model, not of what fetches it
             found = self._shards.fetch(self._keys[name] for name in new)
-        before: list[tuple[nn.Module, str, nn.Parameter | None]] = []
         try:
             for name in new:
-                wants_gradient = self._meta[name].requires_grad
-                self._placed[name] = nn.Parameter(found.pop(self._keys[name]), wants_gradient)
-                for owner, leaf in self._owners[name]:
-                    before.append((owner, leaf, owner._parameters[leaf]))
-                    owner._parameters[leaf] = self._placed[name]
+                wants_gradient = self._absent[name].requires_grad
+                self._held[name] = nn.Parameter(found.pop(self._keys[name]), wants_gradient)
                 if self._watch is not None:
-                    self._watch(name, self._placed[name])
+                    self._watch(name, self._held[name])
             yield
         finally:
-            for owner, leaf, parameter in reversed(before):
-                owner._parameters[leaf] = parameter
             for name in new:
-                self._placed.pop(name, None)
+                self._held.pop(name, None)
 
     def weight(self, unit: str) -> nn.Parameter:
-        """The weight of a unit that is in place."""
-        return self._placed[unit]
+        """The weight of a unit that is in memory."""
+        return self._held[unit]
 
     def rounder(self, part: Part) -> Rounder:
-        """What formats make of the units of a part that is in place."""
-        return Rounder(self.model, self.units_in(part))
+        """What formats make of the units of a part that is in memory."""
+        with self._in_place():
+            return Rounder(self.model, self.units_in(part))
 
     def run(
         self,
@@ -118,17 +119,21 @@ class StreamedModel:
         kwargs: Mapping[str, Any],
         replacement: Replacement | None = None,
     ) -> Any:
-        """The output of a part that is in place, perhaps with other tensors for this call."""
+        """The output of a part that is in memory, perhaps with other tensors for this call."""
         replacement = replacement or Replacement()
         placed = {
             # torch chooses kernels by whether a weight wants a gradient.
             name[len(part.path) + 1 :]: tensor.detach().requires_grad_(
-                self._meta[name].requires_grad
+                self._absent[name].requires_grad
             )
             for name, tensor in replacement.tensors.items()
             if name in self._aliases[part]
         }
-        with self.doors.opened(part), quantized_inputs(self.model, replacement.inputs):
+        with (
+            self._in_place(),
+            self.doors.opened(part),
+            quantized_inputs(self.model, replacement.inputs),
+        ):
             if placed:
                 return functional_call(part.module, placed, args, dict(kwargs), tie_weights=False)
             return part.module(*args, **kwargs)
@@ -137,7 +142,7 @@ class StreamedModel:
         """Trace `run()`, which calls the model, as `mixq.graph.build.build_graph` does."""
 
         def visit(part: Part, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-            with self.in_place(part):
+            with self.in_memory(part):
                 return self.run(part, args, kwargs)
 
         def watch(placed: Callable[[str, Tensor], None]) -> None:
@@ -161,6 +166,23 @@ class StreamedModel:
         if self._fingerprint is None:
             self._fingerprint = digest_of(self._read(progress))
         return self._fingerprint
+
+    @contextlib.contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """What is in memory is the model's, under all names that it has for it."""
+        places = [
+            (owner, leaf, parameter)
+            for name, parameter in self._held.items()
+            for owner, leaf in self._owners[name]
+        ]
+        before = [owner._parameters[leaf] for owner, leaf, _ in places]
+        try:
+            for owner, leaf, parameter in places:
+                owner._parameters[leaf] = parameter
+            yield
+        finally:
+            for (owner, leaf, _), absent in zip(places, before, strict=True):
+                owner._parameters[leaf] = absent
 
     def _read(self, progress: Progress) -> Iterator[tuple[tuple[str, ...], Tensor]]:
         items = sorted(self._stored, key=lambda item: sorted(item.names))

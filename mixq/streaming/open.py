@@ -59,7 +59,7 @@ def _keys(folder: Path, stored: Sequence[StoredTensor], shards: Shards) -> dict[
         if names:
             raise SourceError(
                 f"folder {str(folder)!r} {what} {len(names)} weights that its config asks for, "
-                f"the first is {one_line(names[0])}; use a complete checkpoint, or load it with "
-                "transformers and save it again"
+                f"the first is {one_line(names[0])}; use a complete checkpoint, or, where "
+                "transformers makes them of others, analyze it without --stream"
             )
     return keys

@@ -98,11 +98,6 @@ class Pass:
             return event
         self._thread.join()
         if isinstance(event, Failure):
-            if "meta" in str(event.error):  # torch's word for a tensor without data
-                raise ModelError(
-                    "weights are used without calling the module that they belong to, so they are "
-                    f"not in place ({event.error}); analyze this model without --stream"
-                ) from event.error
             raise event.error
         self.output = event
         return None
@@ -151,7 +146,7 @@ def passes(
 
 
 Answer = Callable[[int, Call], object]
-"""Output of the call of the pass of that number, whose part is in place; DROP ends the pass."""
+"""Output of the call of the pass of that number, whose part is in memory; DROP ends the pass."""
 DROP: Final = object()
 
 
@@ -162,7 +157,7 @@ def run_together(
     answer: Answer,
     ended: Callable[[int, MainOutput], None],
 ) -> None:
-    """Run passes to their ends, every part in place once for all that wait before it.
+    """Run passes to their ends, every part in memory once for all that wait before it.
 
     Args:
         streamed: the model.
@@ -177,7 +172,7 @@ def run_together(
     while waiting:
         # Whoever has made the fewest calls goes first, so that all meet before later parts.
         part = min(waiting.values(), key=lambda waits: waits.index).part
-        with streamed.in_place(part):
+        with streamed.in_memory(part):
             while due := [number for number, waits in waiting.items() if waits.part is part]:
                 for number in due:
                     try:

@@ -67,7 +67,7 @@ class Record:
         return tuple(step.part for step in self._steps)
 
     def forward(self, asked: Call) -> object:
-        """The output of a call whose part is in place, for the code behind it."""
+        """The output of a call whose part is in memory, for the code behind it."""
         leaves, spec = tree_flatten((asked.args, asked.kwargs))
         plain = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         versions = [leaf._version for leaf in plain if isinstance(leaf, Tensor)]
@@ -103,7 +103,7 @@ class Record:
     def backward(self, index: int) -> Iterator[dict[str, Tensor]]:
         """Gradients with respect to the units that are `due`, for each probe.
 
-        Gradients of the call's inputs go on to earlier calls. Its part has to be in place, and
+        Gradients of the call's inputs go on to earlier calls. Its part has to be in memory, and
         all later calls have to be behind.
         """
         due = self.due(index)
@@ -112,17 +112,13 @@ class Record:
             for later in range(index + 1, len(self._steps))
             if set(due).intersection(self._streamed.units_in(self._steps[later].part))
         ]
-        found = self._differentiated(index, due, push=True)
-        for later in reversed(again):
-            step = self._steps[later]
-            with self._streamed.in_place(step.part):
-                units = [unit for unit in due if unit in self._streamed.units_in(step.part)]
-                for sums, more in zip(
-                    found, self._differentiated(later, units, push=False), strict=True
-                ):
-                    for unit, gradient in more.items():
-                        # The later call's comes first, as torch would add them.
-                        sums[unit] = gradient + sums[unit] if unit in sums else gradient
+        found: list[dict[str, Tensor]] = [{} for _ in range(self._probes)]
+        for later in reversed(again):  # whose gradients torch would add first
+            part = self._steps[later].part
+            with self._streamed.in_memory(part):
+                units = [unit for unit in due if unit in self._streamed.units_in(part)]
+                _add(found, self._differentiated(later, units, push=False))
+        _add(found, self._differentiated(index, due, push=True))
         for gradients in found:
             yield checked(gradients)
         self._met.update(due)
@@ -228,6 +224,13 @@ class Record:
         return tree_unflatten(
             [next(given) if _is_floating(leaf) else leaf for leaf in leaves], spec
         )
+
+
+def _add(sums: list[dict[str, Tensor]], more: list[dict[str, Tensor]]) -> None:
+    """Add gradients to those by probe and unit."""
+    for own, others in zip(sums, more, strict=True):
+        for unit, gradient in others.items():
+            own[unit] = own[unit] + gradient if unit in own else gradient
 
 
 def _floating(leaves: list[Any]) -> list[Tensor]:

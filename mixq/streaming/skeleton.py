@@ -13,14 +13,14 @@ from torch import nn
 from mixq.errors import SourceError
 from mixq.sources.huggingface import architecture, load_errors, quiet
 from mixq.sources.reason import reason
+from mixq.streaming.absent import without_data
 
 
 def build_skeleton(folder: Path) -> nn.Module:
     """The model that the config of a Hugging Face folder names, in eval mode.
 
-    Its parameters lie on the meta device, so that forgetting to put one in place cannot go
-    unseen. Buffers are real: rotary frequencies, say, stand in no file and are computed from the
-    config.
+    Its parameters are absent. Buffers are real: rotary frequencies, say, stand in no file and are
+    computed from the config.
 
     Raises:
         SourceError: if the folder is none that mixq loads, or the config makes no model.
@@ -43,6 +43,7 @@ def build_skeleton(folder: Path) -> nn.Module:
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False
     made: nn.Module = model.eval()
+    without_data(made)
     return made
 
 

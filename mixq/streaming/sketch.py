@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -27,7 +28,6 @@ from mixq.quantize.weights import PackedWeight
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.outputs import MainOutput
 from mixq.sensitivity.sketch import (
-    GRADIENT_BYTES,
     STAGE,
     Squares,
     estimates,
@@ -42,6 +42,9 @@ from mixq.streaming.parts import Part
 from mixq.streaming.passes import Call, passes, run_together, started
 from mixq.streaming.record import Record
 from mixq.streaming.shelf import ROOM_BYTES, Shelf
+
+GRADIENT_BYTES: Final = 1 << 29
+"""Of gradients of a part that are kept at once; each set of them has the part's codes unpacked."""
 
 
 def sketch_streamed(
@@ -119,7 +122,7 @@ def _visit(
     one = next(iter(records.values()))
     part = one.parts[index]
     due = one.due(index)
-    with streamed.in_place(part):
+    with streamed.in_memory(part):
         weights: dict[str, Tensor] = {unit: streamed.weight(unit) for unit in due}
         size = sum(weight.numel() * weight.element_size() for weight in weights.values())
         together = max(1, GRADIENT_BYTES // max(size, 1))
@@ -136,7 +139,7 @@ def _visit(
 
 
 class _Codes:
-    """The weights of a part that is in place, rounded once: as codes, which are small."""
+    """The weights of a part that is in memory, rounded once: as codes, which are small."""
 
     def __init__(self, streamed: StreamedModel, part: Part) -> None:
         self._rounder = streamed.rounder(part)
