@@ -42,7 +42,7 @@ TINYLLAMA = {
     "use_cache": False,
 }
 """Of TinyLlama-1.1B: Zhang et al., arXiv:2401.02385, 2024, section 2.2."""
-FORMATS = ("--method", "rtn", "--bits", "32,8,4,2", "--group-sizes", "64")
+FORMATS = ("--method", "rtn", "--group-sizes", "64")
 
 
 def main() -> None:
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("model", choices=["smollm2", "random"])
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--bits", default="32,8,4,2")
     parser.add_argument("--layers", type=int, default=TINYLLAMA["num_hidden_layers"])
     parser.add_argument("--folder", type=Path, help="where the random model is or will be")
     parser.add_argument("--sensitivity", nargs="+", default=["sketch"])
@@ -89,7 +90,7 @@ def rows(arguments: argparse.Namespace, scratch: Path, mode: str) -> None:
         found = run(
             "analyze", "--model", str(folder), "--calibration", str(scratch / "ids.safetensors"),
             "--samples", str(arguments.samples), "--sensitivity", mode, "--output", str(output),
-            *FORMATS, *way,
+            "--bits", arguments.bits, *FORMATS, *way,
         )  # fmt: skip
         tables.append((output / "sensitivity.json").read_bytes())
         table = json.loads(tables[-1])

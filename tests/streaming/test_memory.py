@@ -14,7 +14,11 @@ from torch import Tensor
 
 from mixq.calibration import Calibration
 from mixq.errors import OutputError
+from mixq.formats import Format
+from mixq.quantize.weights import PackedWeight
+from mixq.rounding.rounder import Rounder
 from mixq.streaming import StreamedModel
+from mixq.streaming import sketch as sketch_module
 from mixq.streaming.measured import measure_streamed
 from mixq.streaming.shards import Shards
 from mixq.streaming.shelf import Shelf
@@ -59,12 +63,29 @@ def test_measuring_fetches_what_follows_once_for_all_changes(
 ) -> None:
     streamed.fingerprint()
     fetched.clear()
-    last = "model.layers.2.mlp.down_proj.weight"
-    formats = dict.fromkeys(streamed.units, FORMATS[:1]) | {last: FORMATS}
+    first, second, third = (f"model.layers.{i}.mlp.down_proj.weight" for i in range(3))
+    formats = dict.fromkeys(streamed.units, FORMATS[:1]) | {second: FORMATS, third: FORMATS}
     measure_streamed(streamed, DATA, formats)
     counts = Counter(fetched)
-    assert counts["model.layers.1.mlp.down_proj.weight"] == 1  # for the original alone
-    assert counts[last] == 2
+    assert counts[first] == 1  # for the original alone
+    assert counts[second] == 2
+    assert counts[third] == 2  # those that begin here wait for those that come from before
+
+
+def test_every_format_is_rounded_once(
+    streamed: StreamedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounded: list[tuple[str, Format]] = []
+    packed = Rounder.packed
+
+    def counted(self: Rounder, unit: str, fmt: Format) -> PackedWeight:
+        rounded.append((unit, fmt))
+        return packed(self, unit, fmt)
+
+    monkeypatch.setattr(Rounder, "packed", counted)
+    monkeypatch.setattr(sketch_module, "GRADIENT_BYTES", 0)  # gradients one by one
+    sketch_streamed(streamed, DATA, dict.fromkeys(streamed.units, FORMATS))
+    assert len(rounded) == len(set(rounded)) == len(streamed.units) * (len(FORMATS) - 1)
 
 
 @pytest.mark.parametrize("what", ["sketch", "measure"])
