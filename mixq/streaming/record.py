@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,7 +91,7 @@ class Record:
         """Start a backward pass from a sum of outputs."""
         for step in self._steps:
             step.gradients.append([None] * len(step.exits))
-        self._push([total], [None], probe, len(self._steps))
+        self._push([total], [torch.ones_like(total)], probe, len(self._steps))
 
     def due(self, index: int) -> list[str]:
         """The units whose gradients `backward` gives: those that no earlier call reads."""
@@ -112,15 +113,16 @@ class Record:
             for later in range(index + 1, len(self._steps))
             if set(due).intersection(self._streamed.units_in(self._steps[later].part))
         ]
-        found: list[dict[str, Tensor]] = [{} for _ in range(self._probes)]
-        for later in reversed(again):  # whose gradients torch would add first
-            part = self._steps[later].part
-            with self._streamed.in_memory(part):
+        with contextlib.ExitStack() as stack:
+            found = []
+            for later in reversed(again):  # whose gradients torch would add first
+                part = self._steps[later].part
+                stack.enter_context(self._streamed.in_memory(part))
                 units = [unit for unit in due if unit in self._streamed.units_in(part)]
-                _add(found, self._differentiated(later, units, push=False))
-        _add(found, self._differentiated(index, due, push=True))
-        for gradients in found:
-            yield checked(gradients)
+                found.append(self._differentiated(later, units, push=False))
+            found.append(self._differentiated(index, due, push=True))
+            for _ in range(self._probes):  # not zip, which holds on to what it gave last
+                yield checked(_sum([next(one) for one in found]))
         self._met.update(due)
         for behind in (index, *again):
             self._forget(behind)
@@ -134,11 +136,12 @@ class Record:
 
     def _differentiated(
         self, index: int, units: list[str], *, push: bool
-    ) -> list[dict[str, Tensor]]:
+    ) -> Iterator[dict[str, Tensor]]:
         """Run a call again and differentiate it, for each probe."""
         step = self._steps[index]
         if not any(g is not None for gradients in step.gradients for g in gradients):
-            return [{} for _ in range(self._probes)]
+            yield from ({} for _ in range(self._probes))
+            return
         kept, spec = step.kept
         leaves = self._shelf.get(kept)
         entered = [
@@ -155,51 +158,54 @@ class Record:
         args, kwargs = tree_unflatten(entered, spec)
         with torch.enable_grad():
             outputs = _floating(tree_flatten(self._streamed.run(step.part, args, kwargs))[0])
-        found: list[dict[str, Tensor]] = []
-        for probe, gradients in enumerate(step.gradients):
-            pairs = [
-                (out, self._shelf.get(gradient))
-                for out, gradient in zip(outputs, gradients, strict=True)
-                if gradient is not None and out.requires_grad
-            ]
-            own: dict[str, Tensor] = {}
-            if pairs and (wanted or weights):
-                made = torch.autograd.grad(
-                    [out for out, _ in pairs],
-                    [*wanted, *weights],
-                    [gradient for _, gradient in pairs],
-                    retain_graph=probe + 1 < self._probes,
-                    allow_unused=True,
-                )
-                inner = [
-                    (place, gradient)
-                    for place, gradient in zip(places, made[: len(wanted)], strict=True)
-                    if gradient is not None
-                ]
-                self._push([p for p, _ in inner], [g for _, g in inner], probe, index)
-                own = {
-                    unit: gradient
-                    for unit, gradient in zip(units, made[len(wanted) :], strict=True)
-                    if gradient is not None
-                }
-            found.append(own)
-        return found
+        for probe in range(self._probes):
+            made = self._pulled(outputs, [*wanted, *weights], index, probe)
+            inner = made[: len(wanted)] if made else []
+            if push:
+                self._push(places, inner, probe, index)
+            # Nothing here holds on to them while the next ones are made: they are large.
+            yield {
+                unit: gradient
+                for unit, gradient in zip(units, made[len(wanted) :], strict=False)
+                if gradient is not None
+            }
+            del made, inner
+
+    def _pulled(
+        self, outputs: list[Tensor], wanted: list[Tensor], index: int, probe: int
+    ) -> Sequence[Tensor | None]:
+        """Gradients of what arrives at a call's outputs, with respect to what is wanted."""
+        pairs = [
+            (out, self._shelf.get(gradient))
+            for out, gradient in zip(outputs, self._steps[index].gradients[probe], strict=True)
+            if gradient is not None and out.requires_grad
+        ]
+        if not pairs or not wanted:
+            return ()
+        return torch.autograd.grad(
+            [out for out, _ in pairs],
+            wanted,
+            [gradient for _, gradient in pairs],
+            retain_graph=probe + 1 < self._probes,
+            allow_unused=True,
+        )
 
     def _push(
-        self,
-        sources: list[Any],
-        gradients: list[Tensor | None],
-        probe: int,
-        index: int,
+        self, sources: Sequence[Any], gradients: Sequence[Tensor | None], probe: int, index: int
     ) -> None:
         """Take gradients through the code between parts, to outputs of calls before `index`."""
         exits = [(step, at) for step in self._steps[:index] for at in range(len(step.exits))]
-        if not sources or not exits:
+        pairs = [
+            (source, gradient)
+            for source, gradient in zip(sources, gradients, strict=False)
+            if gradient is not None
+        ]
+        if not pairs or not exits:
             return
         made = torch.autograd.grad(
-            sources,
+            [source for source, _ in pairs],
             [step.exits[at] for step, at in exits],
-            gradients,
+            [gradient for _, gradient in pairs],
             retain_graph=True,
             allow_unused=True,
         )
@@ -226,11 +232,13 @@ class Record:
         )
 
 
-def _add(sums: list[dict[str, Tensor]], more: list[dict[str, Tensor]]) -> None:
-    """Add gradients to those by probe and unit."""
-    for own, others in zip(sums, more, strict=True):
-        for unit, gradient in others.items():
-            own[unit] = own[unit] + gradient if unit in own else gradient
+def _sum(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Gradients by unit, added in this order."""
+    total: dict[str, Tensor] = {}
+    for own in parts:
+        for unit, gradient in own.items():
+            total[unit] = total[unit] + gradient if unit in total else gradient
+    return total
 
 
 def _floating(leaves: list[Any]) -> list[Tensor]:

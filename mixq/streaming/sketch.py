@@ -132,6 +132,7 @@ def _visit(
         for number, record in records.items():
             for gradients in record.backward(index):
                 pending.append((number, gradients))
+                del gradients  # or the loop would hold on to them while the next ones are made
                 if len(pending) == together:
                     meet(pending, own, codes.rounded, weights)
                     pending = []
