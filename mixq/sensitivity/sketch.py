@@ -200,6 +200,7 @@ def meet(
             for index, gradient in met:  # one by one: the same bits, however many come together
                 move = float(torch.dot(gradient, change))
                 values[index] += move * move
+            del changed, change  # as large as the unit, before the next format makes its own
 
 
 def estimates(squares: Squares, probes: int) -> dict[str, dict[Format, Estimate]]:
