@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from mixq.cli import options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
@@ -51,32 +51,27 @@ def analyze(
 
         palette = check_streamed(palette, rewriting)
         streamed, data = load_streamed(model, calibration)
-        with progress_bar() as progress:
-            # Reading all weights for their fingerprint takes as long as reading them does.
+        with progress_bar() as progress:  # reading all weights may take minutes
             identity = {"model": streamed.fingerprint(progress)}
+        run = partial(analyze_streamed, streamed, data, profile)
     else:
         from mixq.search.sensitivities import analyze as analyze_whole
 
         loaded, data = load_inputs(model, calibration)
         # Sensitivities do not depend on the chip, so a search for any chip goes on from here.
         identity = {"model": fingerprint(loaded.model)}
+        run = partial(analyze_whole, loaded.model, data, profile, equalize=rewriting)
     with run_folder(output, identity, overwrite=overwrite) as folder:
         with progress_bar() as progress:
-            how: Any = {
-                "palette": palette,
-                "samples": samples,
-                "batch_size": batch_size,
-                "threads": threads,
-                "sensitivity": sensitivity.value,
-                "folder": folder.path,
-                "progress": progress,
-            }
-            if stream:
-                layout, table = analyze_streamed(streamed, data, profile, **how)
-            else:
-                layout, table = analyze_whole(
-                    loaded.model, data, profile, equalize=rewriting, **how
-                )
+            layout, table = run(
+                palette=palette,
+                samples=samples,
+                batch_size=batch_size,
+                threads=threads,
+                sensitivity=sensitivity.value,
+                folder=folder.path,
+                progress=progress,
+            )
         files = write_analysis(table, folder)
     if format is OutputFormat.json:
         show_json({**table.to_json(), "files": [str(file) for file in files]})

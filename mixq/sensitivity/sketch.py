@@ -152,11 +152,16 @@ def signed_sum(output: Tensor, batch: Batch, signs: torch.Generator) -> Tensor:
     # Where nothing counts may be NaN, which times zero is NaN.
     total = torch.where(share > 0, output * v * share.sqrt(), torch.zeros_like(output)).sum()
     if not total.requires_grad:
-        raise ModelError(
-            "the output does not depend on any weight in a differentiable way, so there is no "
-            "gradient to sketch with; use --sensitivity measured"
-        )
+        raise no_gradient()
     return total
+
+
+def no_gradient() -> ModelError:
+    """What to say where there is nothing to sketch with."""
+    return ModelError(
+        "the output does not depend on any weight in a differentiable way, so there is no "
+        "gradient to sketch with; use --sensitivity measured"
+    )
 
 
 def checked(gradients: dict[str, Tensor]) -> dict[str, Tensor]:

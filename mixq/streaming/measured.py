@@ -68,8 +68,9 @@ def measure_streamed(
     steps = [(unit, fmt) for unit in streamed.units for fmt in formats[unit]]
     try:
         with evaluating(streamed.model):
-            original = Original(streamed, calibration.batches, shelf)
             missing = [step for step in steps if store.get(step[0], step[1].name) is None]
+            runs = any(fmt.bits != 32 for _, fmt in missing)
+            original = Original(streamed, calibration.batches, shelf, keep=runs)
             done = len(steps) - len(missing)
             progress(STAGE, done, len(steps))
             measuring = _Measuring(streamed, calibration, original)

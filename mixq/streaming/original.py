@@ -23,6 +23,12 @@ from mixq.streaming.shelf import Shelf
 class Original:
     """Outputs of the original model, and of each of its parts, on every batch.
 
+    Args:
+        streamed: the model.
+        batches: what it is run on.
+        shelf: for the outputs.
+        keep: whether anything is measured against them.
+
     Attributes:
         calls: the parts that each batch's pass calls, in order.
         output: name of the compared output.
@@ -35,7 +41,9 @@ class Original:
         CalibrationError: if a batch does not fit.
     """
 
-    def __init__(self, streamed: StreamedModel, batches: Sequence[Batch], shelf: Shelf) -> None:
+    def __init__(
+        self, streamed: StreamedModel, batches: Sequence[Batch], shelf: Shelf, *, keep: bool = True
+    ) -> None:
         self._batches = batches
         self._shelf = shelf
         self.calls: list[list[Part]] = [[] for _ in batches]
@@ -48,7 +56,8 @@ class Original:
         def answer(number: int, asked: Call) -> object:
             output = streamed.run(asked.part, asked.args, asked.kwargs)
             self.calls[number].append(asked.part)
-            self._behind[number].append((shelf.put(output), versions(output)))
+            if keep:
+                self._behind[number].append((shelf.put(output), versions(output)))
             entering = [t for t in (*asked.args, *asked.kwargs.values()) if isinstance(t, Tensor)]
             sizes[number] = max(sizes[number], sum(t.numel() * t.element_size() for t in entering))
             return output
@@ -61,7 +70,8 @@ class Original:
                     "the original model's output is NaN or infinite; repair the model, or leave "
                     "out the samples that do so"
                 )
-            self._outputs[number] = shelf.put(main.tensor)
+            if keep:
+                self._outputs[number] = shelf.put(main.tensor)
             self.output = main.name
 
         with passes(streamed, batches) as running:

@@ -24,11 +24,11 @@ class _Boundary(torch.autograd.Function):
     """Gives tensors a place in torch's graph that holds none of their numbers."""
 
     @staticmethod
-    def forward(_ctx: Any, _anchor: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, _anchor: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         return tuple(value.view_as(value) for value in values)
 
     @staticmethod
-    def backward(_ctx: Any, *_gradients: Tensor) -> Any:
+    def backward(ctx: Any, *_gradients: Tensor) -> Any:
         raise AssertionError("gradients end at the outputs of parts")
 
 

@@ -33,6 +33,7 @@ from mixq.sensitivity.sketch import (
     estimates,
     hash_of,
     meet,
+    no_gradient,
     no_squares,
     samples_of,
     signed_sum,
@@ -111,14 +112,23 @@ def _backward(
         for parts, members in groups.items()
         for index in reversed(range(len(parts)))
     ]
+    found = False
     for members, index in track(visits, STAGE, len(visits), progress):
-        _visit(streamed, {number: records[number] for number in members}, index, squares)
+        here = {number: records[number] for number in members}
+        found |= _visit(streamed, here, index, squares)
+    if not found:
+        raise no_gradient()
 
 
 def _visit(
     streamed: StreamedModel, records: Mapping[int, Record], index: int, squares: Squares
-) -> None:
-    """Differentiate the same call of several records, and meet the formats of its weights."""
+) -> bool:
+    """Differentiate the same call of several records, and meet the formats of its weights.
+
+    Returns:
+        Whether there is any gradient.
+    """
+    found = False
     one = next(iter(records.values()))
     part = one.parts[index]
     due = one.due(index)
@@ -131,12 +141,14 @@ def _visit(
         pending: list[tuple[int, Mapping[str, Tensor]]] = []
         for number, record in records.items():
             for gradients in record.backward(index):
+                found |= bool(gradients)
                 pending.append((number, gradients))
                 del gradients  # or the loop would hold on to them while the next ones are made
                 if len(pending) == together:
                     meet(pending, own, codes.rounded, weights)
                     pending = []
         meet(pending, own, codes.rounded, weights)
+    return found
 
 
 class _Codes:

@@ -213,6 +213,17 @@ class TestRunning:
         self.is_clean(streamed)
 
 
+class Deaf(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).detach()
+
+
+def test_a_part_without_gradients_has_no_sketch(streamed: StreamedModel) -> None:
+    streamed.model.get_submodule("lm_head").__class__ = Deaf
+    with pytest.raises(ModelError, match="does not depend on any weight"):
+        run(streamed, "sketch")
+
+
 def test_a_block_that_writes_over_its_inputs_has_no_sketch(
     streamed: StreamedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
