@@ -67,15 +67,18 @@ class StreamedModel:
         self._first = {alias: item.names[0] for item in stored for alias in item.names}
         self._owners = self._owners_of_parameters()
         self._aliases = {part: self._aliases_in(part) for part in self.parts}
+        self._units = {
+            part: {name: unit for name, unit in self.units.items() if name in self._names(part)}
+            for part in self.parts
+        }
         self._held: dict[str, nn.Parameter] = {}
         self._watch: Callable[[str, Tensor], None] | None = None
         self._fingerprint: str | None = None
         self._keep_the_rest()
 
-    def units_in(self, part: Part) -> dict[str, WeightUnit]:
+    def units_in(self, part: Part) -> Mapping[str, WeightUnit]:
         """The units that the part's weights are, tied ones among them."""
-        own = self._names(part)
-        return {name: unit for name, unit in self.units.items() if name in own}
+        return self._units[part]
 
     @property
     def held(self) -> frozenset[str]:
