@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixq.activations.inputs import quantizable_inputs
-from mixq.batch import call, named_tensors, sample_count
+from mixq.batch import Batch, call, named_tensors, sample_count
 from mixq.calibration import Calibration, repeat_sample
 from mixq.cost.build import build_cost_table, reads
 from mixq.cost.table import CostTable
@@ -105,6 +105,25 @@ def lay_out(
     with evaluating(model):
         call(model, batch)  # a batch that does not fit is refused here, in torch's words
         graph = build_graph(model, lambda: call(model, batch), batch_size=sample_count(batch))
+    return layout_of(
+        model, graph, batch, fingerprint(model), profile, palette=palette, pins=pins, ties=ties,
+        threads=threads,
+    )  # fmt: skip
+
+
+def layout_of(
+    model: nn.Module,
+    graph: ModelGraph,
+    batch: Batch,
+    model_fingerprint: str,
+    profile: Profile,
+    *,
+    palette: Palette,
+    pins: Mapping[str, int],
+    ties: Sequence[str],
+    threads: int | None,
+) -> Layout:
+    """As `lay_out`, of a model that was traced on `batch`; its weights are not looked at."""
     resolved = resolve_pins(graph.units, pins)
     has_kernel = reads(profile, threads=threads)
     entered = quantizable_inputs(model, graph.units.values())
@@ -119,7 +138,7 @@ def lay_out(
         pins=resolved,
         ties=resolve_ties(graph.units, ties),
         costs=build_cost_table(graph, formats, profile, threads=threads),
-        model_fingerprint=fingerprint(model),
+        model_fingerprint=model_fingerprint,
         threads=threads,
         shapes={name: list(tensor.shape) for name, tensor in named_tensors(batch)},
     )

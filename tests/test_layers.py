@@ -25,7 +25,7 @@ LEVELS = (
     {"plan_weights"},
     {"rounding", "apply", "cost", "sources", "demo", "plan_check"},
     {"sensitivity", "artifact"},
-    {"training"},
+    {"training", "streaming"},
     {"search", "export"},
     {"report"},
     {"cli"},
@@ -43,7 +43,7 @@ HOMES = {
     "torch": {
         *("graph", "quantize", "batch", "calibration", "sensitivity"),
         *("activations", "moments", "tensor_file", "packed_module", "packed_units"),
-        *("plan_weights", "rounding", "equalize", "training"),
+        *("plan_weights", "rounding", "equalize", "training", "streaming"),
         *("apply", "artifact", "sources", "demo", "export"),
     },
     "optuna": {"search"},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from mixq.cli import metric_options, options, resources
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
-from mixq.cli.inputs import load_inputs
+from mixq.cli.inputs import load_inputs, load_streamed
 
 
 def analyze(
@@ -25,6 +27,7 @@ def analyze(
     samples: options.Samples = None,
     workers: resources.Workers = 1,
     device: resources.Device = "cpu",
+    stream: options.Stream = False,
     equalize: options.Equalization = "none",
     output: options.Output = options.DEFAULT_FOLDER,
     overwrite: options.Overwrite = False,
@@ -49,32 +52,42 @@ def analyze(
     from mixq.report.folder import write_analysis
     from mixq.report.tables import sensitivity_table
     from mixq.search.folder import run_folder
-    from mixq.search.sensitivities import analyze as run_analysis
 
     resources.check_resources(workers, device)
-    loaded, data = load_inputs(model, calibration)
-    # Sensitivities do not depend on the chip, so a search for any chip goes on from here.
-    identity = {"model": fingerprint(loaded.model)}
+    if stream:
+        from mixq.search.streamed import analyze as analyze_streamed
+        from mixq.search.streamed import check_streamed
+
+        palette = check_streamed(palette, rewriting, workers, device)
+        streamed, data = load_streamed(model, calibration)
+        with progress_bar() as progress:  # reading all weights may take minutes
+            identity = {"model": streamed.fingerprint(progress)}
+        name, run = streamed.name, partial(analyze_streamed, streamed, data, profile)
+    else:
+        from mixq.search.sensitivities import analyze as analyze_whole
+
+        loaded, data = load_inputs(model, calibration)
+        # Sensitivities do not depend on the chip, so a search for any chip goes on from here.
+        identity = {"model": fingerprint(loaded.model)}
+        name = loaded.name
+        run = partial(
+            analyze_whole, loaded.model, data, profile, equalize=rewriting, workers=workers,
+            device=device,
+        )  # fmt: skip
     with run_folder(output, identity, overwrite=overwrite) as folder:
         with progress_bar() as progress:
-            layout, table = run_analysis(
-                loaded.model,
-                data,
-                profile,
+            layout, table = run(
                 palette=palette,
                 samples=samples,
                 batch_size=batch_size,
                 threads=threads,
-                equalize=rewriting,
                 sensitivity=sensitivity.value,
-                workers=workers,
-                device=device,
                 metric=choice.metric,
                 outputs=choice.outputs,
                 folder=folder.path,
                 progress=progress,
             )
-        files = write_analysis(table, folder, loaded.name)
+        files = write_analysis(table, folder, name)
     if format is OutputFormat.json:
         show_json({**table.to_json(), "files": [str(file) for file in files]})
         return

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mixq.errors import UsageError
 
 if TYPE_CHECKING:
     from mixq.calibration import Calibration
     from mixq.sources import LoadedModel
+    from mixq.streaming import StreamedModel
 
 
 def load_inputs(model: str | None, calibration: str | None) -> tuple[LoadedModel, Calibration]:
@@ -20,3 +24,25 @@ def load_inputs(model: str | None, calibration: str | None) -> tuple[LoadedModel
 
     loaded = load_model(model)
     return loaded, load_calibration(calibration, loaded)
+
+
+def load_streamed(model: str | None, calibration: str | None) -> tuple[StreamedModel, Calibration]:
+    """The model of a Hugging Face folder, whose weights stay where they are, and its data.
+
+    Raises:
+        UsageError: if the model is no folder.
+        SourceError: if it cannot be loaded.
+        CalibrationError: if there are no calibration data.
+    """
+    if model is None or not Path(model).is_dir():
+        raise UsageError(
+            f"--stream reads the weights of a Hugging Face folder part by part, but --model is "
+            f"{model or 'the demo'!r}; pass such a folder, or leave out --stream"
+        )
+    from mixq.sources import LoadedModel, load_calibration
+    from mixq.streaming import open_folder
+
+    folder = Path(model)
+    streamed = open_folder(folder)
+    loaded = LoadedModel(name=streamed.name, model=streamed.model, folder=folder)
+    return streamed, load_calibration(calibration, loaded)

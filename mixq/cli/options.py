@@ -141,6 +141,14 @@ Sensitivity = Annotated[
         "from gradients, for models too large to measure.",
     ),
 ]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream",
+        help="For Hugging Face folders larger than memory: one block's weights are in memory at a "
+        "time. Rounding sees no data then (rtn, squant or hqq), and auto means sketch.",
+    ),
+]
 Samples = Annotated[
     int | None,
     typer.Option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -12,8 +12,9 @@ from mixq.graph.evaluating import evaluating
 from mixq.graph.find import find_units
 from mixq.graph.hooks import LOST, trace_modules
 from mixq.graph.model_graph import ModelGraph
-from mixq.graph.state import stored_tensors
-from mixq.graph.trace import trace
+from mixq.graph.state import StoredTensor, stored_tensors
+from mixq.graph.trace import Placed, trace
+from mixq.graph.units import WeightUnit
 
 FAILURES = (
     CalibrationError, RuntimeError, TypeError, ValueError, LookupError, AttributeError,
@@ -39,12 +40,24 @@ def build_graph(model: nn.Module, run: Callable[[], object], *, batch_size: int 
         CalibrationError: if `run` does, because the batch does not fit the model.
     """
     stored = stored_tensors(model)
-    units = find_units(model, stored)
+    return graph_of(model, stored, find_units(model, stored), run, batch_size=batch_size)
+
+
+def graph_of(
+    model: nn.Module,
+    stored: Sequence[StoredTensor],
+    units: list[WeightUnit],
+    run: Callable[[], object],
+    *,
+    batch_size: int = 1,
+    watch: Callable[[Placed], None] | None = None,
+) -> ModelGraph:
+    """As `build_graph`, given what the model stores and its units; `watch` as for `trace`."""
     source = "dispatch"
     lost: tuple[str, ...] = ()
     with evaluating(model):
         try:
-            seen = trace(model, units, run)
+            seen = trace(model, units, run, watch)
         except FAILURES as error:
             # Either the batch does not fit, which `run` says again, or tracing is at fault.
             seen = trace_modules(model, units, run)

@@ -31,13 +31,28 @@ def find_units(model: nn.Module, stored: Sequence[StoredTensor] | None = None) -
     Raises:
         ModelError: if a weight is NaN or infinite, naming the parameter; if there is no unit.
     """
-    units = []
-    for item in stored_tensors(model) if stored is None else stored:
-        if not item.is_parameter or not item.tensor.is_floating_point():
-            continue
-        _check_finite(item.names[0], item.tensor)
-        if item.tensor.dim() >= 2 and item.tensor.numel() > 0 and not item.window.overlaps:
-            units.append(_unit(item, model))
+    stored = stored_tensors(model) if stored is None else stored
+    for item in stored:
+        if item.is_parameter and item.tensor.is_floating_point():
+            check_finite(item.names[0], item.tensor)
+    return units_of(model, stored)
+
+
+def units_of(model: nn.Module, stored: Sequence[StoredTensor]) -> list[WeightUnit]:
+    """As `find_units`, whose weights nobody looks at: they may lie on the meta device.
+
+    Raises:
+        ModelError: if there is no unit.
+    """
+    units = [
+        _unit(item, model)
+        for item in stored
+        if item.is_parameter
+        and item.tensor.is_floating_point()
+        and item.tensor.dim() >= 2
+        and item.tensor.numel() > 0
+        and not item.window.overlaps
+    ]
     if not units:
         raise ModelError(
             f"model {type(model).__name__} has no weight unit: no floating-point parameter of two "
@@ -81,7 +96,12 @@ def _owner(model: nn.Module, name: str) -> nn.Module:
     return model.get_submodule(".".join(path))
 
 
-def _check_finite(name: str, tensor: Tensor) -> None:
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Refuse a weight that is NaN or infinite.
+
+    Raises:
+        ModelError: naming the parameter.
+    """
     # Widened, because torch has no isfinite for 8-bit floats.
     finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)
     if not bool(finite.all()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -61,7 +61,7 @@ def stored_tensors(model: nn.Module) -> list[StoredTensor]:
     names: dict[tuple[object, ...], list[str]] = {}
     tensors: dict[tuple[object, ...], Tensor] = {}
     parameters: set[str] = set()
-    for name, value, is_parameter in _entries(model):
+    for name, value, is_parameter in entries(model):
         _check(name, value)
         key = _storage_key(name, value)
         names.setdefault(key, []).append(name)
@@ -82,17 +82,22 @@ def fingerprint(model: nn.Module) -> str:
     The same weights give the same fingerprint in any process and on any machine, in whatever
     order the modules were registered.
     """
+    return digest_of(
+        sorted((tuple(sorted(item.names)), item.tensor) for item in stored_tensors(model))
+    )
+
+
+def digest_of(tensors: Iterable[tuple[tuple[str, ...], Tensor]]) -> str:
+    """The fingerprint of stored tensors: the sorted names of each with it, sorted by them."""
     digest = hashlib.sha256()
-    for names, tensor in sorted(
-        (tuple(sorted(item.names)), item.tensor) for item in stored_tensors(model)
-    ):
+    for names, tensor in tensors:
         digest.update(f"{names}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
         plain = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(plain.view(torch.uint8).numpy().data)
     return f"sha256:{digest.hexdigest()}"
 
 
-def _entries(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
+def entries(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
     """Name, tensor and whether it is a parameter, of all that `state_dict()` lists.
 
     Walked by hand, because hooks may make `state_dict()` rename tensors or return copies.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import networkx as nx
 import torch
@@ -48,14 +48,31 @@ class Trace:
         return node
 
 
-def trace(model: nn.Module, units: list[WeightUnit], run: Callable[[], object]) -> Trace:
+Placed: TypeAlias = Callable[[str, Tensor], None]
+"""Is told of a parameter that is put in place while the model runs, by its name."""
+
+
+def trace(
+    model: nn.Module,
+    units: list[WeightUnit],
+    run: Callable[[], object],
+    watch: Callable[[Placed], None] | None = None,
+) -> Trace:
     """Record what `run()`, one forward pass of `model`, computes.
 
     Inputs are every tensor that no traced operation made and that `model` does not own. What
     depends on no input is part of the weights and has no node of its own, unless it takes a
     matrix product, a convolution or a look-up.
+
+    Args:
+        model: any module.
+        units: of it.
+        run: calls it.
+        watch: is given whom to tell of parameters that are put in place meanwhile.
     """
     recorder = _Recorder(model, units)
+    if watch is not None:
+        watch(recorder.own)
     with attention_in_parts(), torch.no_grad(), module_paths(model, recorder.path), recorder:
         output = run()
     return recorder.finish(output)
@@ -92,6 +109,9 @@ class _Recorder(Dispatch):
             self._record(str(func), parts, inputs, known, outputs)
         else:
             self._fold(str(func), known, outputs)
+
+    def own(self, name: str, parameter: Tensor) -> None:
+        self._values.own(name, parameter)
 
     def finish(self, output: object) -> Trace:
         self._trace.peak_activation_bytes = self._values.peak_bytes(tensors_in(output))

@@ -42,9 +42,9 @@ class Values:
         self._values: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._lives: list[_Life] = []
         self._steps = 0
-        names = {name: unit.name for unit in units for name in (unit.name, *unit.aliases)}
+        self._names = {name: unit.name for unit in units for name in (unit.name, *unit.aliases)}
         for name, parameter in model.named_parameters(remove_duplicate=False):
-            self.put(parameter, Value(units=(names[name],) if name in names else ()))
+            self.own(name, parameter)
         for buffer in model.buffers():
             self.put(buffer, Value())
 
@@ -56,6 +56,10 @@ class Values:
             value = Value(storage=self._allocate(tensor, first=0), is_active=True)
             self.put(tensor, value)
         return value
+
+    def own(self, name: str, parameter: Tensor) -> None:
+        """Note that `parameter` is the model's one of that name."""
+        self.put(parameter, Value(units=(self._names[name],) if name in self._names else ()))
 
     def put(self, tensor: Tensor, value: Value) -> None:
         """Note the value of a tensor."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from mixq.errors import FormatError
 from mixq.formats import Format, packed_bytes
+from mixq.quantize.blocks import row_chunks
 from mixq.quantize.codes import SCALE_DTYPE, Codes, Steps, dequantize
 from mixq.quantize.packing import pack, unpack
 from mixq.quantize.rounding import round_weights
+
+CHUNK: Final = 1 << 22
+"""Weights that become floats at once: on the way each takes three times its own bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +134,15 @@ def unpack_weight(
     if fmt.grid == "zero-point":
         groups = fmt.groups_per_row(columns)
         zeros = unpack(tensors["zeros"], fmt.bits, rows * groups).view(rows, groups)
-    steps = Steps(tensors["scales"], zeros, tensors.get("minimums"))
-    return dequantize(Codes(values, steps), fmt).reshape(shape).to(dtype)
+    scales, minimums = tensors["scales"], tensors.get("minimums")
+    if rows * columns <= CHUNK:
+        codes = Codes(values, Steps(scales, zeros, minimums))
+        return dequantize(codes, fmt).reshape(shape).to(dtype)
+    weight = torch.empty(rows, columns, dtype=dtype, device=scales.device)
+    for part in row_chunks(rows, columns, CHUNK):
+        own = [None if item is None else item[part] for item in (zeros, minimums)]
+        weight[part] = dequantize(Codes(values[part], Steps(scales[part], *own)), fmt)
+    return weight.reshape(shape)
 
 
 def tensor_specs(

@@ -134,21 +134,32 @@ class Reference:
             NonFiniteError: if one is NaN or infinite.
             ModelError: if an output has another shape.
         """
-        original = self.outputs[index]
-        for name, tensor in original.items():
-            if outputs[name].shape != tensor.shape:
-                raise ModelError(
-                    f"with {what}, the output has shape {tuple(outputs[name].shape)} instead of "
-                    f"{tuple(tensor.shape)}; output error needs equal shapes"
-                )
-        errors = self.metric.errors(outputs, original, self.batches[index]).tolist()
-        if not all(map(math.isfinite, errors)):
-            bad = f"the loss {self.metric.name}" if self.metric.is_signed else "the model's output"
-            raise NonFiniteError(
-                f"with {what}, {bad} is NaN or infinite; "
-                "pin that layer at 32 bits or repair the model"
+        original, batch = self.outputs[index], self.batches[index]
+        return compared(self.metric, outputs, original, batch, what)
+
+
+def compared(
+    metric: Metric, outputs: Tensors, original: Tensors, batch: Batch, what: str
+) -> list[float]:
+    """Error of every sample of a batch, given the outputs that it has with `what`.
+
+    Raises:
+        NonFiniteError: if one is NaN or infinite.
+        ModelError: if an output has another shape than the original's.
+    """
+    for name, tensor in original.items():
+        if outputs[name].shape != tensor.shape:
+            raise ModelError(
+                f"with {what}, the output has shape {tuple(outputs[name].shape)} instead of "
+                f"{tuple(tensor.shape)}; output error needs equal shapes"
             )
-        return errors
+    errors: list[float] = metric.errors(outputs, original, batch).tolist()
+    if not all(map(math.isfinite, errors)):
+        bad = f"the loss {metric.name}" if metric.is_signed else "the model's output"
+        raise NonFiniteError(
+            f"with {what}, {bad} is NaN or infinite; pin that layer at 32 bits or repair the model"
+        )
+    return errors
 
 
 def _first_bad_layer(model: nn.Module, batch: Batch) -> str:

@@ -30,16 +30,7 @@ def load_folder(folder: Path) -> LoadedModel:
             weights only, is quantized already, lacks weights, or does not load.
         MissingExtraError: without transformers.
     """
-    config = _read_config(folder)
-    _require_safetensors(folder)
-    transformers = import_transformers()
-    name = next(iter(config.get("architectures") or ()), None)
-    if "auto_map" in config and config.get("model_type") not in transformers.CONFIG_MAPPING:
-        raise SourceError(
-            f"folder {str(folder)!r} needs Python code that it brings along (auto_map), and "
-            "mixq runs none; pass package.module:function that builds the model"
-        )
-    model_class = _model_class(transformers, str(name))
+    transformers, model_class = architecture(folder)
     options = {
         "local_files_only": True,
         "trust_remote_code": False,
@@ -59,7 +50,7 @@ def load_folder(folder: Path) -> LoadedModel:
                 model, info = model_class.from_pretrained(
                     path, attn_implementation="sdpa", **options
                 )
-    except _load_errors() as error:
+    except load_errors() as error:
         raise SourceError(
             f"folder {str(folder)!r} cannot be loaded: {reason(error)}; check that it is complete"
         ) from error
@@ -68,6 +59,26 @@ def load_folder(folder: Path) -> LoadedModel:
         # The cache is an output of the forward pass that no error measure wants.
         model.config.use_cache = False
     return LoadedModel(name=folder.resolve().name, model=model.eval(), folder=folder)
+
+
+def architecture(folder: Path) -> tuple[Any, Any]:
+    """The transformers module, and the class of the model that a folder holds.
+
+    Raises:
+        SourceError: if the folder is no such folder, asks for code of its own, has pickled
+            weights only, or is quantized already.
+        MissingExtraError: without transformers.
+    """
+    config = _read_config(folder)
+    _require_safetensors(folder)
+    transformers = import_transformers()
+    name = next(iter(config.get("architectures") or ()), None)
+    if "auto_map" in config and config.get("model_type") not in transformers.CONFIG_MAPPING:
+        raise SourceError(
+            f"folder {str(folder)!r} needs Python code that it brings along (auto_map), and "
+            "mixq runs none; pass package.module:function that builds the model"
+        )
+    return transformers, _model_class(transformers, str(name))
 
 
 def import_output_classes(names: Iterable[str]) -> None:
@@ -161,7 +172,7 @@ def _model_class(transformers: Any, name: str) -> Any:
     return transformers.AutoModel
 
 
-def _load_errors() -> tuple[type[Exception], ...]:
+def load_errors() -> tuple[type[Exception], ...]:
     """What transformers 5 and its libraries raise for folders that are damaged or incomplete."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mixq.errors import FormatError
 from mixq.formats import DATA_FREE, GRIDS, Format
+from mixq.quantize import weights as weights_module
 from mixq.quantize.codes import Codes, dequantize
 from mixq.quantize.rounding import round_weights
 from mixq.quantize.weights import pack_codes, pack_weight, round_trip, tensor_specs
@@ -322,3 +323,15 @@ def test_a_float16_model_at_16_bits_does_not_share_memory() -> None:
     packed = pack_weight(weight, Format(16), 3, 4)
     weight.zero_()
     assert bool((packed.unpacked() != 0).any())
+
+
+@every_format
+@pytest.mark.parametrize("chunk", [1, 40, 100], ids=lambda count: f"{count}-at-once")
+def test_weights_unpacked_in_parts_are_the_same(
+    fmt: Format, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = pack_weight(random_weight(7, 33).bfloat16(), fmt, 7, 33)
+    expected = packed.unpacked()
+    monkeypatch.setattr(weights_module, "CHUNK", chunk)
+    assert torch.equal(packed.unpacked(), expected)
+    assert packed.unpacked().dtype == expected.dtype

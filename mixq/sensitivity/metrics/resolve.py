@@ -44,6 +44,16 @@ def resolve(choice: MetricChoice, model: nn.Module, calibration: Calibration) ->
     """
     with evaluating(model):
         output = call(model, calibration.take(1).batches[0])
+    return resolve_for(choice, model, output)
+
+
+def resolve_for(choice: MetricChoice, model: nn.Module, output: object) -> Metric:
+    """As `resolve`, for a model that has been run already.
+
+    Raises:
+        ModelError: if an output that was asked for is not there, or there is none.
+        SourceError: if a loss is named that cannot be imported.
+    """
     main = main_output(output)  # refuses what holds no numbers, in its words
     weights = choice.weights()
     if choice.outputs == ALL or (weights is None and choice.is_loss):
