@@ -15,10 +15,11 @@ import numpy as np
 
 from mixq.search.analysis import Layout
 from mixq.search.budget import Budget
+from mixq.search.draws import Vector, lognormal
 from mixq.search.evidence import Belief, Entry
 from mixq.search.limits import Limits
 from mixq.search.problem import Problem
-from mixq.search.relaxation import Relaxation, Vector
+from mixq.search.relaxation import Relaxation
 
 DRAWS: Final = 12
 COMPRESSIONS: Final = (4, 6, 8, 10, 12)
@@ -62,7 +63,7 @@ def contest(
     chance = np.random.default_rng(0)
     errors, *draws = (
         relaxation.errors(dict(zip(entries, row.tolist(), strict=True)))
-        for row in (means, *(_drawn(chance, means, spreads) for _ in range(DRAWS)))
+        for row in (means, *(lognormal(chance, means, spreads) for _ in range(DRAWS)))
     )
     taken: set[Entry] = set()
     contested: set[Entry] = set()
@@ -101,10 +102,3 @@ def _regret(plan: Vector, others: Sequence[Vector], errors: Vector) -> float:
     if least <= 0:
         return 0.0
     return math.fsum(max(float(other @ errors) / least - 1, 0.0) for other in others) / len(others)
-
-
-def _drawn(chance: np.random.Generator, means: Vector, spreads: Vector) -> Vector:
-    """Log-normal numbers of these means and relative standard deviations."""
-    deviations = np.sqrt(np.log1p(spreads**2))
-    drawn = means * np.exp(deviations * chance.standard_normal(len(means)) - deviations**2 / 2)
-    return np.asarray(drawn)

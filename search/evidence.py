@@ -107,6 +107,7 @@ class Evidence:
                 belief.error,
                 belief.error * math.hypot(belief.spread, common / math.sqrt(max(most, 1))),
                 len(self.measured.get(entry, ())) or most or 1,
+                own_se=belief.error * belief.spread,
             )
             for entry, belief in self.beliefs().items()
         }

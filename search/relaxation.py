@@ -12,18 +12,16 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from mixq.formats import Format
+from mixq.search.draws import Vector
 from mixq.search.limits import Limits
 from mixq.search.problem import Problem
 
 FEW_ITEMS: Final = 24
 """Up to here, items are not divided."""
-
-Vector = NDArray[np.float64]
 
 
 class Relaxation:

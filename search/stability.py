@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixq.formats import Format
+from mixq.search.draws import Vector, lognormal
 from mixq.search.frontier import Frontier, build_frontier
 from mixq.search.limits import Limits
 from mixq.search.milp import minimise
@@ -72,32 +73,44 @@ def stability(
 
     Args:
         problem: that the plan was solved in.
-        table: of the same units and formats, with errors by sample.
+        table: of the same units and formats, with errors by sample; or with standard errors
+            beside what all have in common, from which errors are drawn.
         chosen: the plan; the optimum of tilted errors is compared with such optima.
         limits: that it keeps; one on errors is left out.
         seed: of the draws.
 
     Returns:
-        What was found; None if errors by sample are not known.
+        What was found; None if neither errors by sample nor own standard errors are known.
     """
     errors = _by_sample(problem, table)
     if errors is None:
-        return None
-    samples = errors.shape[1]
-    if samples == 1:
-        return Stability(1, 0, {}, {}, 0.0)
+        found = _own(problem, table)
+        if found is None:
+            return None
+        means, spreads = found
+        samples = table.samples
+    else:
+        means, samples = errors.mean(1).clip(min=0), errors.shape[1]
+        if samples == 1:
+            return Stability(1, 0, {}, {}, 0.0)
     within = replace(limits, error=None)
     if limits.objective != "error":
         within = Limits(weight_bytes=chosen.totals.weight_bytes)
     tilt = chosen.proposal.tilt
-    solver = _Solver.of(_with(problem, errors.mean(1).clip(min=0), tilt), within)
+    solver = _Solver.of(_with(problem, means, tilt), within)
+    chance = np.random.default_rng(seed)
+    draws = (
+        (lognormal(chance, means, spreads) for _ in range(solver.resamplings))
+        if errors is None
+        else _draws(errors, solver.resamplings, chance)
+    )
     least = solver.loss(solver.base)
     widths: Counter[str] = Counter()
     formats: Counter[str] = Counter()
     losses = []
     plan = chosen.proposal.assignment
-    for means in _draws(errors, solver.resamplings, seed):
-        again = solver.assignment(_with(problem, means, tilt))
+    for drawn in draws:
+        again = solver.assignment(_with(problem, drawn, tilt))
         widths.update(unit for unit, fmt in again.items() if fmt.bits == plan[unit].bits)
         formats.update(unit for unit, fmt in again.items() if fmt == plan[unit])
         losses.append(max(solver.loss(again) / least - 1, 0.0) if least > 0 else 0.0)
@@ -166,12 +179,28 @@ def _by_sample(problem: Problem, table: SensitivityTable) -> NDArray[np.float64]
     return np.array([row[:samples] for row in rows]) if samples else None
 
 
+def _own(problem: Problem, table: SensitivityTable) -> tuple[Vector, Vector] | None:
+    """Errors and their own relative spreads, in the order of the problem's choices."""
+    entries = [
+        table.entries[unit][choice.format]
+        for unit, choices in problem.choices.items()
+        for choice in choices
+    ]
+    known = [
+        (e.error, 0.0 if e.error == 0 else e.own_se / e.error)
+        for e in entries
+        if e.own_se is not None
+    ]
+    if len(known) < len(entries):
+        return None
+    return np.array([error for error, _ in known]), np.array([spread for _, spread in known])
+
+
 def _draws(
-    errors: NDArray[np.float64], resamplings: int, seed: int
-) -> Iterator[NDArray[np.float64]]:
+    errors: NDArray[np.float64], resamplings: int, chance: np.random.Generator
+) -> Iterator[Vector]:
     """Means over drawn samples, each of shape (choices,)."""
     samples = errors.shape[1]
-    chance = np.random.default_rng(seed)
     for _ in range(resamplings):
         # A loss may fall: then it counts as none, as in the table.
         yield errors[:, chance.integers(0, samples, samples - 1)].mean(1).clip(min=0)

@@ -23,12 +23,15 @@ class Estimate:
         samples: number of samples.
         per_sample: the errors that it is the mean of, in the order of the samples; empty where
             they are not known.
+        own_se: standard error beside what all entries of a table have in common, where that is
+            not to be had from `per_sample`; what they have in common changes no plan.
     """
 
     error: float
     error_se: float
     samples: int
     per_sample: tuple[float, ...] = field(default=(), repr=False)
+    own_se: float | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, per_sample: Sequence[float]) -> Estimate:

@@ -79,6 +79,7 @@ class SensitivityTable:
                     fmt.name: {
                         **e.to_json(),
                         **({"per_sample": list(e.per_sample)} if e.per_sample and kept else {}),
+                        **({} if e.own_se is None else {"own_se": e.own_se}),
                     }
                     for fmt, e in row.items()
                 }
@@ -114,7 +115,7 @@ class SensitivityTable:
             entries = {
                 unit: {
                     Format.parse(name): Estimate(
-                        e.error, e.error_se, e.samples, tuple(e.per_sample)
+                        e.error, e.error_se, e.samples, tuple(e.per_sample), e.own_se
                     )
                     for name, e in row.items()
                 }
@@ -160,6 +161,7 @@ class _Entry(_Strict):
     error: float = Field(ge=0, allow_inf_nan=False)
     error_se: float = Field(ge=0, allow_inf_nan=False)
     samples: int = Field(ge=1)
+    own_se: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     per_sample: list[Annotated[float, Field(allow_inf_nan=False)]] = []
 
     @model_validator(mode="after")

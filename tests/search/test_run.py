@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -154,9 +155,10 @@ def test_one_sample(quick: Quick) -> None:
     assert all(uniform.heldout_output_mse is None for uniform in result.plan.uniform.values())
 
 
-def test_a_plan_says_how_stable_it_is(quick: Quick) -> None:
-    """The same as the bootstrap by itself, on what the search left."""
-    result = quick(target_compression=5, seed=3, sensitivity="measured")
+@pytest.mark.parametrize("sensitivity", ["auto", "measured", "sketch"])
+def test_a_plan_says_how_stable_it_is(quick: Quick, sensitivity: Any) -> None:
+    """The same as by itself, on what the search left."""
+    result = quick(target_compression=5, seed=3, sensitivity=sensitivity)
     problem = result.layout.problem(result.sensitivity)
     size = int(problem.original_bytes / 5)
     found = stability(

@@ -219,3 +219,43 @@ def test_doubt_notes(others: list[Trial], limits: Limits, said: bool) -> None:
         assert DOUBT == 0.05
         for part in ("4 samples", "theirs", "+5.0% ± 28.9%", "about 140"):
             assert part in notes[0]
+
+
+def believed(spread: float) -> SensitivityTable:
+    """Without errors by sample: what is known is how far each error may be off beside the rest."""
+    errors = {"a": 2.0, "b": 1.0}
+    entries = {
+        unit: {
+            WIDE: Estimate(0.0, 0.0, 2, own_se=0.0),
+            NARROW: Estimate(error, 9.0, 2, own_se=spread * error),
+        }
+        for unit, error in errors.items()
+    }
+    return SensitivityTable(entries, 1.0, "", 2, "", "", mode="auto")
+
+
+def test_errors_are_drawn_where_those_by_sample_are_not_known() -> None:
+    limits = Limits(weight_bytes=300)
+
+    def outcome(spread: float, seed: int = 0) -> Stability:
+        table = believed(spread)
+        found = stability(problem_of(table), table, trial(A_WIDE), limits, seed=seed)
+        assert found is not None
+        return found
+
+    certain = outcome(0.0)
+    assert (certain.kept, certain.regret, certain.samples) == (1.0, 0.0, 2)
+    little, much = outcome(0.3), outcome(2.0)
+    # `b` exceeds `a` where a normal number of standard deviation s sqrt(2) exceeds log 2, with
+    # s^2 = log(1 + spread^2): in 5% and in 35% of all draws; three standard errors of 100 draws.
+    assert 1 - little.kept == pytest.approx(0.05, abs=3 * (0.05 * 0.95 / 100) ** 0.5)
+    assert 1 - much.kept == pytest.approx(0.35, abs=3 * (0.35 * 0.65 / 100) ** 0.5)
+    assert little.regret == pytest.approx(1 - little.kept)  # twice the least error, when it errs
+    assert outcome(2.0) == much
+    assert outcome(2.0, seed=1) != much
+
+
+def test_nothing_is_said_where_nothing_is_known() -> None:
+    entries = {u: {f: Estimate(1.0, 0.1, 2) for f in (WIDE, NARROW)} for u in ("a", "b")}
+    table = SensitivityTable(entries, 1.0, "", 2, "", "")
+    assert stability(problem_of(table), table, trial(A_WIDE), Limits(weight_bytes=300)) is None

@@ -45,7 +45,7 @@ def test_the_files_are_those_of_the_loaded_model(
     assert analyze(folder, data, tmp_path / "whole", *options, *method) == 0
     # Without --method it is rtn, since no method sees data.
     assert analyze(folder, data, tmp_path / "streamed", "--stream", *options) == 0
-    for name in ("sensitivity.json", "sensitivity.csv"):
+    for name in ("sensitivity.json", "sensitivity.csv", "sensitivity.html", "sensitivity.png"):
         expected = (tmp_path / "whole" / name).read_bytes()
         assert (tmp_path / "streamed" / name).read_bytes() == expected
     for name in ("whole", "streamed"):
@@ -57,7 +57,9 @@ def test_the_files_are_those_of_the_loaded_model(
         "measurements",
         "run.json",
         "sensitivity.csv",
+        "sensitivity.html",
         "sensitivity.json",
+        "sensitivity.png",
     ]
 
 
