@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,17 +87,18 @@ class Meter:
                 for fmt in row:
                     evidence.add((unit, fmt), store.get(unit, fmt.name) or [])
 
-    def table(self, evidence: Evidence) -> SensitivityTable:
-        """What is believed of every entry, units in the model's order."""
+    def table(self, entries: Iterable[Entry], evidence: Evidence) -> SensitivityTable:
+        """What is believed of those entries that there is evidence of, in their order."""
         self._part(0)
         estimates = evidence.estimates()
-        entries: dict[str, dict[Format, Estimate]] = {unit: {} for unit in self._rounder.units}
-        for unit, fmt in sorted(estimates, key=lambda entry: -entry[1].bits):
-            entries[unit][fmt] = estimates[unit, fmt]
+        rows: dict[str, dict[Format, Estimate]] = {unit: {} for unit in self._rounder.units}
+        for unit, fmt in entries:
+            if (unit, fmt) in estimates:
+                rows[unit][fmt] = estimates[unit, fmt]
         done = self._stops[len(self._parts) - 1]
         powers = [(own.power, own.samples) for _, own in self._parts]
         return SensitivityTable(
-            entries=entries,
+            entries=rows,
             output_power=math.fsum(p * n for p, n in powers) / sum(n for _, n in powers),
             output=self._parts[0][1].output,
             samples=done,

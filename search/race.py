@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -77,24 +78,19 @@ def race(
     """
     metric = metric or Weighted()
     model = moved(rounder.model, device)
+    entries = [(unit, fmt) for unit in rounder.units for fmt in layout.formats[unit]]
     meter = Meter(
         model, layout.model_fingerprint, rounder, calibration, metric=metric, folder=folder,
         workers=workers, device=device, progress=progress,
     )  # fmt: skip
     sketched = _sketched(model, layout, rounder, calibration, metric, progress)
     evidence = Evidence(sketched, sketch_spread=math.sqrt(2 / PROBES))
-    unknown = {
-        (unit, fmt)
-        for unit in rounder.units
-        for fmt in layout.formats[unit]
-        if (unit, fmt) not in evidence.sketched
-    }
-    meter.measure(unknown, 1, evidence)
+    meter.measure([entry for entry in entries if entry not in sketched], 1, evidence)
     while True:
-        table = meter.table(evidence)
+        table = meter.table(entries, evidence)
         problem = layout.problem(table)
         found = contest(problem, evidence.beliefs(), decisions(layout, problem, budget))
-        wanted, level = _next(found, evidence, meter.levels)
+        wanted, level = _next(entries, found, evidence, meter.levels)
         if not wanted:
             return table
         meter.measure(wanted, level, evidence)
@@ -122,23 +118,20 @@ def _sketched(
     return {(unit, fmt): e for unit, row in found.items() for fmt, e in row.items()}
 
 
-def _next(found: Contest, evidence: Evidence, levels: int) -> tuple[list[Entry], int]:
+def _next(
+    entries: Sequence[Entry], found: Contest, evidence: Evidence, levels: int
+) -> tuple[list[Entry], int]:
     """What to measure next, and up to which level; nothing where nothing more would help.
 
     First whatever a plan may take; then, while it matters, what plans disagree about and is known
-    from the fewest samples.
+    from the fewest samples. In the order of `entries`, since sets have none of their own.
     """
-    new = [entry for entry in found.taken if evidence.level(entry) == 0]
-    known = [entry for entry in found.contested if evidence.level(entry) > 0]
+    new = [e for e in entries if e in found.taken and evidence.level(e) == 0]
+    known = [e for e in entries if e in found.contested and evidence.level(e) > 0]
     least = min(map(evidence.level, known), default=levels)
     if len(new) > MANY * len(found.taken) or found.regret <= TOLERANCE or least == levels:
         return new, 1
     behind = [entry for entry in known if evidence.level(entry) == least]
     if least == 1 and len(behind) > 2 * PILOT and not evidence.compares_samples:
-        step = len(behind) // PILOT
-        return [*new, *sorted(behind, key=_name)[::step][:PILOT]], 2
+        return [*new, *behind[:: len(behind) // PILOT][:PILOT]], 2
     return [*new, *behind], least + 1
-
-
-def _name(entry: Entry) -> tuple[str, str]:
-    return entry[0], entry[1].name

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +235,44 @@ def test_an_unknown_way_is_refused() -> None:
             net(), torch.randn(8, WIDTH), hardware="intel_cpu", target_compression=6,
             sensitivity="guess",  # type: ignore[arg-type]
         )  # fmt: skip
+
+
+PROGRAM = """
+import torch
+from torch import nn
+from mixq.calibration import Calibration
+from mixq.profiles import load
+from mixq.rounding.rounder import Rounder
+from mixq.search.analysis import lay_out
+from mixq.search.palette import Palette
+from mixq.search.race import race
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Linear(32, 32) for _ in range(4)))
+    def forward(self, x):
+        return self.layers(x).detach() if {detached} else self.layers(x)
+
+torch.manual_seed(0)
+model, data = Net().eval(), Calibration.of(torch.randn(9, 32))
+palette = Palette((32, 8, 4, 2), (16, 32), method="rtn")
+layout = lay_out(
+    model, data, load("intel_cpu"), palette=palette, pins={{}}, ties=(), batch_size=1, threads=None
+)
+table = race(layout, Rounder(model, layout.graph.units), data)
+table.save("{file}")
+"""
+
+
+@pytest.mark.parametrize("detached", [False, True], ids=["sketched", "measured-from-the-start"])
+def test_the_same_table_in_another_process(detached: bool, tmp_path: Path) -> None:
+    """To the byte, though sets are iterated over in another order there."""
+    files = []
+    for seed in ("1", "2"):
+        file = tmp_path / f"{seed}.json"
+        program = PROGRAM.format(detached=detached, file=file)
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}
+        subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+        files.append(file.read_bytes())
+    assert files[0] == files[1]
