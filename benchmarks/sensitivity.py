@@ -36,7 +36,7 @@ from mixq.search.budget import Budget
 from mixq.search.limits import Limits
 from mixq.search.milp import solve
 from mixq.search.palette import Palette
-from mixq.search.race import race
+from mixq.search.race.race import race
 from mixq.sensitivity.engine import Engine
 from mixq.sensitivity.measured import measure
 from mixq.sensitivity.reference import Reference

@@ -15,7 +15,7 @@ from mixq.search.analysis import Layout, lay_out, round_units
 from mixq.search.budget import Budget
 from mixq.search.equalize import prepared
 from mixq.search.palette import Palette
-from mixq.search.race import race
+from mixq.search.race.race import race
 from mixq.search.request import Equalize, Sensitivity, check_sketchable
 from mixq.sensitivity.device import check_device, moved
 from mixq.sensitivity.estimate import Estimate

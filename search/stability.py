@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixq.formats import Format
-from mixq.search.draws import Vector, lognormal
 from mixq.search.frontier import Frontier, build_frontier
 from mixq.search.limits import Limits
 from mixq.search.milp import minimise
 from mixq.search.problem import Problem
 from mixq.search.proposals import tilted
+from mixq.search.race.draws import Vector, lognormal
 from mixq.search.trials import Tilt, Trial
 from mixq.sensitivity.table import SensitivityTable
 

@@ -12,7 +12,7 @@ from mixq.calibration import Calibration
 from mixq.formats import Format
 from mixq.progress import Progress
 from mixq.rounding.rounder import Rounder
-from mixq.search.evidence import Entry, Evidence
+from mixq.search.race.evidence import Entry, Evidence
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.measured import measure
 from mixq.sensitivity.metrics.metric import Metric

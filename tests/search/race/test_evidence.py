@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mixq.formats import Format
-from mixq.search.evidence import (
+from mixq.search.race.evidence import (
     FEW,
     FIRST_COMMON,
     FIRST_SPREAD,

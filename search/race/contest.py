@@ -15,11 +15,11 @@ import numpy as np
 
 from mixq.search.analysis import Layout
 from mixq.search.budget import Budget
-from mixq.search.draws import Vector, lognormal
-from mixq.search.evidence import Belief, Entry
 from mixq.search.limits import Limits
 from mixq.search.problem import Problem
-from mixq.search.relaxation import Relaxation
+from mixq.search.race.draws import Vector, lognormal
+from mixq.search.race.evidence import Belief, Entry
+from mixq.search.race.relaxation import Relaxation
 
 DRAWS: Final = 12
 COMPRESSIONS: Final = (4, 6, 8, 10, 12)

@@ -17,16 +17,16 @@ from mixq.calibration import Calibration
 from mixq.errors import MixqError
 from mixq.profiles import load
 from mixq.rounding.rounder import Rounder
-from mixq.search import race as race_module
 from mixq.search.analysis import Layout, lay_out
 from mixq.search.budget import Budget
-from mixq.search.contest import Contest, decisions
 from mixq.search.limits import Limits
-from mixq.search.meter import Meter
 from mixq.search.milp import solve
 from mixq.search.palette import Palette
 from mixq.search.problem import Problem
-from mixq.search.race import race
+from mixq.search.race import race as race_module
+from mixq.search.race.contest import Contest, decisions
+from mixq.search.race.meter import Meter
+from mixq.search.race.race import race
 from mixq.search.sensitivities import find_sensitivity
 from mixq.sensitivity.metrics.metric import Metric
 from mixq.sensitivity.reference import Reference
@@ -245,7 +245,7 @@ from mixq.profiles import load
 from mixq.rounding.rounder import Rounder
 from mixq.search.analysis import lay_out
 from mixq.search.palette import Palette
-from mixq.search.race import race
+from mixq.search.race.race import race
 
 class Net(nn.Module):
     def __init__(self):

@@ -21,9 +21,9 @@ from mixq.progress import Progress, silent
 from mixq.rounding.rounder import Rounder
 from mixq.search.analysis import Layout
 from mixq.search.budget import Budget
-from mixq.search.contest import Contest, contest, decisions
-from mixq.search.evidence import Entry, Evidence
-from mixq.search.meter import Meter
+from mixq.search.race.contest import Contest, contest, decisions
+from mixq.search.race.evidence import Entry, Evidence
+from mixq.search.race.meter import Meter
 from mixq.sensitivity.device import moved
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.metrics.metric import Metric

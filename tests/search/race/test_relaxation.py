@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixq.formats import Format
-from mixq.search import relaxation as relaxation_module
 from mixq.search.frontier import build_frontier
 from mixq.search.limits import Limits
 from mixq.search.milp import minimise
 from mixq.search.problem import Choice, Problem
-from mixq.search.relaxation import Relaxation
+from mixq.search.race import relaxation as relaxation_module
+from mixq.search.race.relaxation import Relaxation
 
 FORMATS = [Format(32), Format(8), Format(4), Format(2)]
 sizes = st.integers(1, 400)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mixq.formats import Format
-from mixq.search.contest import Contest, contest
-from mixq.search.evidence import Belief, Entry
 from mixq.search.limits import Limits
 from mixq.search.problem import Choice, Problem
+from mixq.search.race.contest import Contest, contest
+from mixq.search.race.evidence import Belief, Entry
 
 WIDTHS = (32, 8, 4, 2)
 SIZE = 1000
