@@ -19,6 +19,7 @@ from mixq.formats import Format
 from mixq.search.limits import Limits
 from mixq.search.problem import Problem
 from mixq.search.race.draws import Vector
+from mixq.search.silence import silent_stdout
 
 FEW_ITEMS: Final = 24
 """Up to here, items are not divided."""
@@ -60,10 +61,11 @@ class Relaxation:
         # HiGHS stops at absolute differences of 1e-7.
         scale = float(errors.max()) / 1e6 or 1.0
         whole = len(self._problem.items) <= FEW_ITEMS
-        result = milp(
-            errors / scale,
-            integrality=np.full(len(errors), int(whole)),
-            constraints=constraints,
-            bounds=Bounds(0, 1),
-        )
+        with silent_stdout():
+            result = milp(
+                errors / scale,
+                integrality=np.full(len(errors), int(whole)),
+                constraints=constraints,
+                bounds=Bounds(0, 1),
+            )
         return None if result.x is None else np.asarray(result.x)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import milp
 
 from mixq.formats import Format
 from mixq.search.frontier import build_frontier
@@ -120,3 +124,16 @@ def test_few_items_are_solved_whole(problem: Problem, where: float) -> None:
     # HiGHS keeps integers and rows to 1e-6, and stops within 1e-4 of the objective.
     assert set(np.round(shares, 5)) <= {0.0, 1.0}
     assert error == pytest.approx(exact.error, rel=1e-3)
+
+
+def test_what_highs_prints_is_kept_from_results(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def noisy(*arguments: Any, **named: Any) -> Any:
+        os.write(1, b"HighsMipSolverData::transformNewIntegerFeasibleSolution")
+        return milp(*arguments, **named)
+
+    monkeypatch.setattr(relaxation_module, "milp", noisy)
+    rows = {"a": (Choice(Format(8), 0.0, 8, 1.0), Choice(Format(4), 1.0, 4, 2.0))}
+    assert solved(Problem(rows, original_bytes=100), Limits(weight_bytes=6))[0] == 0.5
+    assert capfd.readouterr().out == ""
