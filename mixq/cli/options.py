@@ -137,8 +137,8 @@ Sensitivity = Annotated[
     SensitivityMode,
     typer.Option(
         "--sensitivity",
-        help="measured: on all samples; auto: on as many as the plan needs; sketch: estimated "
-        "from gradients, for models too large to measure.",
+        help="auto: measured where the plan depends on it, else estimated; measured: all, on all "
+        "samples; sketch: estimated from gradients, for models too large to measure.",
     ),
 ]
 Stream = Annotated[
