@@ -39,6 +39,8 @@ def bench(
     trials: int,
     equalize: Equalize,
     group_sizes: list[int],
+    widths: list[float],
+    metric: str,
 ) -> None:
     function = "load_more" if name in MORE else "load"
     loaded = load_model(name if name == "demo" else f"{MODELS / name}.py:{function}")
@@ -46,7 +48,7 @@ def bench(
     batch = loaded.calibration.take(1).batches[0]
     graph = build_graph(loaded.model, lambda: call(loaded.model, batch))
     weights = sum(unit.weights for unit in graph.units.values())
-    for width in WIDTHS:
+    for width in widths:
         size_mb = (graph.other_bytes + weights * (width + SCALE_BITS) / 8) / 1e6
         plans = []
         start = time.process_time()
@@ -54,16 +56,16 @@ def bench(
             result = mixq.search(
                 loaded.model, loaded.calibration, hardware="intel_cpu", max_size_mb=size_mb,
                 palette=palette, evaluate=loaded.evaluate, samples=samples, trials=trials,
-                sensitivity="measured",
+                sensitivity="measured", metric=metric,
                 equalize=equalize if kind == "all" else "none",
                 folder=folder / f"{name}-{kind}-{equalize}", name=name,
             )  # fmt: skip
             plans.append(result.plan)
-        plain, chosen = (plan.measured.heldout_output_mse or 0.0 for plan in plans)
-        metric = next(iter(plans[1].measured.metric))
+        plain, chosen = (plan.measured.heldout_error or 0.0 for plan in plans)
+        judged = next(iter(plans[1].measured.metric))
         size = plans[1].predicted.weight_bytes
         rivals = [u for u in plans[1].uniform.values() if u.weight_bytes <= size]
-        best = min((u.heldout_output_mse or 0.0 for u in rivals), default=None)
+        best = min((u.heldout_error or 0.0 for u in rivals), default=None)
         cells = [
             name,
             f"{width:g}",
@@ -72,9 +74,9 @@ def bench(
             f"{chosen:.4g}",
             f"{chosen / plain:.2f}",
             "none fits" if best is None else f"{best:.4g}",
-            metric,
-            f"{plans[1].measured.original_metric[metric]:.4g}",
-            *(f"{plan.measured.metric[metric]:.4g}" for plan in plans),
+            judged,
+            f"{plans[1].measured.original_metric[judged]:.4g}",
+            *(f"{plan.measured.metric[judged]:.4g}" for plan in plans),
             f"{time.process_time() - start:.0f}",
         ]
         print("| " + " | ".join(cells) + " |", flush=True)
@@ -89,6 +91,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int)
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--group-sizes", type=int, nargs="+", default=list(DEFAULT_GROUP_SIZES))
+    parser.add_argument("--widths", type=float, nargs="+", default=list(WIDTHS))
+    parser.add_argument("--metric", default="mse")
     parser.add_argument("--equalize", choices=get_args(Equalize), default="none")
     arguments = parser.parse_args()
     columns = (
@@ -100,7 +104,7 @@ def main() -> None:
     for name in arguments.models:
         bench(
             name, arguments.folder, arguments.samples, arguments.trials, arguments.equalize,
-            arguments.group_sizes,
+            arguments.group_sizes, arguments.widths, arguments.metric,
         )  # fmt: skip
 
 

@@ -10,8 +10,9 @@ average. *sketch*: 8 samples with 2 random signs each. *auto*: measured where a 
 depends on it (`mixq.search.race`), begun afresh for each target.
 
 With --every N the naive way is run for each Nth unit only, and its seconds times N stand in the
-table. CPU seconds of one run, the ways in turn. Plans are the exact optima of the tables; their
-errors are those of whole plans, all units rounded, on samples that no table has seen.
+table. CPU seconds of one run, the ways in turn. Plans are the exact optima of the tables. *added
+error*: of a plan's units, each alone, by the measured table, which is what the ways differ in;
+*held-out error*: of the whole plan, all units rounded, on samples that no table has seen.
 """
 
 from __future__ import annotations
@@ -99,14 +100,20 @@ class Subject:
             flush=True,
         )
         print(
-            "| model | target | auto, CPU s | naive / auto | held-out error: measured | auto | "
-            "auto / measured | sketch / measured |\n" + "|---" * 8 + "|"
+            "| model | target | auto, CPU s | naive / auto | added error: auto / measured | "
+            "held-out error: measured | auto | auto / measured | sketch / measured |\n"
+            + "|---" * 9
+            + "|"
         )
         for target in targets:
             auto, auto_s = timed(lambda t=target: self.auto(t))
-            best, raced, drawn = (self.error(t, target) for t in (table, auto, sketched))
+            plans = [self.plan(t, target) for t in (table, auto, sketched)]
+            best, raced, drawn = map(self.error, plans)
+            problem = self.layout.problem(table)
+            added = [problem.evaluate(plan).error for plan in plans]
             print(
                 f"| {self.name} | {target:g}x | {auto_s:.1f} | {naive_s / auto_s:.1f} | "
+                f"{added[1] / added[0]:.3f} | "
                 f"{best:.4g} | {raced:.4g} | {raced / best:.3f} | {drawn / best:.3f} |",
                 flush=True,
             )
@@ -144,12 +151,15 @@ class Subject:
     def auto(self, target: float) -> SensitivityTable:
         return race(self.layout, self.rounder, self.calibration, Budget(compression=target))
 
-    def error(self, table: SensitivityTable, target: float) -> float:
-        """Of the plan that a table leads to, on held-out samples."""
+    def plan(self, table: SensitivityTable, target: float) -> dict[str, Format]:
+        """The one that a table leads to."""
         problem = self.layout.problem(table)
         limits = Limits(weight_bytes=int(problem.original_bytes / target))
-        assignment: dict[str, Format] = dict(solve(problem, limits).assignment)
-        return statistics.fmean(self.heldout.errors(self.rounder.joint(assignment), "the plan"))
+        return dict(solve(problem, limits).assignment)
+
+    def error(self, plan: dict[str, Format]) -> float:
+        """Of all units rounded, on held-out samples."""
+        return statistics.fmean(self.heldout.errors(self.rounder.joint(plan), "the plan"))
 
     def limit(self) -> float:
         nodes = list(self.layout.graph.digraph.nodes(data=True))
