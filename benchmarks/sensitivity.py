@@ -105,7 +105,12 @@ class Subject:
             + "|---" * 9
             + "|"
         )
+        smallest = self.layout.problem(table).extreme("weight_bytes")
         for target in targets:
+            if smallest.compression < target:
+                least = f"2 bits are {smallest.compression:.2f}x"
+                print(f"| {self.name} | {target:g}x | no plan: {least} |" + " |" * 6)
+                continue
             auto, auto_s = timed(lambda t=target: self.auto(t))
             plans = [self.plan(t, target) for t in (table, auto, sketched)]
             best, raced, drawn = map(self.error, plans)
