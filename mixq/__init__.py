@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from mixq.errors import MixqError as MixqError
     from mixq.formats import Format as Format
     from mixq.plan import Plan as Plan
+    from mixq.search.call import search as search
     from mixq.search.palette import Palette as Palette
     from mixq.search.result import SearchResult as SearchResult
-    from mixq.search.run import search as search
     from mixq.training.finetune import finetune as finetune
 
 __version__ = "0.1.0"

@@ -9,7 +9,7 @@ from typing import Any
 
 class _SearchRoom(ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from mixq.search.run import search  # torch and optuna are loaded at the first call
+        from mixq.search.call import search  # torch and optuna are loaded at the first call
 
         return search(*args, **kwargs)
 

@@ -1,15 +1,12 @@
-"""The whole search: analyze, solve, measure, choose; `mixq.search(...)`."""
+"""The whole search: analyze, solve, measure, choose."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixq.calibration import Calibration
 from mixq.errors import UsageError
-from mixq.profiles import Profile
 from mixq.progress import Progress, silent
 from mixq.rounding.rounder import Rounder
 from mixq.search.analysis import lay_out, round_units
@@ -19,7 +16,6 @@ from mixq.search.choose import keeps
 from mixq.search.equalize import prepared
 from mixq.search.final_check import final_check
 from mixq.search.find import find
-from mixq.search.folder import run_folder
 from mixq.search.frontier import build_frontier
 from mixq.search.metric import Judge, PlanMetrics, plan_metrics
 from mixq.search.notes import (
@@ -30,10 +26,7 @@ from mixq.search.notes import (
     saturation_notes,
     stability_notes,
 )
-from mixq.search.palette import Palette
-from mixq.search.recipe import Recipe
-from mixq.search.recipe import load as load_recipe
-from mixq.search.request import DEFAULT_TRIALS, Equalize, Request, Sensitivity
+from mixq.search.request import Request
 from mixq.search.result import SearchResult
 from mixq.search.sensitivities import find_sensitivity, mode_of
 from mixq.search.sequence import deployed
@@ -44,142 +37,12 @@ from mixq.search.storage import open_storage
 from mixq.search.study import ProposalSampler, open_study
 from mixq.search.subject import Subject
 from mixq.search.trials import Trial
-from mixq.sensitivity.compare import Evaluate
 from mixq.sensitivity.device import check_device, moved
-from mixq.sensitivity.metrics.choice import AUTO, Loss, MetricChoice, Outputs
 from mixq.sensitivity.metrics.resolve import resolve
 from mixq.sensitivity.reference import Reference
 
 if TYPE_CHECKING:
-    from torch import nn
-
-
-def search(
-    model: nn.Module,
-    calibration: object,
-    *,
-    hardware: str | Profile | None = None,
-    recipe: str | Path | None = None,
-    target_compression: float | None = None,
-    max_size_mb: float | None = None,
-    max_latency_ms: float | None = None,
-    min_speedup: float | None = None,
-    max_memory_mb: float | None = None,
-    max_error: float | None = None,
-    max_metric_drop: float | None = None,
-    bits: Sequence[int] | None = None,
-    palette: Palette | None = None,
-    pin: Mapping[str, int] | None = None,
-    tie: Sequence[str] = (),
-    evaluate: Evaluate | None = None,
-    trials: int = DEFAULT_TRIALS,
-    seed: int = 0,
-    batch_size: int | None = None,
-    threads: int | None = None,
-    samples: int | None = None,
-    sequential: bool | None = None,
-    equalize: Equalize = "none",
-    sensitivity: Sensitivity = "auto",
-    workers: int = 1,
-    device: str = "cpu",
-    metric: str | Loss = AUTO,
-    outputs: Outputs = None,
-    check: bool | None = None,
-    name: str | None = None,
-    folder: str | Path | None = None,
-    storage: str | None = None,
-    progress: Progress = silent,
-) -> SearchResult:
-    """Find the plan of least output error that meets every demand.
-
-    If only an error or a metric drop is demanded, find the smallest plan instead. The model is
-    not changed. The last quarter of the calibration samples is held out: it judges plans and is
-    never searched on. A plan that comes back is never worse, on held-out data, than a uniform
-    plan of no more bytes.
-
-    Args:
-        model: any module with parameters; measured in eval mode.
-        calibration: a tensor, or a list of batches (tensors, tuples or dicts of tensors).
-        hardware: name of a shipped profile, a TOML file, or a profile; may be left out if the
-            recipe names one.
-        recipe: name of a shipped recipe, or a TOML file; what is given beside it goes before it.
-        target_compression: bytes of the 32-bit model over bytes of everything stored.
-        max_size_mb: of everything stored, in megabytes of 10^6 bytes.
-        max_latency_ms: predicted, of one forward pass.
-        min_speedup: predicted, over the 32-bit model on the same chip.
-        max_memory_mb: predicted: weights, live activations and runtime.
-        max_error: measured output error, in the metric.
-        max_metric_drop: how much worse `evaluate`'s headline metric may get.
-        bits: widths to choose from, by default 32, 8, 4 and 2.
-        palette: group sizes, grids, rounding and activations to choose from, with widths of its
-            own that go before `bits`.
-        pin: unit name pattern to width.
-        tie: patterns; the units that match one take one format together.
-        evaluate: metrics of a model on labelled data; its attribute `primary` names the headline
-            metric, `higher_is_better` (default True) says which way is better.
-        trials: plans of least added error to measure beside the uniform ones.
-        seed: the same seed gives the same plan.
-        batch_size: samples per forward pass of the predicted workload, by default 1.
-        threads: of the predicted workload; by default the profile's.
-        equalize: how the model is rewritten first, without a change of what it computes: `none`,
-            `fold` (batch norms), `cross-layer` (and ranges balanced), `input` (and inputs
-            scaled), `all`.
-        sequential: whether the chosen plan is rounded once more in the order in which units run,
-            and kept so if that errs less; by default where it takes no longer than the rest.
-        samples: calibration samples that sensitivities and plans are measured on, by default
-            the quarter that rounding does not learn from while it is compared, or all if no
-            method learns.
-        sensitivity: `measured` on all of these samples; `auto` on as many as the plan needs, or
-            on `samples` if that is given; `sketch`, estimated from gradients, for models that
-            are too large to measure.
-        workers: processes that measure sensitivities; the plan is the same for any number.
-        device: where the model is run while it is measured, `cpu` or `cuda`; rounding and
-            `evaluate` stay on the processor, and so does the model.
-        metric: of output error: `mse`, `relative` (squared error over each sample's own power),
-            `kl` (divergence of softmax distributions, the mean over positions), `cosine` (one
-            minus it), or a function loss(outputs, batch) of yours whose increase is the error;
-            `auto` is `kl` for causal language models and `mse` for others.
-        outputs: which outputs are compared, by name: `logits`, `0`, `hidden_states.1`; one, a
-            list, or weights by name; `all` for every floating-point one with equal weights. By
-            default `logits`, else `last_hidden_state`, else the first floating-point one.
-        check: whether the packed model is run at the end and compared with what was measured and
-            predicted; by default with a recipe only.
-        name: of the model, for the plan; by default its class.
-        folder: where measurements and the study are kept, so that a run can go on; it is locked
-            meanwhile, and refused if it holds another model's or chip's run.
-        storage: database URL for the study instead of the folder's journal.
-        progress: is told how far it is.
-
-    Raises:
-        InfeasibleError: if no plan meets all demands, with what is feasible.
-        PlanError: if the packed model is not what was measured.
-        MixqError: for anything else that is refused; nothing measured is lost.
-    """
-    base = Recipe() if recipe is None else load_recipe(recipe)
-    budget = base.demands(
-        target_compression=target_compression, max_size_mb=max_size_mb,
-        max_latency_ms=max_latency_ms, min_speedup=min_speedup, max_memory_mb=max_memory_mb,
-        max_error=max_error, max_metric_drop=max_metric_drop,
-    )  # fmt: skip
-    workload = base.batch_size if batch_size is None else batch_size
-    request = Request(
-        budget, palette or base.palette(bits=bits), pin or {}, tie, trials, seed,
-        1 if workload is None else workload,
-        base.threads if threads is None else threads,
-        base.samples if samples is None else samples,
-        sequential, equalize, sensitivity, workers, device, MetricChoice(metric, outputs),
-    )  # fmt: skip
-    profile = base.profile(hardware)
-    subject = Subject(
-        model, Calibration.of(calibration), profile, evaluate, name or type(model).__name__
-    )
-    if folder is None:
-        result = run(request, subject, storage=storage, progress=progress)
-    else:
-        with run_folder(folder, subject.identity) as held:
-            result = run(request, subject, folder=held.path, storage=storage, progress=progress)
-    wanted = recipe is not None if check is None else check
-    return checked(result, subject) if wanted else result
+    pass
 
 
 def run(
@@ -190,7 +53,7 @@ def run(
     storage: str | None = None,
     progress: Progress = silent,
 ) -> SearchResult:
-    """Search in a folder that the caller has locked, or in none; see `search`."""
+    """Search in a folder that the caller has locked, or in none; see `mixq.search.call.search`."""
     profile, budget = subject.profile, request.budget
     if budget.max_metric_drop is not None and subject.evaluate is None:
         raise UsageError(

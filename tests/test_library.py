@@ -27,11 +27,11 @@ def test_every_public_name_is_there() -> None:
 
 def test_search_is_a_room_and_a_call() -> None:
     room = importlib.import_module("mixq.search")
-    function = importlib.import_module("mixq.search.run").search
+    function = importlib.import_module("mixq.search.call").search
     assert isinstance(room, ModuleType)
     assert vars(mixq)["search"] is room
     assert callable(room)
-    assert room.run.search is function
+    assert room.call.search is function
 
 
 def test_importing_is_light_until_something_is_used() -> None:

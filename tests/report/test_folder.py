@@ -15,9 +15,9 @@ from torch import nn
 from mixq.errors import OutputError, PlanError
 from mixq.plan import Plan
 from mixq.report.folder import redraw, write_analysis, write_results
+from mixq.search.call import search
 from mixq.search.folder import RunFolder
 from mixq.search.result import SearchResult
-from mixq.search.run import search
 from mixq.sensitivity.table import SensitivityTable
 
 IDENTITY = {"model": "sha256:1", "hardware": "sha256:2"}

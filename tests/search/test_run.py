@@ -16,11 +16,11 @@ import mixq
 from mixq.errors import InfeasibleError, MixqError, OutputError, UsageError
 from mixq.plan_check import check_plan
 from mixq.plan_parts import StabilityInfo
+from mixq.search.call import search
 from mixq.search.limits import Limits
 from mixq.search.palette import Palette
 from mixq.search.request import Request, demands
 from mixq.search.result import SearchResult
-from mixq.search.run import search
 from mixq.search.stability import stability
 from mixq.sensitivity.metrics.metric import Tensors
 from mixq.sensitivity.reference import Reference

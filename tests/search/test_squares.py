@@ -14,10 +14,10 @@ from mixq.calibration import Calibration
 from mixq.errors import MixqError, ModelError, NonFiniteError, UsageError
 from mixq.plan_check import check_plan
 from mixq.profiles import load
+from mixq.search.call import search
 from mixq.search.final_check import final_check
 from mixq.search.palette import Palette
 from mixq.search.result import SearchResult
-from mixq.search.run import search
 from mixq.search.sensitivities import analyze
 from mixq.sensitivity.metrics.metric import Tensors
 from mixq.sensitivity.metrics.resolve import DISTANCES, of_plan
