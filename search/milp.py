@@ -1,5 +1,7 @@
 """Exact solutions under any limits: dynamic programming where it applies, HiGHS elsewhere.
 
+Of a frontier that is too large to be exact, single points are solved by their core.
+
 The rule of what is made small: the error, if bytes or latency are limited; otherwise the bytes.
 The fewest bytes are then given the least error. Of equal errors, dynamic programming finds the
 fewest bytes; HiGHS is only asked for the fewest bytes at which every unit keeps its error.
@@ -19,6 +21,7 @@ from scipy.sparse import csr_array
 from mixq.errors import InfeasibleError, MixqError, UsageError
 from mixq.formats import Format
 from mixq.search.certificate import Certificate, Solution, verify
+from mixq.search.core import solve_core
 from mixq.search.frontier import Frontier, build_frontier
 from mixq.search.limits import Limits, Quantity
 from mixq.search.problem import Item, Problem
@@ -61,7 +64,7 @@ def solve(problem: Problem, limits: Limits, *, frontier: Frontier | None = None)
     elif frontier.problem != problem:
         raise UsageError("the frontier belongs to another problem; build it from this one")
     if not frontier.exact:
-        return minimise(problem, limits.objective, limits)
+        return _by_core(problem, limits) or minimise(problem, limits.objective, limits)
     if limits.weight_bytes is not None:
         point = frontier.best_under(limits.weight_bytes)
     elif limits.error is not None:
@@ -72,6 +75,24 @@ def solve(problem: Problem, limits: Limits, *, frontier: Frontier | None = None)
         raise infeasible(problem, limits)
     assignment = frontier.assignment(point.index)
     return _solution(problem, assignment, limits, limits.objective, None, "dynamic-programming")
+
+
+def _by_core(problem: Problem, limits: Limits) -> Solution | None:
+    """The optimum if bytes alone are limited, or errors by no more than it keeps."""
+    if limits.weight_bytes is None:
+        return None
+    found = solve_core(problem, limits.weight_bytes)
+    if found is None:
+        return None
+    taken = {
+        unit: item.formats[pick]
+        for item, pick in zip(problem.items, found.picks, strict=True)
+        for unit in item.units
+    }
+    assignment = {unit: taken[unit] for unit in problem.choices}
+    if not limits.allow(problem.evaluate(assignment)):
+        return None
+    return _solution(problem, assignment, limits, "error", None, "core")
 
 
 def minimise(problem: Problem, objective: Quantity, limits: Limits) -> Solution:

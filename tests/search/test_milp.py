@@ -183,12 +183,12 @@ def test_ties_are_kept_under_a_latency_limit() -> None:
     assert tied.totals.error >= free.totals.error
 
 
-def test_where_the_frontier_is_a_hull_highs_answers() -> None:
+def test_where_the_frontier_is_a_hull_the_core_answers() -> None:
     limits = Limits(weight_bytes=DISTINCT.original_bytes // 7)
     hull = build_frontier(DISTINCT, max_states=100)
     assert not hull.exact
     solution = solve(DISTINCT, limits, frontier=hull)
-    assert solution.certificate.solver == "highs"
+    assert solution.certificate.solver == "core"
     assert solution.totals.error == solve(DISTINCT, limits).totals.error
     assert solution.totals.error <= hull.best_under(DISTINCT.original_bytes // 7).error
 
