@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -184,7 +185,7 @@ def _fill(items: Sequence[Item], hulls: Sequence[list[int]], room: int) -> tuple
     steps = [
         (-_rate(items[j], here, there), j, there)
         for j, hull in enumerate(hulls)
-        for here, there in zip(hull, hull[1:], strict=False)
+        for here, there in pairwise(hull)
     ]
     steps.sort()
     at = [hull[0] for hull in hulls]
