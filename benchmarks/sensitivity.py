@@ -35,9 +35,9 @@ from mixq.rounding.rounder import Rounder
 from mixq.search.analysis import Layout, lay_out
 from mixq.search.budget import Budget
 from mixq.search.limits import Limits
-from mixq.search.milp import solve
 from mixq.search.palette import Palette
 from mixq.search.race.race import race
+from mixq.search.solve import solve
 from mixq.sensitivity.engine import Engine
 from mixq.sensitivity.measured import measure
 from mixq.sensitivity.reference import Reference

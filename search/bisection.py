@@ -7,8 +7,8 @@ from typing import Final
 from mixq.search.choose import Accept
 from mixq.search.frontier import Frontier
 from mixq.search.limits import Limits
-from mixq.search.milp import solve
 from mixq.search.session import Session
+from mixq.search.solve import solve
 from mixq.search.trials import Proposal, Trial
 
 STAGE: Final = "judging plans"

@@ -14,10 +14,10 @@ from mixq.search.choose import Accept, choose, keeps, rivals
 from mixq.search.frontier import Frontier
 from mixq.search.limits import Limits
 from mixq.search.metric import Judge
-from mixq.search.milp import minimise, solve
 from mixq.search.problem import Problem
 from mixq.search.proposals import budget_proposals, uniform_proposals
 from mixq.search.session import Session
+from mixq.search.solve import solve, solve_once
 from mixq.search.trials import Trial, difference_of, within_noise
 
 
@@ -67,7 +67,7 @@ def find(
     if limits.objective == "error":
         optimum = solve(problem, summed, frontier=frontier).assignment
         measured = session.run(
-            budget_proposals(problem, summed, optimum, _highs, trials=trials, seed=seed)
+            budget_proposals(problem, summed, optimum, _assigned, trials=trials, seed=seed)
         )
     else:
         measured = bisect_size(session, lambda t: keeps(t, limits) and accept(t), frontier)
@@ -81,9 +81,8 @@ def find(
     return _found(best, uniform, measured, certificate, summed, notes)
 
 
-def _highs(problem: Problem, limits: Limits) -> dict[str, Format]:
-    # One budget of a tilted problem: HiGHS is quicker than its whole frontier.
-    return minimise(problem, limits.objective, limits).assignment
+def _assigned(problem: Problem, limits: Limits) -> dict[str, Format]:
+    return solve_once(problem, limits).assignment
 
 
 def _acceptance(judge: Judge | None, max_drop: float | None) -> Accept:

@@ -1,6 +1,4 @@
-"""Exact solutions under any limits: dynamic programming where it applies, HiGHS elsewhere.
-
-Of a frontier that is too large to be exact, single points are solved by their core.
+"""Exact solutions under any limits by HiGHS.
 
 The rule of what is made small: the error, if bytes or latency are limited; otherwise the bytes.
 The fewest bytes are then given the least error. Of equal errors, dynamic programming finds the
@@ -18,11 +16,9 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 from scipy.sparse import csr_array
 
-from mixq.errors import InfeasibleError, MixqError, UsageError
+from mixq.errors import InfeasibleError, MixqError
 from mixq.formats import Format
 from mixq.search.certificate import Certificate, Solution, verify
-from mixq.search.core import solve_core
-from mixq.search.frontier import Frontier, build_frontier
 from mixq.search.limits import Limits, Quantity
 from mixq.search.problem import Item, Problem
 from mixq.search.silence import silent_stdout
@@ -42,57 +38,6 @@ _GAPS: Final = (0.0, 1e-4, 1e-2)
 """Relative gaps asked of HiGHS in turn, the next where the nodes did not suffice."""
 
 _MAX_CUTS: Final = 1_000
-
-
-def solve(problem: Problem, limits: Limits, *, frontier: Frontier | None = None) -> Solution:
-    """The best assignment within the limits, with a certificate, verified.
-
-    Args:
-        problem: units and their choices.
-        limits: what the totals must keep.
-        frontier: the frontier of this problem, if it is known already.
-
-    Raises:
-        InfeasibleError: if no assignment keeps all limits; its `ranges` say what is possible.
-        UsageError: if the frontier is another problem's.
-        MixqError: if HiGHS gives up.
-    """
-    if limits.latency_s is not None:
-        return minimise(problem, limits.objective, limits)
-    if frontier is None:
-        frontier = build_frontier(problem)
-    elif frontier.problem != problem:
-        raise UsageError("the frontier belongs to another problem; build it from this one")
-    if not frontier.exact:
-        return _by_core(problem, limits) or minimise(problem, limits.objective, limits)
-    if limits.weight_bytes is not None:
-        point = frontier.best_under(limits.weight_bytes)
-    elif limits.error is not None:
-        point = frontier.smallest_with(limits.error)
-    else:
-        point = frontier.point(0)
-    if limits.error is not None and point.error > limits.error:
-        raise infeasible(problem, limits)
-    assignment = frontier.assignment(point.index)
-    return _solution(problem, assignment, limits, limits.objective, None, "dynamic-programming")
-
-
-def _by_core(problem: Problem, limits: Limits) -> Solution | None:
-    """The optimum if bytes alone are limited, or errors by no more than it keeps."""
-    if limits.weight_bytes is None:
-        return None
-    found = solve_core(problem, limits.weight_bytes)
-    if found is None:
-        return None
-    taken = {
-        unit: item.formats[pick]
-        for item, pick in zip(problem.items, found.picks, strict=True)
-        for unit in item.units
-    }
-    assignment = {unit: taken[unit] for unit in problem.choices}
-    if not limits.allow(problem.evaluate(assignment)):
-        return None
-    return _solution(problem, assignment, limits, "error", None, "core")
 
 
 def minimise(problem: Problem, objective: Quantity, limits: Limits) -> Solution:
@@ -149,10 +94,10 @@ def _rescaled(problem: Problem, objective: Quantity, limits: Limits) -> Solution
     doubt = answer.reached - answer.lower_bound
     proven = answer.reached == 0 or (answer.exact and doubt <= _PROVEN * answer.reached)
     bound = None if proven else model.base + answer.lower_bound
-    return _solution(problem, answer.assignment, limits, objective, bound, "highs")
+    return certified(problem, answer.assignment, limits, objective, bound, "highs")
 
 
-def _solution(
+def certified(
     problem: Problem,
     assignment: dict[str, Format],
     limits: Limits,
@@ -160,6 +105,19 @@ def _solution(
     lower_bound: float | None,
     solver: str,
 ) -> Solution:
+    """An assignment with its totals, summed afresh, and its certificate.
+
+    Args:
+        problem: units and their choices.
+        assignment: what was found.
+        limits: that it keeps.
+        objective: what was made small.
+        lower_bound: of the objective; None if the assignment is proven to be best.
+        solver: what proved it.
+
+    Raises:
+        PlanError: if the assignment breaks a limit.
+    """
     totals = verify(problem, assignment, limits)
     value = getattr(totals, objective)
     bound = value if lower_bound is None else lower_bound

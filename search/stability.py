@@ -19,22 +19,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mixq.formats import Format
-from mixq.search.frontier import Frontier, build_frontier
 from mixq.search.limits import Limits
-from mixq.search.milp import minimise
 from mixq.search.problem import Problem
 from mixq.search.proposals import tilted
 from mixq.search.race.draws import Vector, lognormal
+from mixq.search.solve import solve_once
 from mixq.search.trials import Tilt, Trial
 from mixq.sensitivity.table import SensitivityTable
 
 RESAMPLINGS: Final = 100
 FEWEST: Final = 20
-"""Resamplings where each takes long: with a limit on latency, or a large frontier."""
-MOST_STATES: Final = 1 << 20
-MOST_WORK: Final = 100_000_000
-"""Points of the frontier x formats of all units x resamplings: between one and two seconds."""
+"""Resamplings with a limit on latency, where each takes longer."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +63,7 @@ def stability(
 ) -> Stability | None:
     """Plan again, under the same limits, from resampled sensitivities.
 
-    Where a size is what was sought, the bytes of the chosen plan are the limit. A frontier with
-    too many points for so many draws becomes its convex hull.
+    Where a size is what was sought, the bytes of the chosen plan are the limit.
 
     Args:
         problem: that the plan was solved in.
@@ -97,23 +91,24 @@ def stability(
     if limits.objective != "error":
         within = Limits(weight_bytes=chosen.totals.weight_bytes)
     tilt = chosen.proposal.tilt
-    solver = _Solver.of(_with(problem, means, tilt), within)
+    judge = _with(problem, means, tilt)
+    resamplings = RESAMPLINGS if within.latency_s is None else FEWEST
     chance = np.random.default_rng(seed)
     draws = (
-        (lognormal(chance, means, spreads) for _ in range(solver.resamplings))
+        (lognormal(chance, means, spreads) for _ in range(resamplings))
         if errors is None
-        else _draws(errors, solver.resamplings, chance)
+        else _draws(errors, resamplings, chance)
     )
-    least = solver.loss(solver.base)
+    least = judge.evaluate(solve_once(judge, within).assignment).error
     widths: Counter[str] = Counter()
     formats: Counter[str] = Counter()
     losses = []
     plan = chosen.proposal.assignment
     for drawn in draws:
-        again = solver.assignment(_with(problem, drawn, tilt))
+        again = solve_once(_with(problem, drawn, tilt), within).assignment
         widths.update(unit for unit, fmt in again.items() if fmt.bits == plan[unit].bits)
         formats.update(unit for unit, fmt in again.items() if fmt == plan[unit])
-        losses.append(max(solver.loss(again) / least - 1, 0.0) if least > 0 else 0.0)
+        losses.append(max(judge.evaluate(again).error / least - 1, 0.0) if least > 0 else 0.0)
     count = len(losses)
     return Stability(
         samples=samples,
@@ -122,50 +117,6 @@ def stability(
         formats={unit: formats[unit] / count for unit in plan},
         regret=math.fsum(losses) / count,
     )
-
-
-@dataclass(frozen=True)
-class _Solver:
-    """Solves many problems that differ in their errors alone, and judges answers by one of them.
-
-    Attributes:
-        judge: the problem whose errors count.
-        base: its answer.
-        resamplings: how many problems can be solved in reasonable time.
-    """
-
-    judge: Problem
-    limits: Limits
-    max_states: int
-    base: Mapping[str, Format]
-    resamplings: int
-
-    @classmethod
-    def of(cls, problem: Problem, limits: Limits) -> _Solver:
-        if limits.latency_s is not None:
-            base = minimise(problem, "error", limits).assignment
-            return cls(problem, limits, 0, base, FEWEST)
-        frontier = build_frontier(problem, max_states=MOST_STATES)
-        work = len(frontier) * sum(map(len, problem.choices.values()))
-        if not frontier.exact or FEWEST * work > MOST_WORK:
-            frontier = build_frontier(problem, max_states=0)
-            return cls(problem, limits, 0, _best(frontier, limits), RESAMPLINGS)
-        draws = min(RESAMPLINGS, MOST_WORK // work)
-        return cls(problem, limits, MOST_STATES, _best(frontier, limits), draws)
-
-    def assignment(self, problem: Problem) -> Mapping[str, Format]:
-        """The best one, or at a corner of the hull next to it."""
-        if self.limits.latency_s is not None:
-            return minimise(problem, "error", self.limits).assignment
-        return _best(build_frontier(problem, max_states=self.max_states), self.limits)
-
-    def loss(self, assignment: Mapping[str, Format]) -> float:
-        return self.judge.evaluate(assignment).error
-
-
-def _best(frontier: Frontier, limits: Limits) -> Mapping[str, Format]:
-    most = int(frontier.weight_bytes[-1]) if limits.weight_bytes is None else limits.weight_bytes
-    return frontier.assignment(frontier.best_under(most).index)
 
 
 def _by_sample(problem: Problem, table: SensitivityTable) -> NDArray[np.float64] | None:

@@ -9,8 +9,9 @@ from mixq.errors import PlanError
 from mixq.formats import Format
 from mixq.search.certificate import Certificate, Solution, verify
 from mixq.search.limits import Limits
-from mixq.search.milp import minimise, solve
+from mixq.search.milp import minimise
 from mixq.search.problem import Choice, Problem
+from mixq.search.solve import solve
 
 W2, W4, W8 = Format(2), Format(4), Format(8)
 LIMITS = Limits(weight_bytes=24, latency_s=3.0)

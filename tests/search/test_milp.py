@@ -16,8 +16,9 @@ from mixq.formats import Format
 from mixq.search import milp
 from mixq.search.frontier import build_frontier
 from mixq.search.limits import Limits, Quantity, Totals
-from mixq.search.milp import minimise, solve
+from mixq.search.milp import minimise
 from mixq.search.problem import Choice, Problem
+from mixq.search.solve import solve
 
 FORMATS = (Format(2), Format(4), Format(8), Format(32))
 LAWS = settings(derandomize=True, deadline=None, max_examples=60)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from mixq.formats import Format
 from mixq.search.limits import Limits
-from mixq.search.milp import minimise, solve
+from mixq.search.milp import minimise
 from mixq.search.problem import Choice, Problem
 from mixq.search.proposals import budget_proposals, uniform_proposals
+from mixq.search.solve import solve
 from mixq.search.trials import Proposal
 
 W32, W16, W8, W4, W2 = Format(32), Format(16), Format(8, 64), Format(4, 64), Format(2, 64)

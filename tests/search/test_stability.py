@@ -130,19 +130,6 @@ def test_where_a_size_was_sought_it_is_the_limit() -> None:
     assert found(TWO, A_WIDE, limits=Limits(error=0.1), weight_bytes=400).widths["a"] == 1
 
 
-@pytest.mark.parametrize("work", [0, 10**9], ids=["hull", "exact"])
-def test_a_large_frontier_becomes_its_hull(monkeypatch: pytest.MonkeyPatch, work: int) -> None:
-    """Where the limit is a corner of the hull, the answers are the same."""
-    exact = found(TWO, A_WIDE)
-    monkeypatch.setattr(module, "MOST_WORK", work)
-    assert found(TWO, A_WIDE) == exact
-
-
-def test_a_frontier_that_takes_longer_is_drawn_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_WORK", 3 * 4 * 50)  # points x formats x draws
-    assert found(TWO, A_WIDE).resamplings == 50
-
-
 def test_one_sample_says_nothing() -> None:
     outcome = found({"a": [3.0], "b": [2.0]}, A_WIDE)
     assert outcome == Stability(1, 0, {}, {}, 0.0)

@@ -20,7 +20,6 @@ from mixq.rounding.rounder import Rounder
 from mixq.search.analysis import Layout, lay_out
 from mixq.search.budget import Budget
 from mixq.search.limits import Limits
-from mixq.search.milp import solve
 from mixq.search.palette import Palette
 from mixq.search.problem import Problem
 from mixq.search.race import race as race_module
@@ -28,6 +27,7 @@ from mixq.search.race.contest import Contest, decisions
 from mixq.search.race.meter import Meter
 from mixq.search.race.race import race
 from mixq.search.sensitivities import find_sensitivity
+from mixq.search.solve import solve
 from mixq.sensitivity.metrics.metric import Metric
 from mixq.sensitivity.reference import Reference
 
