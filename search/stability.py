@@ -29,7 +29,9 @@ from mixq.sensitivity.table import SensitivityTable
 
 RESAMPLINGS: Final = 100
 FEWEST: Final = 20
-"""Resamplings with a limit on latency, where each takes longer."""
+"""Resamplings where each takes long: with a limit on latency, or many choices."""
+MOST_CHOICES: Final = 250_000
+"""Of all resamplings together: about two seconds."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def stability(
         within = Limits(weight_bytes=chosen.totals.weight_bytes)
     tilt = chosen.proposal.tilt
     judge = _with(problem, means, tilt)
-    resamplings = RESAMPLINGS if within.latency_s is None else FEWEST
+    resamplings = _count(problem, within)
     chance = np.random.default_rng(seed)
     draws = (
         (lognormal(chance, means, spreads) for _ in range(resamplings))
@@ -117,6 +119,14 @@ def stability(
         formats={unit: formats[unit] / count for unit in plan},
         regret=math.fsum(losses) / count,
     )
+
+
+def _count(problem: Problem, limits: Limits) -> int:
+    """How many resamplings: fewer where each takes longer, by a rule that knows no clock."""
+    if limits.latency_s is not None:
+        return FEWEST
+    choices = sum(map(len, problem.choices.values()))
+    return max(FEWEST, min(RESAMPLINGS, MOST_CHOICES // choices))
 
 
 def _by_sample(problem: Problem, table: SensitivityTable) -> NDArray[np.float64] | None:

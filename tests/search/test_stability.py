@@ -130,6 +130,14 @@ def test_where_a_size_was_sought_it_is_the_limit() -> None:
     assert found(TWO, A_WIDE, limits=Limits(error=0.1), weight_bytes=400).widths["a"] == 1
 
 
+@pytest.mark.parametrize(("choices", "draws"), [(4 * 50, 50), (1, module.FEWEST)])
+def test_many_choices_are_drawn_less_often(
+    monkeypatch: pytest.MonkeyPatch, choices: int, draws: int
+) -> None:
+    monkeypatch.setattr(module, "MOST_CHOICES", choices)
+    assert found(TWO, A_WIDE).resamplings == draws
+
+
 def test_one_sample_says_nothing() -> None:
     outcome = found({"a": [3.0], "b": [2.0]}, A_WIDE)
     assert outcome == Stability(1, 0, {}, {}, 0.0)
