@@ -40,6 +40,7 @@ from mixq.search.trials import Trial
 from mixq.sensitivity.device import check_device, moved
 from mixq.sensitivity.metrics.resolve import resolve
 from mixq.sensitivity.reference import Reference
+from mixq.sensitivity.setting import Setting
 
 if TYPE_CHECKING:
     pass
@@ -84,9 +85,8 @@ def run(
     there = moved(model, device)
     references = {part: Reference(there, data, metric) for part, data in parts.items()}
     sensitivity = find_sensitivity(
-        mode_of(request.sensitivity, request.samples), layout, rounder, measured,
-        metric=metric, budget=budget, folder=folder, workers=request.workers, device=device,
-        progress=progress,
+        mode_of(request.sensitivity, request.samples), layout, rounder, measured, budget,
+        Setting(metric, folder, request.workers, device, progress),
     )  # fmt: skip
     problem = layout.problem(sensitivity)
     check_feasible(problem, replace(budget, max_error=None), baseline_latency_s)

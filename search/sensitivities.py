@@ -21,12 +21,10 @@ from mixq.sensitivity.device import check_device, moved
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.measured import measure
 from mixq.sensitivity.metrics.choice import AUTO, Loss, MetricChoice, Outputs
-from mixq.sensitivity.metrics.metric import Metric
 from mixq.sensitivity.metrics.resolve import resolve
-from mixq.sensitivity.metrics.weighted import Weighted
 from mixq.sensitivity.reference import Reference
+from mixq.sensitivity.setting import Setting
 from mixq.sensitivity.sketch import sketch
-from mixq.sensitivity.store import Store
 from mixq.sensitivity.table import SensitivityTable
 
 if TYPE_CHECKING:
@@ -38,13 +36,8 @@ def find_sensitivity(
     layout: Layout,
     rounder: Rounder,
     calibration: Calibration,
-    *,
-    metric: Metric | None = None,
     budget: Budget | None = None,
-    folder: Path | None = None,
-    workers: int = 1,
-    device: str = "cpu",
-    progress: Progress = silent,
+    setting: Setting | None = None,
 ) -> SensitivityTable:
     """The sensitivity of every unit of a layout, going on from what `folder` already holds.
 
@@ -54,25 +47,19 @@ def find_sensitivity(
         layout: units, formats and prices.
         rounder: what the formats make of the weights.
         calibration: what is measured on.
-        metric: of output error; by default squared error of the main output.
         budget: what is demanded of the plan, which `auto` looks at.
-        folder: where measurements are kept.
-        workers: processes that measure.
-        device: where the model is run; codes are made on the processor in any case.
-        progress: is told how far it is.
+        setting: how the model is measured.
 
     Raises:
         MixqError: as `measure` and `sketch`.
     """
-    metric = metric or Weighted()
-    if mode == "auto" and not metric.is_signed:  # what may fall has no relative spread to draw by
-        return race(
-            layout, rounder, calibration, budget, metric=metric, folder=folder, workers=workers,
-            device=device, progress=progress,
-        )  # fmt: skip
+    setting = setting or Setting()
+    # What may fall has no relative spread to draw by.
+    if mode == "auto" and not setting.metric.is_signed:
+        return race(layout, rounder, calibration, budget, setting)
     if mode == "sketch":
-        return _sketched(layout, rounder, calibration, metric, folder, workers, device, progress)
-    return _measured(layout, rounder, calibration, metric, folder, workers, device, progress)
+        return _sketched(layout, rounder, calibration, setting)
+    return _measured(layout, rounder, calibration, setting)
 
 
 def mode_of(mode: Sensitivity, samples: int | None) -> Sensitivity:
@@ -81,33 +68,19 @@ def mode_of(mode: Sensitivity, samples: int | None) -> Sensitivity:
 
 
 def _measured(
-    layout: Layout,
-    rounder: Rounder,
-    calibration: Calibration,
-    metric: Metric,
-    folder: Path | None,
-    workers: int,
-    device: str,
-    progress: Progress,
+    layout: Layout, rounder: Rounder, calibration: Calibration, setting: Setting
 ) -> SensitivityTable:
-    store = Store.of(folder, layout.model_fingerprint, calibration, rounder, metric, device)
-    model = moved(rounder.model, device)
+    model = moved(rounder.model, setting.device)
     return measure(
         model, calibration, rounder.units.values(), layout.formats,
-        reference=Reference(model, calibration, metric), rounder=rounder, store=store,
-        workers=workers, progress=progress,
+        reference=Reference(model, calibration, setting.metric), rounder=rounder,
+        store=setting.store(layout.model_fingerprint, calibration, rounder),
+        workers=setting.workers, progress=setting.progress,
     )  # fmt: skip
 
 
 def _sketched(
-    layout: Layout,
-    rounder: Rounder,
-    calibration: Calibration,
-    metric: Metric,
-    folder: Path | None,
-    workers: int,
-    device: str,
-    progress: Progress,
+    layout: Layout, rounder: Rounder, calibration: Calibration, setting: Setting
 ) -> SensitivityTable:
     """Estimates, and measurements where there is nothing to differentiate: rounded activations."""
     units = rounder.units.values()
@@ -115,13 +88,10 @@ def _sketched(
         unit: tuple(fmt for fmt in choices if fmt.activation != "none" or fmt.bits == 32)
         for unit, choices in layout.formats.items()
     }
-    table = _measured(
-        replace(layout, formats=measured), rounder, calibration, metric, folder, workers, device,
-        progress,
-    )  # fmt: skip
+    table = _measured(replace(layout, formats=measured), rounder, calibration, setting)
     found = sketch(
-        moved(rounder.model, device), calibration, units, layout.formats, rounder, metric=metric,
-        progress=progress,
+        moved(rounder.model, setting.device), calibration, units, layout.formats, rounder,
+        metric=setting.metric, progress=setting.progress,
     )  # fmt: skip
     entries: dict[str, dict[Format, Estimate]] = {}
     for unit, choices in layout.formats.items():
@@ -169,8 +139,8 @@ def analyze(
         model, layout, tuning, profile, folder=folder, progress=progress
     )
     measured = rounding.unseen if samples is None else rounding.unseen.take(samples)
+    setting = Setting(compared, folder, workers, device, progress)
     table = find_sensitivity(
-        mode_of(sensitivity, samples), layout, rounding.rounder, measured, metric=compared,
-        folder=folder, workers=workers, device=device, progress=progress,
-    )  # fmt: skip
+        mode_of(sensitivity, samples), layout, rounding.rounder, measured, setting=setting
+    )
     return layout, table

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixq.batch import sample_count
 from mixq.calibration import Calibration
 from mixq.formats import Format
-from mixq.progress import Progress
 from mixq.rounding.rounder import Rounder
 from mixq.search.race.evidence import Entry, Evidence
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.measured import measure
-from mixq.sensitivity.metrics.metric import Metric
 from mixq.sensitivity.reference import Reference
-from mixq.sensitivity.store import Store
+from mixq.sensitivity.setting import Setting
 from mixq.sensitivity.table import SensitivityTable
 
 if TYPE_CHECKING:
@@ -39,22 +36,13 @@ class Meter:
         model_fingerprint: str,
         rounder: Rounder,
         calibration: Calibration,
-        *,
-        metric: Metric,
-        folder: Path | None,
-        workers: int,
-        device: str,
-        progress: Progress,
+        setting: Setting,
     ) -> None:
         self._model = model
-        self._metric = metric
+        self._fingerprint = model_fingerprint
         self._rounder = rounder
         self._calibration = calibration
-        self._folder = folder
-        self._progress = progress
-        self._workers = workers
-        self._device = device
-        self._fingerprint = model_fingerprint
+        self._setting = setting
         self._stops = _stops(calibration)
         self.levels = len(self._stops)
         self._parts: list[tuple[Calibration, Reference]] = []
@@ -71,16 +59,15 @@ class Meter:
             if not wanted:
                 continue
             part, reference = self._part(below)
-            store = Store.of(
-                self._folder, self._fingerprint, part, self._rounder, self._metric, self._device
-            )
+            store = self._setting.store(self._fingerprint, part, self._rounder)
             formats: dict[str, list[Format]] = {}
             for unit, fmt in wanted:
                 formats.setdefault(unit, []).append(fmt)
             units = [unit for name, unit in self._rounder.units.items() if name in formats]
             table = measure(
                 self._model, part, units, formats, reference=reference, rounder=self._rounder,
-                store=store, workers=self._workers, progress=self._progress,
+                store=store, workers=self._setting.workers,
+                progress=self._setting.progress,
             )  # fmt: skip
             self._refused |= table.refused
             for unit, row in table.entries.items():
@@ -106,8 +93,8 @@ class Meter:
             calibration_fingerprint=self._calibration.take(done).fingerprint,
             mode="auto",
             refused=self._refused,
-            metric=self._metric.name,
-            outputs=dict(self._metric.weights or {}),
+            metric=self._setting.metric.name,
+            outputs=dict(self._setting.metric.weights or {}),
         )
 
     def _part(self, index: int) -> tuple[Calibration, Reference]:
@@ -116,7 +103,7 @@ class Meter:
             known = len(self._parts)
             start = self._stops[known - 1] if known else 0
             part = self._calibration.part(start, self._stops[known])
-            self._parts.append((part, Reference(self._model, part, self._metric)))
+            self._parts.append((part, Reference(self._model, part, self._setting.metric)))
         return self._parts[index]
 
 

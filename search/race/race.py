@@ -11,13 +11,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mixq.calibration import Calibration
 from mixq.errors import ModelError
 from mixq.files import one_line
-from mixq.progress import Progress, silent
 from mixq.rounding.rounder import Rounder
 from mixq.search.analysis import Layout
 from mixq.search.budget import Budget
@@ -26,8 +24,7 @@ from mixq.search.race.evidence import Entry, Evidence
 from mixq.search.race.meter import Meter
 from mixq.sensitivity.device import moved
 from mixq.sensitivity.estimate import Estimate
-from mixq.sensitivity.metrics.metric import Metric
-from mixq.sensitivity.metrics.weighted import Weighted
+from mixq.sensitivity.setting import Setting
 from mixq.sensitivity.sketch import sketch
 from mixq.sensitivity.table import SensitivityTable
 
@@ -53,12 +50,7 @@ def race(
     rounder: Rounder,
     calibration: Calibration,
     budget: Budget | None = None,
-    *,
-    metric: Metric | None = None,
-    folder: Path | None = None,
-    workers: int = 1,
-    device: str = "cpu",
-    progress: Progress = silent,
+    setting: Setting | None = None,
 ) -> SensitivityTable:
     """Sensitivities, measured where a plan depends on them and sketched elsewhere.
 
@@ -67,23 +59,16 @@ def race(
         rounder: what the formats make of the weights.
         calibration: at most what is measured on.
         budget: what is demanded of the plan.
-        metric: of output error; by default squared error of the main output.
-        folder: where measurements are kept and taken up again.
-        workers: processes that measure.
-        device: where the model is run.
-        progress: is told how far it is.
+        setting: how the model is measured.
 
     Raises:
         MixqError: as `measure`.
     """
-    metric = metric or Weighted()
-    model = moved(rounder.model, device)
+    setting = setting or Setting()
     entries = [(unit, fmt) for unit in rounder.units for fmt in layout.formats[unit]]
-    meter = Meter(
-        model, layout.model_fingerprint, rounder, calibration, metric=metric, folder=folder,
-        workers=workers, device=device, progress=progress,
-    )  # fmt: skip
-    sketched = _sketched(model, layout, rounder, calibration, metric, progress)
+    model = moved(rounder.model, setting.device)
+    meter = Meter(model, layout.model_fingerprint, rounder, calibration, setting)
+    sketched = _sketched(model, layout, rounder, calibration, setting)
     evidence = Evidence(sketched, sketch_spread=math.sqrt(2 / PROBES))
     meter.measure([entry for entry in entries if entry not in sketched], 1, evidence)
     while True:
@@ -101,8 +86,7 @@ def _sketched(
     layout: Layout,
     rounder: Rounder,
     calibration: Calibration,
-    metric: Metric,
-    progress: Progress,
+    setting: Setting,
 ) -> dict[Entry, Estimate]:
     """Sketches of what can be sketched; of nothing where the model cannot be differentiated."""
     part = calibration.take(min(PROBES, calibration.samples))
@@ -110,7 +94,7 @@ def _sketched(
     try:
         found = sketch(
             model, part, rounder.units.values(), layout.formats, rounder,
-            metric=metric, probes=probes, progress=progress,
+            metric=setting.metric, probes=probes, progress=setting.progress,
         )  # fmt: skip
     except ModelError as error:
         _log.warning("every format of every layer is measured: %s", one_line(error, 300))

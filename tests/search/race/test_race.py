@@ -30,6 +30,7 @@ from mixq.search.sensitivities import find_sensitivity
 from mixq.search.solve import solve
 from mixq.sensitivity.metrics.metric import Metric
 from mixq.sensitivity.reference import Reference
+from mixq.sensitivity.setting import Setting
 
 WIDTH, LAYERS = 32, 5
 
@@ -57,7 +58,7 @@ def raced(samples: int, folder: Path | None = None, **options: Any) -> Any:
     model, calibration = net(), data(samples)
     layout = laid_out(model, calibration)
     rounder = Rounder(model, layout.graph.units)
-    return race(layout, rounder, calibration, folder=folder, **options)
+    return race(layout, rounder, calibration, None, Setting(folder=folder, **options))
 
 
 def samples_measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
