@@ -17,19 +17,15 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mixq.search.problem import Item, Problem
+from mixq.search.problem import Problem
+from mixq.search.stage import Bytes, Errors, Indices, Stage, undominated
 
 MOST_STATES: Final = 4_000_000
 """Partial sums of one item; with more the search is given up."""
 SLACK: Final = 1e-12
 """Of the largest sum that the bound is made of: sums in another order differ by less, and no
 optimum may be dropped for that."""
-
-Bytes = NDArray[np.int64]
-Errors = NDArray[np.float64]
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,28 +66,31 @@ def solve_core(problem: Problem, weight_bytes: int) -> Optimum | None:
         problem: ties and pins are in its items.
         weight_bytes: of everything that is stored.
     """
-    items = problem.items
+    stages = [Stage.of(item) for item in problem.items]
     room = weight_bytes - problem.other_bytes
-    hulls = [_hull(item) for item in items]
-    smallest = sum(
-        int(item.weight_bytes[hull[0]]) for item, hull in zip(items, hulls, strict=True)
-    )
+    smallest = sum(int(stage.weight_bytes[0]) for stage in stages)
     if smallest > room:
         return None
-    rate, picks = _fill(items, hulls, room - smallest)
+    rate, at = _fill(stages, room - smallest)
     if rate == 0:  # every item has its least error
-        return Optimum(picks, 0)
-    values = [item.errors + rate * item.weight_bytes for item in items]
+        return Optimum([int(stage.kept[k]) for stage, k in zip(stages, at, strict=True)], 0)
+    values = [stage.errors + rate * stage.weight_bytes for stage in stages]
     bound = sum(float(value.min()) for value in values) - rate * room
-    best = sum(float(item.errors[pick]) for item, pick in zip(items, picks, strict=True))
+    best = sum(float(stage.errors[k]) for stage, k in zip(stages, at, strict=True))
     slack = SLACK * (best + rate * room)
     rows = []
-    for index, (item, value) in enumerate(zip(items, values, strict=True)):
+    for index, (stage, value) in enumerate(zip(stages, values, strict=True)):
         reduced = value - value.min()
-        kept = np.flatnonzero(bound + reduced <= best + slack)
-        light = int(np.argmin(reduced[kept]))
+        open_ = np.flatnonzero(bound + reduced <= best + slack)
         rows.append(
-            _Row(index, kept, item.weight_bytes[kept], item.errors[kept], reduced[kept], light)
+            _Row(
+                index=index,
+                kept=stage.kept[open_],
+                weight_bytes=stage.weight_bytes[open_],
+                errors=stage.errors[open_],
+                reduced=reduced[open_],
+                light=int(np.argmin(reduced[open_])),
+            )
         )
     # What is nearly decided comes last: by then the best plan is known better.
     rows.sort(key=_openness)
@@ -131,7 +130,7 @@ def _search(
             best = min(best, float(rest[fits].min()) + slack)
         useful = (stored + least_after[step] <= room) & (bound + above <= best)
         kept = np.flatnonzero(useful)
-        kept = kept[_undominated(stored[kept], errors[kept])]
+        kept = kept[undominated(stored[kept], errors[kept])]
         ways.append((kept // len(row.kept), kept % len(row.kept)))
         stored, errors, above = stored[kept], errors[kept], above[kept]
     fixed_bytes = int(sum(row.weight_bytes[0] for row in rows if len(row.kept) == 1))
@@ -144,55 +143,24 @@ def _search(
     return Optimum([picks[index] for index in range(len(rows))], states)
 
 
-def _undominated(stored: Bytes, errors: Errors) -> Indices:
-    """Positions of sums that no other beats in bytes and error; the first of equal ones."""
-    order = np.lexsort((errors, stored))
-    ordered = errors[order]
-    keep = np.ones(len(order), bool)
-    keep[1:] = ordered[1:] < np.minimum.accumulate(ordered)[:-1]
-    return order[keep]
-
-
-def _hull(item: Item) -> list[int]:
-    """Positions in `item.formats` on the lower convex hull, by growing bytes, falling error."""
-    corner: list[int] = []
-    for new in range(len(item.formats)):
-        if corner and item.errors[new] >= item.errors[corner[-1]]:
-            continue
-        if corner and item.weight_bytes[new] == item.weight_bytes[corner[-1]]:
-            corner.pop()
-        while len(corner) > 1 and _rate(item, corner[-2], corner[-1]) <= _rate(
-            item, corner[-1], new
-        ):
-            corner.pop()
-        corner.append(new)
-    return corner
-
-
-def _rate(item: Item, here: int, there: int) -> float:
-    """Error saved per byte added."""
-    saved = float(item.errors[here] - item.errors[there])
-    return saved / int(item.weight_bytes[there] - item.weight_bytes[here])
-
-
-def _fill(items: Sequence[Item], hulls: Sequence[list[int]], room: int) -> tuple[float, list[int]]:
+def _fill(stages: Sequence[Stage], room: int) -> tuple[float, list[int]]:
     """Steps along the hulls by falling rate while they fit.
 
     Returns:
-        The rate of the first step that does not fit, 0 if all do; and the position of every item
+        The rate of the first step that does not fit, 0 if all do; and the position of every stage
         after all steps that fit.
     """
     steps = [
-        (-_rate(items[j], here, there), j, there)
-        for j, hull in enumerate(hulls)
-        for here, there in pairwise(hull)
+        (-stage.rate(here, there), j, there)
+        for j, stage in enumerate(stages)
+        for here, there in pairwise(stage.convex())
     ]
     steps.sort()
-    at = [hull[0] for hull in hulls]
+    at = [0] * len(stages)
     stopped: set[int] = set()
     rate = 0.0
     for slope, j, there in steps:
-        growth = int(items[j].weight_bytes[there] - items[j].weight_bytes[at[j]])
+        growth = int(stages[j].weight_bytes[there] - stages[j].weight_bytes[at[j]])
         if j in stopped or growth > room:
             rate = rate or -slope
             stopped.add(j)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from mixq.errors import InfeasibleError
 from mixq.formats import Format
-from mixq.search.problem import Item, Problem
+from mixq.search.problem import Problem
+from mixq.search.stage import Bytes, Errors, Indices, Stage, undominated
 
 MAX_STATES: Final = 16_000_000
 """Partial sums formed for one item, before the frontier becomes its convex hull."""
@@ -27,10 +28,6 @@ MAX_STORED: Final = 100_000_000
 
 _CHUNK: Final = 1 << 21
 """Numbers of one table while errors are summed afresh: 16 MiB."""
-
-Bytes = NDArray[np.int64]
-Errors = NDArray[np.float64]
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,39 +144,10 @@ def build_frontier(problem: Problem, *, max_states: int = MAX_STATES) -> Frontie
         problem: units and their choices.
         max_states: partial sums that may be formed for one item, some 50 bytes each.
     """
-    stages = [_undominated(item) for item in problem.items]
+    stages = [Stage.of(item) for item in problem.items]
     program = _dynamic_program(stages, max_states)
     weight_bytes, trace = program or _hull(stages)
     return _measured(problem, weight_bytes, trace, exact=program is not None)
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """Undominated formats of one item: `kept` positions, growing bytes, falling errors."""
-
-    kept: Indices
-    weight_bytes: Bytes
-    errors: Errors
-
-
-def _undominated(item: Item) -> _Stage:
-    kept = _undominated_positions(item.weight_bytes, item.errors)
-    return _Stage(kept, item.weight_bytes[kept], item.errors[kept])
-
-
-def _undominated_positions(weight_bytes: Bytes, errors: Errors) -> Indices:
-    """Positions of the pairs that no other beats, by growing bytes; the first of equal pairs."""
-    order = np.argsort(weight_bytes, kind="stable")
-    ordered = errors[order]
-    keep = np.ones(len(order), bool)
-    keep[1:] = ordered[1:] < np.minimum.accumulate(ordered)[:-1]
-    order = order[keep]
-    # Of equal bytes, each pair kept so far beats the one before it: only the last stays.
-    smallest = weight_bytes[order]
-    last = np.ones(len(order), bool)
-    last[:-1] = smallest[1:] != smallest[:-1]
-    kept: Indices = order[last]
-    return kept
 
 
 @dataclass(frozen=True)
@@ -189,7 +157,7 @@ class _ProgramTrace:
     `origins[j][s]` is (pick in stage j) x (states before stage j) + (state before stage j).
     """
 
-    stages: list[_Stage]
+    stages: list[Stage]
     origins: list[NDArray[np.uint32]]
 
     def picks(self, points: Indices) -> Indices:
@@ -202,7 +170,7 @@ class _ProgramTrace:
         return np.stack(columns[::-1], axis=1)
 
 
-def _dynamic_program(stages: list[_Stage], max_states: int) -> tuple[Bytes, _Trace] | None:
+def _dynamic_program(stages: list[Stage], max_states: int) -> tuple[Bytes, _Trace] | None:
     """Bytes of every undominated sum and the way back; None if there are too many."""
     weight_bytes, errors = np.zeros(1, np.int64), np.zeros(1)
     origins: list[NDArray[np.uint32]] = []
@@ -213,7 +181,7 @@ def _dynamic_program(stages: list[_Stage], max_states: int) -> tuple[Bytes, _Tra
             return None
         tried_bytes = np.add.outer(stage.weight_bytes, weight_bytes).ravel()
         tried_errors = np.add.outer(stage.errors, errors).ravel()
-        origin = _undominated_positions(tried_bytes, tried_errors)
+        origin = undominated(tried_bytes, tried_errors)
         stored += len(origin)
         if stored > MAX_STORED:
             return None
@@ -240,18 +208,18 @@ class _HullTrace:
         return np.stack(columns, axis=1)
 
 
-def _hull(stages: list[_Stage]) -> tuple[Bytes, _Trace]:
+def _hull(stages: list[Stage]) -> tuple[Bytes, _Trace]:
     """Bytes of the points of the lower convex hull and the way back.
 
     The hull of a sum is the sum of the hulls: from every item at its smallest, take the steps of
     all items in order of error saved per byte.
     """
-    corners = [_convex(stage) for stage in stages]
+    corners = [stage.convex() for stage in stages]
     moves = []
     for j, (stage, corner) in enumerate(zip(stages, corners, strict=True)):
         for here, there in pairwise(corner):
             growth = int(stage.weight_bytes[there] - stage.weight_bytes[here])
-            moves.append((_rate(stage, here, there), j, growth))
+            moves.append((stage.rate(here, there), j, growth))
     # Stable, so that the steps of one item, whose rates never grow, keep their order.
     moves.sort(key=lambda move: -move[0])
     start = sum(int(stage.weight_bytes[0]) for stage in stages)
@@ -263,24 +231,6 @@ def _hull(stages: list[_Stage]) -> tuple[Bytes, _Trace]:
         [stage.kept[corner] for stage, corner in zip(stages, corners, strict=True)],
         [np.array(step, np.int64) for step in steps],
     )
-
-
-def _convex(stage: _Stage) -> list[int]:
-    """Positions on the lower convex hull of one stage, by growing bytes."""
-    corner: list[int] = []
-    for new in range(len(stage.kept)):
-        while len(corner) > 1 and _rate(stage, corner[-2], corner[-1]) < _rate(
-            stage, corner[-1], new
-        ):
-            corner.pop()
-        corner.append(new)
-    return corner
-
-
-def _rate(stage: _Stage, here: int, there: int) -> float:
-    """Error saved per byte added."""
-    saved = float(stage.errors[here] - stage.errors[there])
-    return saved / int(stage.weight_bytes[there] - stage.weight_bytes[here])
 
 
 def _measured(problem: Problem, weight_bytes: Bytes, trace: _Trace, *, exact: bool) -> Frontier:

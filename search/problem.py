@@ -1,7 +1,7 @@
 """Problem: which formats each unit may take, what each costs, and what a whole assignment costs.
 
 Errors, bytes and latencies of units add up (the *additive* model); choosing one format per unit
-under budgets is then a multiple-choice knapsack, which `mixq.search.milp.solve` solves exactly.
+under budgets is then a multiple-choice knapsack, which `mixq.search.solve.solve` solves exactly.
 """
 
 from __future__ import annotations
