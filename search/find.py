@@ -77,7 +77,7 @@ def find(
     best = choose([*uniform, *measured], limits, accept)
     if refinement is not None and best is not None and limits.objective == "error":
         refined = refinement.of(
-            session, best, summed, lambda trial: keeps(trial, limits) and accept(trial)
+            session, best, measured, summed, lambda t: keeps(t, limits) and accept(t)
         )
         measured += refined.trials
         best = choose([*uniform, *measured], limits, accept, first=refined.best)

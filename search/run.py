@@ -26,6 +26,7 @@ from mixq.search.notes import (
     saturation_notes,
     stability_notes,
 )
+from mixq.search.refine.measuring import Measuring
 from mixq.search.refine.refine import Refinement
 from mixq.search.request import Request
 from mixq.search.result import SearchResult
@@ -108,13 +109,12 @@ def run(
     evaluate = subject.evaluate
     judge = None if evaluate is None else Judge(rounder, evaluate)
     limits = budget.limits(problem, baseline_latency_s)
-    refinement = Refinement(
-        request.rounds,
-        lambda plan: setting.store(layout.model_fingerprint, measured, rounder, plan),
+    measuring = Measuring(
+        lambda plan: setting.store(layout.model_fingerprint, measured, rounder, plan)
     )
     found = find(
         session, frontier, budget, limits, judge, trials=request.trials, seed=request.seed,
-        refinement=refinement,
+        refinement=Refinement(request.rounds, measuring),
     )  # fmt: skip
 
     def accept(candidate: Rounder, trial: Trial) -> bool:

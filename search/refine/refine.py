@@ -5,18 +5,15 @@ The additive model is taken again at the plan: every neighbour is measured with 
 plan in place, the problem of these effects is solved exactly for several numbers of changes, and
 the plans found are measured whole. A plan is moved to if it errs less both on the data that the
 effects were measured on and on held-out data; what is only luck on the first does not pass the
-second. Where the errors of the plan add up, its optimum is the optimum, and nothing is measured.
+second. Where errors add up, their optimum is the optimum, and nothing is measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
-from mixq.errors import FormatError, NonFiniteError
-from mixq.formats import Format
-from mixq.progress import track
 from mixq.search.choose import Accept
 from mixq.search.limits import Limits
 from mixq.search.problem import Choice, Problem
@@ -25,19 +22,17 @@ from mixq.search.refine.moves import distance, moves
 from mixq.search.refine.neighbours import neighbours
 from mixq.search.session import Session
 from mixq.search.trials import Proposal, Trial
-from mixq.sensitivity.around import Around, Change
-from mixq.sensitivity.store import Store
+from mixq.sensitivity.around import Change
 
-STAGE: Final = "measuring changes of the plan"
 ADDITIVE: Final = 0.02
 """Share by which a plan's error may differ from the sum of its units' to count as additive."""
-PLANS: Final = 3
+PLANS: Final = 4
 """Plans measured whole in a round."""
 PER_ITEM: Final = 1.5
 """Changes measured in a round, for each independent choice."""
 
-Stores = Callable[[Mapping[str, Format]], Store]
-"""Where the errors of changes of a plan are kept."""
+Measure: TypeAlias = Callable[[Session, Trial, Sequence[Change]], Effects]
+"""Measures changes of a trial's plan."""
 
 
 @dataclass(frozen=True)
@@ -61,30 +56,38 @@ class Refinement:
 
     Attributes:
         rounds: at most so many; 0 leaves every plan as it is.
-        stores: where effects are kept, so that an interrupted search goes on.
+        measure: tells the effects of changes.
     """
 
     rounds: int
-    stores: Stores
+    measure: Measure
 
-    def of(self, session: Session, start: Trial, limits: Limits, accept: Accept) -> Refined:
+    def of(
+        self,
+        session: Session,
+        start: Trial,
+        near: Sequence[Trial],
+        limits: Limits,
+        accept: Accept,
+    ) -> Refined:
         """Move from a plan to better ones within the limits.
 
         Args:
             session: of the search.
             start: a measured plan.
+            near: other measured plans under the same limits. If errors add up in all of them,
+                nothing is measured.
             limits: on bytes, latency or both; every plan keeps them.
             accept: whether a measured plan keeps the other demands.
         """
         problem, best = session.problem, start
         trials: list[Trial] = []
         seen: list[Effects] = []
-        for number in range(1, self.rounds + 1):
-            if adds_up(best):
-                break
+        rounds = 0 if all(map(adds_up, (start, *near))) else self.rounds
+        for number in range(1, rounds + 1):
             most = round(PER_ITEM * len(problem.items))
             changes = neighbours(problem, best.proposal.assignment, limits, most)
-            effects = _measured(session, best, changes, self.stores(best.proposal.assignment))
+            effects = self.measure(session, best, changes)
             seen.append(effects)
             proposals = _proposals(effects, session.problem, limits, number)
             if not proposals:
@@ -120,24 +123,6 @@ def believed(problem: Problem, effects: Effects) -> Problem:
         return tuple(replace(c, error=errors[unit, c.format] - least) for c in row)
 
     return replace(problem, choices={u: moved(u, row) for u, row in problem.choices.items()})
-
-
-def _measured(session: Session, trial: Trial, changes: list[Change], store: Store) -> Effects:
-    """Effects of the changes on calibration data, those that the store has not among them."""
-    assignment = trial.proposal.assignment
-    missing = [c for c in changes if store.get("+".join(c.units), c.format.name) is None]
-    if missing:
-        around = Around(session.references["calibration"], session.rounder, assignment)
-        ordered, done = around.ordered(missing), len(changes) - len(missing)
-        for change in track(ordered, STAGE, len(changes), session.progress, done=done):
-            try:
-                errors = around.errors(change)
-            except (FormatError, NonFiniteError):  # no plan for it, then
-                continue
-            store.put("+".join(change.units), change.format.name, errors)
-    found = {c: store.get("+".join(c.units), c.format.name) for c in changes}
-    known = {change: tuple(errors) for change, errors in found.items() if errors is not None}
-    return Effects(assignment, trial.errors, known)
 
 
 def _proposals(effects: Effects, problem: Problem, limits: Limits, number: int) -> list[Proposal]:
