@@ -1,7 +1,8 @@
 """What refining a plan buys over the optimum of added errors.
 
     OMP_NUM_THREADS=1 python benchmarks/refinement.py minilm efficientnet_lite0 crepe_tiny
-    OMP_NUM_THREADS=1 python benchmarks/refinement.py smollm2 --method rtn --group-sizes 64
+    OMP_NUM_THREADS=1 python benchmarks/refinement.py smollm2 --method rtn --group-sizes 64 \\
+        --sensitivity auto --samples 8
     ... --method rtn --grids symmetric
 
 For each draw of calibration samples and each target: the exact optimum of the added errors, and
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,7 +65,9 @@ class Cell:
 class Drawn:
     """A model with one draw of its data, its formats rounded and its sensitivities measured."""
 
-    def __init__(self, name: str, seed: int, palette: Palette, folder: Path) -> None:
+    def __init__(
+        self, name: str, seed: int, palette: Palette, samples: int | None, folder: Path
+    ) -> None:
         drawn = draw(name, seed)
         profile = load_profile("intel_cpu")
         tuning, heldout = drawn.calibration.split()
@@ -76,7 +80,8 @@ class Drawn:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.layout, rounding = round_units(drawn.model, layout, tuning, profile, folder=folder)
-        self.rounder, self.measured = rounding.rounder, rounding.unseen
+        self.rounder, unseen = rounding.rounder, rounding.unseen
+        self.measured = unseen if samples is None else unseen.take(samples)
         self.setting = Setting(metric, folder)
         self.references = {
             "calibration": Reference(drawn.model, self.measured, metric),
@@ -139,6 +144,7 @@ def main() -> None:
     parser.add_argument("--method", default="auto")
     parser.add_argument("--grids", nargs="+")
     parser.add_argument("--group-sizes", type=int, nargs="+", default=list(DEFAULT_GROUP_SIZES))
+    parser.add_argument("--samples", type=int, help="measured on, at most")
     parser.add_argument("--sensitivity", default="measured", choices=["measured", "auto"])
     parser.add_argument("--folder", type=Path, default=Path("benchmark-runs"))
     arguments = parser.parse_args()
@@ -152,9 +158,11 @@ def main() -> None:
     for name in arguments.models:
         cells: dict[float, list[Cell]] = {target: [] for target in arguments.targets}
         for seed in arguments.draws:
-            drawn = Drawn(name, seed, palette, arguments.folder / f"refine-{name}-{seed}-{kind}")
+            folder = arguments.folder / f"refine-{name}-{seed}-{kind}"
+            drawn = Drawn(name, seed, palette, arguments.samples, folder)
             for target in arguments.targets:
                 found = drawn.cell(target, arguments.sensitivity, arguments.rounds)
+                print(f"{name} {target:g}x, draw {seed}: {found}", file=sys.stderr, flush=True)
                 cells[target] += [] if found is None else [found]
         for target, row in cells.items():
             print(f"| {name} | {target:g}x | {_row(row)}", flush=True)

@@ -29,7 +29,8 @@ ADDITIVE: Final = 0.02
 PLANS: Final = 4
 """Plans measured whole in a round."""
 PER_ITEM: Final = 1.5
-"""Changes measured in a round, for each independent choice."""
+"""Changes measured in a round, for each independent choice, up to `MOST_CHANGES`."""
+MOST_CHANGES: Final = 120
 
 Measure: TypeAlias = Callable[[Session, Trial, Sequence[Change]], Effects]
 """Measures changes of a trial's plan."""
@@ -85,7 +86,7 @@ class Refinement:
         seen: list[Effects] = []
         rounds = 0 if all(map(adds_up, (start, *near))) else self.rounds
         for number in range(1, rounds + 1):
-            most = round(PER_ITEM * len(problem.items))
+            most = min(MOST_CHANGES, round(PER_ITEM * len(problem.items)))
             changes = neighbours(problem, best.proposal.assignment, limits, most)
             effects = self.measure(session, best, changes)
             seen.append(effects)
