@@ -127,14 +127,17 @@ def believed(problem: Problem, effects: Effects) -> Problem:
 
 
 def _proposals(effects: Effects, problem: Problem, limits: Limits, number: int) -> list[Proposal]:
-    """The plans that effects speak for by more than their noise, with the most changes first."""
-    proposals = []
-    for plan in moves(effects, problem, limits, PLANS):
-        promised = effects.together(plan)
-        if promised.error < -promised.error_se:
-            count = distance(plan, effects.assignment)
-            proposals.append(Proposal(f"refined {number}, {count} changes", "refined", plan))
-    return proposals
+    """The plans that effects speak for, with the most changes first.
+
+    None, where no changes promise more than their noise: of a sum the standard error is at most
+    the sum of the standard errors, which count against each change.
+    """
+    return [
+        Proposal(
+            f"refined {number}, {distance(plan, effects.assignment)} changes", "refined", plan
+        )
+        for plan in moves(effects, problem, limits, PLANS)
+    ]
 
 
 def _better(best: Trial, tried: list[Trial], accept: Accept) -> Trial | None:

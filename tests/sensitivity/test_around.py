@@ -42,6 +42,20 @@ class Net(nn.Module):
         return result
 
 
+class Idle(nn.Module):
+    """A layer that no output depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = nn.Linear(16, 4)
+        self.idle = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.idle(x)
+        result: Tensor = self.used(x)
+        return result
+
+
 def rows(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
@@ -59,6 +73,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         rows(5, 3, 8, 8),
     ),
     "recurrent": (lambda: nn.LSTM(16, 16, num_layers=2, batch_first=True), rows(5, 4, 16)),
+    "idle": (Idle, rows(5, 16)),
     "tied": (Net, torch.arange(20).view(5, 4) % 11),
 }  # fmt: skip
 

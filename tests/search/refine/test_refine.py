@@ -18,8 +18,10 @@ import mixq
 from mixq.search.limits import Limits
 from mixq.search.palette import Palette
 from mixq.search.problem import Choice, Problem
+from mixq.search.refine import refine as refine_module
 from mixq.search.refine.effects import Effects
-from mixq.search.refine.refine import ADDITIVE, Refined, Refinement, adds_up
+from mixq.search.refine.neighbours import neighbours
+from mixq.search.refine.refine import ADDITIVE, Refined, Refinement, adds_up, believed
 from mixq.search.solve import solve_once
 from mixq.search.trials import Proposal, Trial
 from mixq.sensitivity.around import Around, Change
@@ -114,6 +116,35 @@ def test_a_plan_is_moved_to_where_errors_cancel() -> None:
 def test_the_plan_stays(session: FakeSession, rounds: int, accept: bool) -> None:
     start, found = refined(session, LIMITS, rounds=rounds, accept=accept)
     assert found.best is start
+
+
+def test_held_out_data_alone_do_not_decide() -> None:
+    """The two changes that promise most undo each other; held-out data happen to like that."""
+    session = FakeSession(TWINS, cancelling)
+    start, _ = refined(session, LIMITS, rounds=0)
+    plan = start.proposal.assignment
+    session.heldout = lambda other: 10.0 if other == plan else 1.0
+    swapped = {**plan, "a": plan["b"], "b": plan["a"]}
+    _, found = refined(session, LIMITS, rounds=1)
+    assert swapped in [trial.proposal.assignment for trial in found.trials]
+    assert found.best.proposal.assignment != swapped
+    assert found.best.measured.error < start.measured.error
+
+
+def test_the_next_round_looks_among_what_the_last_one_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Problem] = []
+
+    def recorded(problem: Problem, *rest: object) -> list[Change]:
+        seen.append(problem)
+        return neighbours(problem, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(refine_module, "neighbours", recorded)
+    _, found = refined(FakeSession(TWINS, cancelling, cancelling), LIMITS)
+    assert len(found.effects) > 1
+    assert seen[0] == TWINS
+    assert seen[1] == believed(TWINS, found.effects[0]) != TWINS
 
 
 def test_nothing_is_measured_where_errors_add_up() -> None:
