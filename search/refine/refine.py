@@ -3,9 +3,9 @@
 Errors of units interact, so what a change does to the plan is not what it does to the original.
 The additive model is taken again at the plan: every neighbour is measured with the rest of the
 plan in place, the problem of these effects is solved exactly for several numbers of changes, and
-the plans found are measured whole. A plan is moved to if it errs less both on the data that the
-effects were measured on and on held-out data; what is only luck on the first does not pass the
-second. Where errors add up, their optimum is the optimum, and nothing is measured.
+the plans found are measured whole. A plan is moved to if it errs less on the data that the effects
+were measured on, and on held-out data by more than the noise; what is only luck on the first does
+not pass the second. Where errors add up, their optimum is the optimum, and nothing is measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mixq.search.refine.effects import Effects
 from mixq.search.refine.moves import distance, moves
 from mixq.search.refine.neighbours import neighbours
 from mixq.search.session import Session
-from mixq.search.trials import Proposal, Trial
+from mixq.search.trials import Proposal, Trial, paired_difference
 from mixq.sensitivity.around import Change
 
 ADDITIVE: Final = 0.02
@@ -141,12 +141,22 @@ def _proposals(effects: Effects, problem: Problem, limits: Limits, number: int) 
 
 
 def _better(best: Trial, tried: list[Trial], accept: Accept) -> Trial | None:
-    """Of the plans that err less on calibration and on held-out data, the first by the former."""
+    """Of the plans that err less on calibration and on held-out data, the first by the former.
+
+    Held-out errors have to differ by more than a standard error of the paired difference: plans
+    were tried because calibration data spoke for them, so that little luck is needed elsewhere.
+    """
     for trial in sorted(tried, key=lambda trial: trial.measured.error):
+        gain = paired_difference(_judged(trial), _judged(best))
         if (
             trial.measured.error < best.measured.error
-            and trial.judged_error < best.judged_error
+            and gain.error < -gain.error_se
             and accept(trial)
         ):
             return trial
     return None
+
+
+def _judged(trial: Trial) -> tuple[float, ...]:
+    """Errors of the samples that plans are compared by."""
+    return trial.errors if trial.heldout_errors is None else trial.heldout_errors

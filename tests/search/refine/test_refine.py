@@ -48,7 +48,7 @@ class FakeSession:
 
     def trial(self, proposal: Proposal) -> Trial:
         plan = proposal.assignment
-        held = None if self.heldout is None else (self.heldout(plan),)
+        held = None if self.heldout is None else samples(self.heldout(plan))
         return Trial(proposal, self.problem.evaluate(plan), samples(self.error(plan)), held)
 
 
@@ -129,6 +129,18 @@ def test_held_out_data_alone_do_not_decide() -> None:
     assert swapped in [trial.proposal.assignment for trial in found.trials]
     assert found.best.proposal.assignment != swapped
     assert found.best.measured.error < start.measured.error
+
+
+@pytest.mark.parametrize(("share", "moved"), [(0.98, True), (1.02, False)])
+def test_held_out_errors_fall_by_more_than_their_noise(share: float, moved: bool) -> None:
+    """Two held-out samples gain 1 + s and 1 - s: mean 1, standard error s."""
+    session = FakeSession(TWINS, cancelling)
+    start, found = refined(session, LIMITS)
+    held = (10.0, 10.0)
+    first = replace(start, heldout_errors=held)
+    tried = replace(found.best, heldout_errors=(9.0 - share, 9.0 + share))
+    better = refine_module._better(first, [tried], lambda trial: True)
+    assert (better is tried) == moved
 
 
 def test_the_next_round_looks_among_what_the_last_one_found(
