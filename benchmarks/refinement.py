@@ -138,10 +138,8 @@ class Drawn:
             seconds,
         )
 
-    def _test_error(self, assignment: Mapping[str, Format]) -> float:
-        return statistics.fmean(
-            joint_errors(self.rounder, assignment, self.test, "a plan")["test"]
-        )  # type: ignore[arg-type]
+    def _test_error(self, rounder: Rounder, assignment: Mapping[str, Format]) -> float:
+        return statistics.fmean(joint_errors(rounder, assignment, self.test, "plan")["test"])
 
 
 def main() -> None:
