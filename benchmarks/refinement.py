@@ -29,6 +29,7 @@ from draws import draw
 
 from mixq.formats import Format
 from mixq.profiles import load as load_profile
+from mixq.rounding.rounder import Rounder
 from mixq.progress import silent
 from mixq.search.analysis import lay_out, round_units
 from mixq.search.budget import Budget
