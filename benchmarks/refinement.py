@@ -29,8 +29,8 @@ from draws import draw
 
 from mixq.formats import Format
 from mixq.profiles import load as load_profile
-from mixq.rounding.rounder import Rounder
 from mixq.progress import silent
+from mixq.rounding.rounder import Rounder
 from mixq.search.analysis import lay_out, round_units
 from mixq.search.budget import Budget
 from mixq.search.limits import Limits
