@@ -11,9 +11,9 @@ from mixq.formats import Format
 from mixq.search.limits import Totals
 from mixq.sensitivity.estimate import Estimate
 
-Kind = Literal["uniform", "additive", "tilted", "bisected"]
+Kind = Literal["uniform", "additive", "tilted", "bisected", "sampled"]
 """Where a plan came from: one width for all, the additive optimum, the optimum of tilted errors,
-or the bisection for the smallest plan that is good enough."""
+the bisection for the smallest plan that is good enough, or a sampler of Optuna's own."""
 
 
 @dataclass(frozen=True)
