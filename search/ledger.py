@@ -149,14 +149,22 @@ class Ledger:
         with writing(self.study):
             self._fail(claim.trial_id, outcome)
 
-    def wait(self) -> None:
-        """Some time for others to measure; the trials of those that have died are failed.
+    def look(self) -> None:
+        """Fail the trials of processes that have died.
 
         Raises:
             OutputError: if the study cannot be written.
         """
         with writing(self.study):
             self._watch.look()
+
+    def wait(self) -> None:
+        """Some time for others to measure.
+
+        Raises:
+            OutputError: if the study cannot be written.
+        """
+        self.look()
         time.sleep(POLL_S)
 
     def trial(self, proposal: Proposal, errors: Errors) -> Trial:
@@ -251,7 +259,9 @@ def open_ledger(
                 for key, errors in finished(sibling, set(problem.choices), _least(signed=signed)):
                     if errors is not None:
                         known[key] = errors
-    return Ledger(study, storage, sampler, problem, limits, known, signed=signed)
+    ledger = Ledger(study, storage, sampler, problem, limits, known, signed=signed)
+    ledger.look()
+    return ledger
 
 
 def names_of(proposal: Proposal) -> dict[str, str]:

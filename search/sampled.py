@@ -7,7 +7,6 @@ gives the same trials, after a kill and in any number of processes.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +23,7 @@ from mixq.search.limits import Limits
 from mixq.search.problem import Item, Problem
 from mixq.search.request import Sampler
 from mixq.search.session import Session
+from mixq.search.storage import quiet
 from mixq.search.trials import Proposal, Trial
 
 BATCH: Final = 4
@@ -103,8 +103,7 @@ def sample(
         trials: plans to measure.
         seed: of the sampler.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with quiet():
         game = _Game(session.problem, name, limits, seed, trials)
     for trial in known:
         game.learn(trial)

@@ -22,9 +22,9 @@ from mixq.files import one_line
 JOURNAL: Final = "study.journal"
 POSTGRES: Final = "postgresql+psycopg://"
 HEARTBEAT_S: Final = 5
-GRACE_S: Final = 60
-"""A process that has not been heard of for so long is taken for dead, and its trials are failed;
-a process may be that long without Python's lock in a single operation of its model."""
+GRACE_S: Final = 30
+"""A process that has not been heard of for so long is taken for dead, and its trials are failed.
+One that comes back later finds that out as it tells what it measured."""
 CLASHES: Final = ("already exists", "duplicate key", "UNIQUE constraint")
 """What databases say where two processes make the same table."""
 
@@ -100,21 +100,29 @@ def _database(url: str) -> BaseStorage:
 def storage_problems(what: str) -> Iterator[None]:
     """Turns what Optuna's storages raise for a full disk or a lost database into one line.
 
-    Optuna's own remarks on stderr are kept quiet meanwhile.
+    Optuna's own remarks are kept quiet meanwhile.
 
     Raises:
         OutputError: that `what`, and why.
     """
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        yield
+        with quiet():
+            yield
     except (OSError, OptunaError, RuntimeError) as error:  # the journal's lock raises the last
         reason = error.strerror if isinstance(error, OSError) else None
         raise OutputError(
             f"{what}: {one_line(reason or _first_line(error))}; make room or repair it and run "
             "the same command again, it goes on from the plans measured before this one"
         ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's own remarks on stderr."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
     finally:
         optuna.logging.set_verbosity(verbosity)
 
