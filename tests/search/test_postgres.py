@@ -29,7 +29,7 @@ pytestmark = [
         reason="PostgreSQL is not installed; on Debian: apt-get install postgresql",
     ),
 ]
-OPTIONS = {"trials": 24, "sampler": "mixq"}
+OPTIONS = {"trials": 24}
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,15 @@ def opened(url: str) -> Iterator[BaseStorage]:
         storage.engine.dispose()
 
 
+@pytest.mark.parametrize("sampler", ["mixq", "tpe"])
 def test_four_processes_share_the_work(
-    server: Searches, alone: Path, url: str, tmp_path: Path
+    server: Searches, url: str, tmp_path: Path, sampler: str
 ) -> None:
+    options = {**OPTIONS, "sampler": sampler}
+    alone = tmp_path / "alone"
+    assert server.status(server.start(alone, options)) == 0
     folders = [tmp_path / f"run{index}" for index in range(4)]
-    processes = [server.start(folder, OPTIONS, storage=url, pause_s=0.1) for folder in folders]
+    processes = [server.start(folder, options, storage=url, pause_s=0.1) for folder in folders]
     assert [server.status(process) for process in processes] == [0] * 4
 
     expected = expected_of(alone)
@@ -113,4 +117,26 @@ def test_what_a_killed_process_measured_is_measured_again(
         assert [trial.number for trial in lost] == [0]
         assert running(study) == 0
     for folder in folders:
+        assert plan_of(folder).read_bytes() == plan_of(alone).read_bytes()
+
+
+def test_a_process_that_was_taken_for_dead_loses_its_claim_and_nothing_else(
+    server: Searches, alone: Path, url: str, tmp_path: Path
+) -> None:
+    stopped, other = tmp_path / "stopped", tmp_path / "other"
+    process = server.start(stopped, OPTIONS, storage=url, pause_s=1.0)
+    with opened(url) as storage:
+        until(lambda: bool(optuna.get_all_study_names(storage)))
+        until(lambda: running(study_in(storage)) == 1)
+        os.kill(process, signal.SIGSTOP)
+        try:
+            assert server.status(server.start(other, OPTIONS, storage=url)) == 0
+        finally:
+            os.kill(process, signal.SIGCONT)
+        assert server.status(process) == 0
+        study = study_in(storage)
+        assert sorted(complete(study).values()) == expected_of(alone)
+        assert len(measured(stopped)) == 1  # in vain
+        assert running(study) == 0
+    for folder in (stopped, other):
         assert plan_of(folder).read_bytes() == plan_of(alone).read_bytes()
