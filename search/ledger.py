@@ -40,6 +40,8 @@ from mixq.search.trials import Proposal, Trial
 
 POLL_S: Final = 0.2
 """Between two looks at what other processes measure."""
+OLD_CONSTRAINTS: Final = "constraints"
+"""Optuna's attribute of before 5.0, the only one that optuna-dashboard 0.21 reads."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ class Ledger:
                 asked.set_user_attr("heldout_errors", None if held is None else list(held))
                 if self._limits.error is not None:
                     asked.set_constraint("error", trial.measured.error - self._limits.error)
+                excess = list(asked.constraints.values())
+                self._storage.set_trial_system_attr(claim.trial_id, OLD_CONSTRAINTS, excess)
                 totals = trial.totals
                 values = [trial.measured.error, totals.weight_bytes, totals.latency_s]
                 self._storage.set_trial_state_values(claim.trial_id, TrialState.COMPLETE, values)

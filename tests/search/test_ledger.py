@@ -144,7 +144,9 @@ def test_optuna_knows_which_trials_keep_the_limits() -> None:
     ours = ledger(storage, LIMITS)
     run_trials(ours, PLANS, measuring([]), silent)
     for trial in ours.study.trials:
-        assert trial.constraints == {"weight_bytes": trial.values[1] - 100, "error": -0.5}
+        excess = {"weight_bytes": trial.values[1] - 100, "error": -0.5}
+        assert trial.constraints == excess | {"0": excess["weight_bytes"], "1": -0.5}
+        assert trial.system_attrs["constraints"] == list(excess.values())
     best = {trial.user_attrs["name"] for trial in ours.study.best_trials}
     assert best == {"w4g64 w4g64", "w4g64 w2g64", "w2g64 w4g64", "w2g64 w2g64"}
     assert ours.study.metric_names == ["error", "weight_bytes", "latency_s"]

@@ -53,7 +53,7 @@ class Fragile(nn.Module):
 
     def forward(self, data: Tensor) -> Tensor:
         hidden: Tensor = self.inner(data)
-        same = self.inner.get_parameter("0.weight") == self.get_buffer("exact")
+        same = torch.eq(self.inner[0].weight, self.get_buffer("exact"))  # type: ignore[arg-type]
         return hidden / same.all()
 
 
