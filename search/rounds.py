@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Generator, Sequence
 from typing import Final, TypeAlias
 
-from mixq.errors import MixqError, NonFiniteError
+from mixq.errors import MixqError, NonFiniteError, OutputError
 from mixq.progress import Progress
 from mixq.search.ledger import Claim, Ledger, names_of
 from mixq.search.study import GIVEN_UP, NOT_FINITE, Errors, Key, key_of
@@ -81,14 +81,16 @@ def _measured(ledger: Ledger, claims: Sequence[Claim], measure: Measure) -> None
         ):
             for index, outcome in outcomes:
                 if isinstance(outcome, NonFiniteError):
-                    ledger.fail(pending.pop(index), NOT_FINITE)
+                    ledger.fail(pending[index], NOT_FINITE)
                 elif isinstance(outcome, MixqError):
                     raise outcome
                 else:
-                    ledger.tell(pending.pop(index), outcome)
+                    ledger.tell(pending[index], outcome)
+                del pending[index]
     except (MixqError, KeyboardInterrupt):
-        for claim in pending.values():
-            ledger.fail(claim, GIVEN_UP)
+        with contextlib.suppress(OutputError):  # as the error itself may be
+            for claim in pending.values():
+                ledger.fail(claim, GIVEN_UP)
         raise
 
 

@@ -69,7 +69,7 @@ def test_the_dashboard_shows_the_study_of_a_run(tmp_path: Path) -> None:
     for trial in shown["trials"]:
         attributes = {item["key"]: item["value"] for item in trial["user_attrs"]}
         assert trial["state"] == "Complete"
-        found[trial["number"]] = (json.loads(attributes["name"]), tuple(trial["values"]))
+        found[trial["number"]] = (attributes["name"], tuple(trial["values"]))
     assert found == complete(kept)
     best = {trial["number"] for trial in shown["trials"] if max(trial["constraints"]) <= 0}
     assert best == {trial.number for trial in kept.trials if max(trial.constraints.values()) <= 0}

@@ -270,3 +270,44 @@ def test_storage_kinds(tmp_path: Path) -> None:
     assert isinstance(open_storage(tmp_path, None), JournalStorage)
     url = f"sqlite:///{tmp_path / 'a.db'}"
     assert not isinstance(open_storage(tmp_path, url), JournalStorage)
+
+
+@pytest.mark.parametrize(
+    ("url", "opened"),
+    [
+        ("postgresql://me:s3cret@host/x", "postgresql+psycopg://me:s3cret@host/x"),
+        ("postgres://host/x", "postgresql+psycopg://host/x"),
+        ("postgresql+psycopg2://host/x", "postgresql+psycopg2://host/x"),
+        ("sqlite:///postgres://x", "sqlite:///postgres://x"),
+    ],
+)
+def test_postgres_goes_by_psycopg(url: str, opened: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def refuse(url: str, **options: object) -> None:
+        seen.append(url)
+        raise ImportError("No module named 'psycopg'")
+
+    monkeypatch.setattr("mixq.search.storage.RDBStorage", refuse)
+    with pytest.raises(MixqError) as caught:
+        open_storage(None, url)
+    assert seen == [opened]
+    assert ("pip install 'mixq[postgres]'" in str(caught.value)) == url.startswith("postgres")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_tables_that_another_process_has_just_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL refuses one of two that make a table at once; the next attempt finds it."""
+    answers = [RuntimeError('relation "studies" already exists'), RuntimeError("duplicate key")]
+    made = InMemoryStorage()
+
+    def refuse(url: str, **options: object) -> BaseStorage:
+        if answers:
+            raise answers.pop()
+        return made
+
+    monkeypatch.setattr("mixq.search.storage.RDBStorage", refuse)
+    assert open_storage(None, "postgresql://x/y") is made
+    answers += [RuntimeError("already exists")] * 4
+    with pytest.raises(UsageError, match="already exists"):
+        open_storage(None, "postgresql://x/y")
