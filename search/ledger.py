@@ -85,6 +85,8 @@ class Ledger:
         self._known = dict(known or {})
         self._least = _least(signed=signed)
         self._units = set(problem.choices)
+        self._done: dict[Key, Errors | None] = {}
+        self._seen: set[int] = set()
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._watch = Watch(study, storage, self._study_id)
 
@@ -95,7 +97,8 @@ class Ledger:
             OutputError: if the study cannot be read.
         """
         with writing(self.study):
-            return dict(finished(self.study, self._units, self._least))
+            self._done |= finished(self.study, self._units, self._least, self._seen)
+        return dict(self._done)
 
     def claim(self, proposals: Sequence[Proposal], most: int) -> list[Claim]:
         """The first `most` of the proposals that nobody has measured, nor is measuring.

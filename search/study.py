@@ -67,7 +67,9 @@ def key_of(params: Mapping[str, str]) -> Key:
     return tuple(sorted(params.items()))
 
 
-def finished(study: Study, units: set[str], least: float) -> Iterator[tuple[Key, Errors | None]]:
+def finished(
+    study: Study, units: set[str], least: float, seen: set[int] | None = None
+) -> Iterator[tuple[Key, Errors | None]]:
     """Errors of the finished trials by plan; None for a plan that cannot be measured.
 
     Trials that others have added are left out: those without errors, or with impossible ones.
@@ -76,9 +78,14 @@ def finished(study: Study, units: set[str], least: float) -> Iterator[tuple[Key,
         study: that holds them.
         units: of the problem.
         least: that an error can be.
+        seen: numbers of trials to leave out, to which all others are added.
     """
+    seen = set() if seen is None else seen
     states = (TrialState.COMPLETE, TrialState.FAIL)
     for trial in study.get_trials(deepcopy=False, states=states):
+        if trial.number in seen:
+            continue
+        seen.add(trial.number)
         if set(trial.params) == units and (result := result_of(trial, least)) is not None:
             yield key_of(trial.params), result or None
 
