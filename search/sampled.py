@@ -142,7 +142,7 @@ class _Game:
         self._items: dict[str, Item] = {item.units[0]: item for item in problem.items}
         self._seen: dict[tuple[str, ...], float | None] = {}
         sampler, objectives = _sampler(name, seed, trials)
-        self._study: Study = optuna.create_study(
+        self.study: Study = optuna.create_study(
             sampler=sampler, directions=["minimize"] * objectives
         )
 
@@ -153,7 +153,7 @@ class _Game:
     def enqueued(self, proposal: Proposal) -> OptunaTrial:
         """The trial of a plan that the sampler is made to propose."""
         assignment = proposal.assignment
-        self._study.enqueue_trial({unit: assignment[unit].name for unit in self._items})
+        self.study.enqueue_trial({unit: assignment[unit].name for unit in self._items})
         running, _ = self._asked()
         return running
 
@@ -181,7 +181,7 @@ class _Game:
         self._tell(running, assignment, error)
 
     def _asked(self) -> tuple[OptunaTrial, dict[str, Format]]:
-        running = self._study.ask()
+        running = self.study.ask()
         assert running.relative_params is not None  # a generation of NSGA-II is given here alone
         for unit, item in self._items.items():
             running.suggest_categorical(unit, [fmt.name for fmt in item.formats])
@@ -201,12 +201,12 @@ class _Game:
         self, running: OptunaTrial, assignment: Mapping[str, Format], error: float | None
     ) -> None:
         if error is None:
-            self._study.tell(running, state=TrialState.FAIL)
+            self.study.tell(running, state=TrialState.FAIL)
             return
         for name, excess in self._excess(assignment, error).items():
             running.set_constraint(name, excess)
         values = [error, float(self._problem.evaluate(assignment).weight_bytes)]
-        self._study.tell(running, values[: len(self._study.directions)])
+        self.study.tell(running, values[: len(self.study.directions)])
 
     def _excess(
         self, assignment: Mapping[str, Format], error: float | None = None

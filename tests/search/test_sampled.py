@@ -22,12 +22,14 @@ from mixq.search.limits import Limits
 from mixq.search.problem import Choice, Problem
 from mixq.search.request import Request, Sampler
 from mixq.search.rounds import run_trials
+from mixq.search.sampled import _Game
 from mixq.search.session import Session
 from mixq.search.study import Errors
 from mixq.search.trials import Proposal, Trial
 
 SAMPLERS = tuple(name for name in get_args(Sampler) if name != "mixq")
-FORMATS = {Format(32): 0.0, Format(8, 64): 0.01, Format(4, 64): 0.1, Format(2, 64): 1.0}
+W4 = Format(4, 64)
+FORMATS = {Format(32): 0.0, Format(8, 64): 0.01, W4: 0.1, Format(2, 64): 1.0}
 SEVENTH = Budget(compression=7.0)
 
 
@@ -178,6 +180,17 @@ def test_the_note_counts() -> None:
         f"plans were proposed by Optuna's sampler random: {len(own)} new ones of its "
     )
     assert found.notes[0].endswith("beside 4 from the exact frontier")
+
+
+def test_known_plans_are_in_the_population_of_nsga2() -> None:
+    """Trials without a generation have no children."""
+    session = Measured()
+    game = _Game(session.problem, "nsga2", Limits(weight_bytes=10_000), 0, 8)
+    (known,) = session.run([Proposal("x", "uniform", dict.fromkeys(session.problem.choices, W4))])
+    game.learn(known)
+    game.ask()
+    for trial in game.study.trials:
+        assert [v for key, v in trial.system_attrs.items() if key.endswith("generation")] == [0]
 
 
 def test_samplers_differ() -> None:

@@ -105,10 +105,10 @@ def test_threads_take_each_plan_once(jobs: int) -> None:
 
 
 def test_an_enqueued_trial_takes_no_plan() -> None:
-    study = optuna.create_study(sampler=queued(PLANS[0]))
+    study = optuna.create_study(sampler=queued(PLANS[0], PLANS[1]))
     study.enqueue_trial({"a": "w2", "b": "w4"})
     assert ask(study) == {"a": "w2", "b": "w4", "c": "w8"}
-    assert ask(study) == PLANS[0]
+    assert [ask(study), ask(study)] == PLANS[:2]
 
 
 def test_a_trial_that_came_whole_takes_no_other_plan() -> None:
