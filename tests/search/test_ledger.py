@@ -130,9 +130,11 @@ def test_what_is_given_up_is_nobodys(error: BaseException) -> None:
 def test_progress_counts_all_trials() -> None:
     storage, seen = InMemoryStorage(), list[tuple[str, int, int]]()
     run_trials(ledger(storage), PLANS[:2], measuring([]), silent)
-    run_trials(
-        ledger(storage), PLANS[:5], measuring([]), lambda *a: seen.append(a), at_once=2
-    )  # fmt: skip
+
+    def note(stage: str, done: int, total: int) -> None:
+        seen.append((stage, done, total))
+
+    run_trials(ledger(storage), PLANS[:5], measuring([]), note, at_once=2)
     assert seen == [("measuring plans", done, 5) for done in (2, 4, 5)]
 
 
