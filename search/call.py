@@ -13,7 +13,14 @@ from mixq.search.folder import run_folder
 from mixq.search.palette import Palette
 from mixq.search.recipe import Recipe
 from mixq.search.recipe import load as load_recipe
-from mixq.search.request import DEFAULT_TRIALS, Equalize, Request, Sampler, Sensitivity
+from mixq.search.request import (
+    DEFAULT_ROUNDS,
+    DEFAULT_TRIALS,
+    Equalize,
+    Request,
+    Sampler,
+    Sensitivity,
+)
 from mixq.search.result import SearchResult
 from mixq.search.run import checked, run
 from mixq.search.subject import Subject
@@ -43,6 +50,7 @@ def search(
     tie: Sequence[str] = (),
     evaluate: Evaluate | None = None,
     trials: int = DEFAULT_TRIALS,
+    rounds: int = DEFAULT_ROUNDS,
     seed: int = 0,
     batch_size: int | None = None,
     threads: int | None = None,
@@ -89,6 +97,8 @@ def search(
         evaluate: metrics of a model on labelled data; its attribute `primary` names the headline
             metric, `higher_is_better` (default True) says which way is better.
         trials: plans of least added error to measure beside the uniform ones.
+        rounds: how often at most the best of them is refined: single changes are measured with
+            the rest of the plan in place, and the problem is solved again with what they do there.
         seed: the same seed gives the same plan.
         batch_size: samples per forward pass of the predicted workload, by default 1.
         threads: of the predicted workload; by default the profile's.
@@ -142,7 +152,8 @@ def search(
         1 if workload is None else workload,
         base.threads if threads is None else threads,
         base.samples if samples is None else samples,
-        sequential, equalize, sensitivity, workers, device, MetricChoice(metric, outputs), sampler,
+        sequential, equalize, sensitivity, workers, device, MetricChoice(metric, outputs),
+        rounds, sampler,
     )  # fmt: skip
     profile = base.profile(hardware)
     subject = Subject(

@@ -12,7 +12,13 @@ Accept: TypeAlias = Callable[[Trial], bool]
 """Whether a measured plan keeps a demand that totals do not tell, such as one on a metric."""
 
 
-def choose(trials: Sequence[Trial], limits: Limits, accept: Accept | None = None) -> Trial | None:
+def choose(
+    trials: Sequence[Trial],
+    limits: Limits,
+    accept: Accept | None = None,
+    *,
+    first: Trial | None = None,
+) -> Trial | None:
     """The best of the measured plans that keep every demand; None if none does.
 
     If bytes or latency are limited, plans are ranked by their error on calibration data, and the
@@ -24,12 +30,13 @@ def choose(trials: Sequence[Trial], limits: Limits, accept: Accept | None = None
     no more bytes, on held-out data if there are any, is passed over. A uniform plan passes that
     test itself unless a smaller uniform one beats it, so that something always passes.
 
-    `accept` is asked in the order of the ranking, and only as often as the choice needs.
+    `accept` is asked in the order of the ranking, and only as often as the choice needs. `first`
+    takes the place of the optimum of the added errors: the plan that it was refined to.
     """
     accepts = accept or (lambda trial: True)
     kept = [trial for trial in trials if keeps(trial, limits)]
     uniform = [trial for trial in kept if trial.proposal.kind == "uniform"]
-    for trial in _ranked(kept, limits):
+    for trial in _ranked(kept, limits, first):
         better = [r for r in rivals(trial, uniform) if r.judged_error < trial.judged_error]
         if accepts(trial) and not any(map(accepts, better)):
             return trial
@@ -57,14 +64,15 @@ def beats(trial: Trial, incumbent: Trial) -> bool:
     return difference.error < -2 * difference.error_se
 
 
-def _ranked(kept: Sequence[Trial], limits: Limits) -> list[Trial]:
+def _ranked(kept: Sequence[Trial], limits: Limits, first: Trial | None) -> list[Trial]:
     """Best first; see `choose`."""
     if limits.objective != "error":
         return sorted(
             kept, key=lambda t: (t.totals.weight_bytes, t.measured.error, t.proposal.name)
         )
     ranked = sorted(kept, key=lambda t: (t.measured.error, t.totals.weight_bytes, t.proposal.name))
-    for optimum in (trial for trial in ranked if trial.proposal.kind == "additive"):
+    heads = [first] if first is not None and first in kept else ranked
+    for optimum in (t for t in heads if t is first or t.proposal.kind == "additive"):
         better = [trial for trial in ranked if beats(trial, optimum)]
         rest = [trial for trial in ranked if trial is not optimum and trial not in better]
         return [*better, optimum, *rest]

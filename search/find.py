@@ -16,6 +16,7 @@ from mixq.search.limits import Limits
 from mixq.search.metric import Judge
 from mixq.search.problem import Problem
 from mixq.search.proposals import budget_proposals, uniform_proposals
+from mixq.search.refine.refine import Refinement
 from mixq.search.request import Sampler
 from mixq.search.sampled import sample, warm_start
 from mixq.search.session import Session
@@ -51,12 +52,14 @@ def find(
     trials: int,
     seed: int,
     sampler: Sampler = "mixq",
+    refinement: Refinement | None = None,
 ) -> Found:
     """Measure the uniform plans and the best proposals, and choose.
 
     Under a limit on bytes or latency the plans of least added error are measured, up to `trials`
-    of them. Without one the smallest plan is sought whose measured error and metric are good
-    enough, in a fixed number of steps. Errors that only add up are never held against a demand.
+    of them, and the best of these is refined. Without one the smallest plan is sought whose
+    measured error and metric are good enough, in a fixed number of steps. Errors that only add up
+    are never held against a demand.
 
     Raises:
         InfeasibleError: if no measured plan keeps the error or the metric demand.
@@ -83,6 +86,12 @@ def find(
     else:
         measured = bisect_size(session, lambda t: keeps(t, limits) and accept(t), frontier)
     best = choose([*uniform, *measured], limits, accept)
+    if refinement is not None and best is not None and limits.objective == "error":
+        refined = refinement.of(
+            session, best, measured, summed, lambda t: keeps(t, limits) and accept(t)
+        )
+        measured += refined.trials
+        best = choose([*uniform, *measured], limits, accept, first=refined.best)
     if best is None:
         raise _out_of_reach([*uniform, *measured], limits, budget, judge)
     if limits.objective != "error":

@@ -15,6 +15,7 @@ from mixq.sensitivity.metrics.choice import MetricChoice
 
 DEFAULT_BITS: Final = (32, 8, 4, 2)
 DEFAULT_TRIALS: Final = 8
+DEFAULT_ROUNDS: Final = 3
 Sensitivity = Literal["auto", "measured", "sketch"]
 Equalize = Literal["none", "fold", "cross-layer", "input", "all"]
 Sampler = Literal["mixq", "tpe", "nsga2", "random"]
@@ -44,6 +45,8 @@ class Request:
         workers: processes that measure them.
         device: where the model is run while they and plans are measured.
         metric: of output error, and of which outputs.
+        rounds: of refinement: how often changes of the best plan are measured around it, see
+            `mixq.search.refine`; 0 for never.
         sampler: who proposes plans; see `mixq.search.sampled`.
 
     Raises:
@@ -65,6 +68,7 @@ class Request:
     workers: int = 1
     device: str = "cpu"
     metric: MetricChoice = field(default_factory=MetricChoice)
+    rounds: int = DEFAULT_ROUNDS
     sampler: Sampler = "mixq"
 
     def __post_init__(self) -> None:
@@ -79,6 +83,7 @@ class Request:
             ("--batch-size", self.batch_size, 1),
             ("--samples", 1 if self.samples is None else self.samples, 1),
             ("--workers", self.workers, 1),
+            ("--rounds", self.rounds, 0),
         ):
             if value < least:
                 raise UsageError(f"{option} is {value}, but it must be at least {least}")

@@ -27,6 +27,8 @@ from mixq.search.notes import (
     saturation_notes,
     stability_notes,
 )
+from mixq.search.refine.measuring import Measuring
+from mixq.search.refine.refine import Refinement
 from mixq.search.request import Request
 from mixq.search.result import SearchResult
 from mixq.search.sensitivities import find_sensitivity, mode_of
@@ -85,10 +87,10 @@ def run(
     parts = {"calibration": measured} | ({} if heldout is None else {"heldout": heldout})
     there = moved(model, device)
     references = {part: Reference(there, data, metric) for part, data in parts.items()}
+    setting = Setting(metric, folder, request.workers, device, progress)
     sensitivity = find_sensitivity(
-        mode_of(request.sensitivity, request.samples), layout, rounder, measured, budget,
-        Setting(metric, folder, request.workers, device, progress),
-    )  # fmt: skip
+        mode_of(request.sensitivity, request.samples), layout, rounder, measured, budget, setting
+    )
     problem = layout.problem(sensitivity)
     check_feasible(problem, replace(budget, max_error=None), baseline_latency_s)
     limits = budget.limits(problem, baseline_latency_s)
@@ -110,9 +112,13 @@ def run(
     frontier = build_frontier(problem)
     evaluate = subject.evaluate
     judge = None if evaluate is None else Judge(rounder, evaluate)
+    measuring = Measuring(
+        lambda plan: setting.store(layout.model_fingerprint, measured, rounder, plan)
+    )
     found = find(
-        session, frontier, budget, limits, judge,
-        trials=request.trials, seed=request.seed, sampler=request.sampler,
+        session, frontier, budget, limits, judge, trials=request.trials, seed=request.seed,
+        sampler=request.sampler,
+        refinement=Refinement(request.rounds if request.sampler == "mixq" else 0, measuring),
     )  # fmt: skip
 
     def accept(candidate: Rounder, trial: Trial) -> bool:

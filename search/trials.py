@@ -11,9 +11,10 @@ from mixq.formats import Format
 from mixq.search.limits import Totals
 from mixq.sensitivity.estimate import Estimate
 
-Kind = Literal["uniform", "additive", "tilted", "bisected", "sampled"]
+Kind = Literal["uniform", "additive", "tilted", "refined", "bisected", "sampled"]
 """Where a plan came from: one width for all, the additive optimum, the optimum of tilted errors,
-the bisection for the smallest plan that is good enough, or a sampler of Optuna's own."""
+the effects of changes around another plan, the bisection for the smallest plan that is good
+enough, or a sampler of Optuna's own."""
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,8 @@ Sampler = Annotated[
     typer.Option(
         "--sampler",
         help="Who proposes the plans to measure. mixq: exact optima of the budget. tpe, nsga2, "
-        "random: for comparison Optuna's own, started from the optimum, with as many --trials.",
+        "random: for comparison Optuna's own, started from the optimum, with as many --trials, "
+        "not refined.",
     ),
 ]
 Stream = Annotated[

@@ -58,6 +58,14 @@ def search(
         int,
         typer.Option(min=1, help="Plans of least error to measure beside the uniform ones."),
     ] = 8,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="How often at most the best plan is refined: single changes are measured with "
+            "the rest of the plan in place.",
+        ),
+    ] = 3,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same plan.")] = 0,
     workers: resources.Workers = 1,
     device: resources.Device = "cpu",
@@ -83,9 +91,10 @@ def search(
     """Find the plan of least output error that meets every demand.
 
     Measures what quantizing each layer alone does to the output, predicts bytes and time on the
-    chip, solves the allocation exactly, measures the best plans whole, and never returns one that
-    is worse than a uniform width of no more bytes. If only an error or a metric drop is demanded,
-    finds the smallest plan instead. Interrupted, the same command goes on from where it was.
+    chip, solves the allocation exactly, measures the best plans whole, refines the best by what
+    single changes do around it, and never returns one that is worse than a uniform width of no
+    more bytes. If only an error or a metric drop is demanded, finds the smallest plan instead.
+    Interrupted, the same command goes on from where it was.
     What was measured is shown by: optuna-dashboard mixq-run/study.journal
 
     For example:
@@ -120,7 +129,8 @@ def search(
         budget, palette, pins, tie or (), trials, seed, batch_size or base.batch_size or 1,
         threads or base.threads, samples or base.samples, sequential,
         cast("Equalize", equalize), sensitivity.value, workers, device,
-        MetricChoice(metric, metric_options.parse_outputs(outputs)), sampler.value,
+        MetricChoice(metric, metric_options.parse_outputs(outputs)), rounds,
+        sampler.value,
     )  # fmt: skip
     profile = base.profile(hardware)
     from mixq.report.folder import write_results

@@ -33,6 +33,7 @@ class Reference:
         batches: of the calibration.
         metric: that outputs are compared by.
         outputs: of the original, those that are compared by name, for each batch.
+        own: the same of `model`, which is the original itself but in `around`.
         output: names of the compared outputs with commas; empty for a model with a single one.
         power: mean square of the original's outputs, what relative errors divide by.
         samples: how many errors a measurement gives: one per sample, or one per batch where an
@@ -79,6 +80,7 @@ class Reference:
                 self.output = "" if isinstance(output, Tensor) else ",".join(picked)
                 self._counts.append(len(metric.errors(picked, picked, batch)))
                 powers += power
+        self.own = self.outputs
         self.samples = sum(self._counts)
         self.power = math.fsum(powers) / len(powers)
 
@@ -86,9 +88,25 @@ class Reference:
         """Batches start..stop - 1 alone; `power` stays that of all."""
         part = copy.copy(self)
         part.batches, part.outputs = self.batches[start:stop], self.outputs[start:stop]
+        part.own = self.own[start:stop]
         part._counts = self._counts[start:stop]
         part.samples = sum(part._counts)
         return part
+
+    def around(self, model: nn.Module) -> Reference:
+        """The original's outputs to compare with, and a changed copy of it to replace weights in.
+
+        Args:
+            model: the copy, on the same device.
+        """
+        other = copy.copy(self)
+        other.model = model
+        other.own = []
+        for batch in self.batches:
+            with evaluating(model):
+                picked = self.metric.pick(call(model, batch))
+            other.own.append({name: tensor.detach().clone() for name, tensor in picked.items()})
+        return other
 
     def in_squares(self) -> Reference:
         """The same outputs, compared by their mean squared error."""

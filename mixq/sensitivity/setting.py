@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mixq.calibration import Calibration
+from mixq.formats import Format
 from mixq.progress import Progress, silent
 from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.metrics.metric import Metric
@@ -31,8 +33,21 @@ class Setting:
     device: str = "cpu"
     progress: Progress = silent
 
-    def store(self, model_fingerprint: str, calibration: Calibration, rounder: Rounder) -> Store:
-        """Of what is measured of a model, on these samples, as this rounder rounds it."""
+    def store(
+        self,
+        model_fingerprint: str,
+        calibration: Calibration,
+        rounder: Rounder,
+        plan: Mapping[str, Format] | None = None,
+    ) -> Store:
+        """Of what is measured of a model, on these samples, as this rounder rounds it.
+
+        Args:
+            model_fingerprint: of the original.
+            calibration: the samples.
+            rounder: makes the codes.
+            plan: that everything else has in place; by default the original's weights.
+        """
         return Store.of(
-            self.folder, model_fingerprint, calibration, rounder, self.metric, self.device
+            self.folder, model_fingerprint, calibration, rounder, self.metric, self.device, plan
         )

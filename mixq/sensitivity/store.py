@@ -12,10 +12,12 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from mixq.calibration import Calibration
 from mixq.errors import OutputError
+from mixq.formats import Format
 from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.metrics.metric import Metric
 
@@ -55,16 +57,19 @@ class Store:
         rounder: Rounder,
         metric: Metric,
         device: str = "cpu",
+        plan: Mapping[str, Format] | None = None,
     ) -> Store:
         """The store of what is measured of a model, on these samples, as this rounder rounds it.
 
-        Numbers of another kind of device are others.
+        Numbers of another kind of device are others, and those around a plan that is in place.
         """
         kind = device.partition(":")[0]
         prints = (
             model_fingerprint, calibration.fingerprint, rounder.fingerprint, metric.fingerprint
         )  # fmt: skip
-        kinds = () if kind == "cpu" else (kind,)
+        kinds = [] if kind == "cpu" else [kind]
+        if plan is not None:
+            kinds += [f"{unit}={fmt.name}" for unit, fmt in sorted(plan.items())]
         return cls(folder, *prints, *kinds, signed=metric.is_signed)
 
     def get(self, unit: str, format_name: str) -> list[float] | None:

@@ -34,7 +34,7 @@ class Suffixes:
         self._reference = reference
         self._replays: list[Replay] = []
         model = reference.model
-        for batch, original in zip(reference.batches, reference.outputs, strict=True):
+        for batch, own in zip(reference.batches, reference.own, strict=True):
             recorder = Recorder(model, [tensor for _, tensor in named_tensors(batch)])
             try:
                 with evaluating(model), recorder:
@@ -45,7 +45,7 @@ class Suffixes:
                 raise ModelError(f"{type(error).__name__}: {error}") from error
             if not all(
                 torch.allclose(found[name], tensor, rtol=0, atol=0, equal_nan=True)
-                for name, tensor in original.items()
+                for name, tensor in own.items()
             ):
                 raise ModelError("recorded, it gives other bits")
             self._replays.append(Replay(recorder.finish(*found.values())))
@@ -69,7 +69,7 @@ class Suffixes:
         with evaluating(self._reference.model):
             for index, (replay, use) in enumerate(zip(self._replays, uses, strict=True)):
                 replay.advance(use)
-                outputs = self._reference.outputs[index]
+                outputs = self._reference.own[index]
                 try:
                     found = replay.outputs(_changed(replay, tensors, device))
                 except (DivergedError, RuntimeError):

@@ -45,11 +45,26 @@ class Relaxation:
         """Error of each column, shape (columns,), from those of single units."""
         return np.array([sum(errors[unit, fmt] for unit in units) for units, fmt in self.columns])
 
-    def solve(self, errors: Vector, limits: Limits) -> Vector | None:
+    def solve(
+        self,
+        errors: Vector,
+        limits: Limits,
+        *,
+        whole: bool | None = None,
+        counted: Vector | None = None,
+        most: float = 0.0,
+    ) -> Vector | None:
         """The share of each column, shape (columns,), that makes the error least.
 
-        None if HiGHS finds no solution within the limits on bytes and latency. With few items,
-        where fractions of one would be much of the whole, shares are 0 or 1.
+        None if HiGHS finds no solution within the limits on bytes and latency.
+
+        Args:
+            errors: of each column, of any sign.
+            limits: on bytes and latency.
+            whole: whether shares are 0 or 1; by default with few items, where fractions of one
+                would be much of the whole.
+            counted: what each column adds to a count.
+            most: limit of the count.
         """
         constraints = [LinearConstraint(self._one_each, 1, 1)]
         for quantity in limits.given():
@@ -58,9 +73,12 @@ class Relaxation:
                 room = (limits.of(quantity) or 0.0) - self._problem.other(quantity)
                 scale = max(float(values.max()), 1e-300)  # HiGHS' tolerances are absolute
                 constraints.append(LinearConstraint(values / scale, -np.inf, room / scale))
+        if counted is not None:
+            constraints.append(LinearConstraint(counted, -np.inf, most))
         # HiGHS stops at absolute differences of 1e-7.
-        scale = float(errors.max()) / 1e6 or 1.0
-        whole = len(self._problem.items) <= FEW_ITEMS
+        scale = float(np.abs(errors).max()) / 1e6 or 1.0
+        if whole is None:
+            whole = len(self._problem.items) <= FEW_ITEMS
         with silent_stdout():
             result = milp(
                 errors / scale,

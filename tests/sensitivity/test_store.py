@@ -6,8 +6,9 @@ import errno
 import io
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from mixq.calibration import Calibration
 from mixq.errors import OutputError
+from mixq.formats import Format
 from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.metrics.divergence import Divergence
 from mixq.sensitivity.metrics.metric import Metric
@@ -74,31 +76,40 @@ def test_other_fingerprints_are_other_stores(tmp_path: Path, other: tuple[str, .
 
 X = torch.ones(2, 3)
 MSE, KL = Weighted(), Weighted(Divergence())
-OTHERS: dict[str, tuple[str, Tensor, str, Metric, str]] = {
-    "weights": ("other", X, "data", MSE, "cpu"),
-    "data": ("model", X + 1, "data", MSE, "cpu"),
-    "rounding": ("model", X, "other data", MSE, "cpu"),
-    "metric": ("model", X, "data", KL, "cpu"),
-    "device": ("model", X, "data", MSE, "cuda"),
+PLAN = {"a": Format(4), "b": Format(2)}
+Key: TypeAlias = tuple[str, Tensor, str, Metric, str, Mapping[str, Format] | None]
+KEYS: dict[str, Key] = {
+    "it": ("model", X, "data", MSE, "cpu", None),
+    "weights": ("other", X, "data", MSE, "cpu", None),
+    "data": ("model", X + 1, "data", MSE, "cpu", None),
+    "rounding": ("model", X, "other data", MSE, "cpu", None),
+    "metric": ("model", X, "data", KL, "cpu", None),
+    "device": ("model", X, "data", MSE, "cuda", None),
+    "plan": ("model", X, "data", MSE, "cpu", PLAN),
+    "other-plan": ("model", X, "data", MSE, "cpu", {**PLAN, "b": Format(4)}),
 }
 
 
-@pytest.mark.parametrize(
-    ("model", "x", "rounded", "metric", "device"), OTHERS.values(), ids=OTHERS
-)
-def test_nothing_stale_is_used_again(
-    tmp_path: Path, model: str, x: Tensor, rounded: str, metric: Metric, device: str
-) -> None:
-    def store(model: str, x: Tensor, rounded: str, metric: Metric, device: str) -> Store:
+def test_nothing_stale_is_used_again(tmp_path: Path) -> None:
+    def store(name: str) -> Store:
+        model, x, rounded, metric, device, plan = KEYS[name]
         rounder = Rounder(nn.Linear(3, 2), {}, fingerprint=rounded)
-        return Store.of(tmp_path, model, Calibration.of(x), rounder, metric, device)
+        return Store.of(tmp_path, model, Calibration.of(x.clone()), rounder, metric, device, plan)
 
-    store("model", X, "data", MSE, "cpu").put("a", "w8", ERRORS)
-    assert store("model", X.clone(), "data", MSE, "cpu").get("a", "w8") == ERRORS
-    other = store(model, x, rounded, metric, device)
-    assert other.get("a", "w8") is None
-    other.put("a", "w8", [1.0])
-    assert store("model", X, "data", MSE, "cpu").get("a", "w8") == ERRORS
+    for number, name in enumerate(KEYS):
+        assert store(name).get("a", "w8") is None, name
+        store(name).put("a", "w8", [float(number)])
+    for number, name in enumerate(KEYS):
+        assert store(name).get("a", "w8") == [float(number)], name
+
+
+def test_a_plan_is_the_same_in_any_order(tmp_path: Path) -> None:
+    def store(plan: Mapping[str, Format]) -> Store:
+        rounder = Rounder(nn.Linear(3, 2), {})
+        return Store.of(tmp_path, "model", Calibration.of(X), rounder, MSE, plan=plan)
+
+    store(PLAN).put("a", "w8", ERRORS)
+    assert store(dict(reversed(PLAN.items()))).get("a", "w8") == ERRORS
 
 
 def test_other_code_is_another_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
