@@ -51,7 +51,7 @@ def row(sampler: Sampler, budget: float, trials: int, seeds: int, folder: str) -
     for seed in range(seeds):
         result = mixq.search(
             model, calibration, hardware="intel_cpu", target_compression=budget, trials=trials,
-            seed=seed, sampler=sampler, sequential=False, folder=folder,
+            seed=seed, sampler=sampler, sequential=False, rounds=0, folder=folder,
         )  # fmt: skip
         measured.append(sum(trial.proposal.kind != "uniform" for trial in result.trials))
         errors = best(result, sampler)

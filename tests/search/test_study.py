@@ -307,6 +307,7 @@ def test_tables_that_another_process_has_just_made(monkeypatch: pytest.MonkeyPat
         return made
 
     monkeypatch.setattr("mixq.search.storage.RDBStorage", refuse)
+    monkeypatch.setattr("mixq.search.storage.time.sleep", lambda seconds: None)
     assert open_storage(None, "postgresql://x/y") is made
     answers += [RuntimeError("already exists")] * 4
     with pytest.raises(UsageError, match="already exists"):
