@@ -13,7 +13,14 @@ from mixq.search.folder import run_folder
 from mixq.search.palette import Palette
 from mixq.search.recipe import Recipe
 from mixq.search.recipe import load as load_recipe
-from mixq.search.request import DEFAULT_ROUNDS, DEFAULT_TRIALS, Equalize, Request, Sensitivity
+from mixq.search.request import (
+    DEFAULT_ROUNDS,
+    DEFAULT_TRIALS,
+    Equalize,
+    Request,
+    Sampler,
+    Sensitivity,
+)
 from mixq.search.result import SearchResult
 from mixq.search.run import checked, run
 from mixq.search.subject import Subject
@@ -59,6 +66,7 @@ def search(
     name: str | None = None,
     folder: str | Path | None = None,
     storage: str | None = None,
+    sampler: Sampler = "mixq",
     progress: Progress = silent,
 ) -> SearchResult:
     """Find the plan of least output error that meets every demand.
@@ -105,7 +113,8 @@ def search(
         sensitivity: `measured` on all of these samples; `auto` on as many as the plan needs, or
             on `samples` if that is given; `sketch`, estimated from gradients, for models that
             are too large to measure.
-        workers: processes that measure sensitivities; the plan is the same for any number.
+        workers: processes that measure sensitivities and plans; the plan is the same for any
+            number.
         device: where the model is run while it is measured, `cpu` or `cuda`; rounding and
             `evaluate` stay on the processor, and so does the model.
         metric: of output error: `mse`, `relative` (squared error over each sample's own power),
@@ -120,7 +129,10 @@ def search(
         name: of the model, for the plan; by default its class.
         folder: where measurements and the study are kept, so that a run can go on; it is locked
             meanwhile, and refused if it holds another model's or chip's run.
-        storage: database URL for the study instead of the folder's journal.
+        storage: database URL for the study instead of the folder's journal. Searches on many
+            machines that share one measure each plan once, and find the same plan.
+        sampler: who proposes plans: `mixq`, exact optima; for comparison Optuna's own samplers
+            `tpe`, `nsga2` and `random`, which start from the optimum.
         progress: is told how far it is.
 
     Raises:
@@ -141,7 +153,7 @@ def search(
         base.threads if threads is None else threads,
         base.samples if samples is None else samples,
         sequential, equalize, sensitivity, workers, device, MetricChoice(metric, outputs),
-        rounds,
+        rounds, sampler,
     )  # fmt: skip
     profile = base.profile(hardware)
     subject = Subject(

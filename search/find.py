@@ -17,6 +17,8 @@ from mixq.search.metric import Judge
 from mixq.search.problem import Problem
 from mixq.search.proposals import budget_proposals, uniform_proposals
 from mixq.search.refine.refine import Refinement
+from mixq.search.request import Sampler
+from mixq.search.sampled import sample, warm_start
 from mixq.search.session import Session
 from mixq.search.solve import solve, solve_once
 from mixq.search.trials import Trial, difference_of, within_noise
@@ -49,6 +51,7 @@ def find(
     *,
     trials: int,
     seed: int,
+    sampler: Sampler = "mixq",
     refinement: Refinement | None = None,
 ) -> Found:
     """Measure the uniform plans and the best proposals, and choose.
@@ -67,7 +70,15 @@ def find(
     uniform = session.run(wanted)
     broken = [p.name for p in wanted if all(trial.proposal.name != p.name for trial in uniform)]
     summed = replace(limits, error=None)
-    if limits.objective == "error":
+    remarks: list[str] = []
+    if limits.objective == "error" and sampler != "mixq":
+        optimum = solve(problem, summed, frontier=frontier).assignment
+        sampled = sample(
+            session, sampler, limits, uniform, warm_start(frontier, limits, optimum, trials),
+            trials=trials, seed=seed,
+        )  # fmt: skip
+        measured, remarks = list(sampled.trials), [sampled.note]
+    elif limits.objective == "error":
         optimum = solve(problem, summed, frontier=frontier).assignment
         measured = session.run(
             budget_proposals(problem, summed, optimum, _assigned, trials=trials, seed=seed)
@@ -86,7 +97,7 @@ def find(
     if limits.objective != "error":
         summed = Limits(weight_bytes=best.totals.weight_bytes)
     certificate = solve(problem, summed, frontier=frontier).certificate
-    notes = [f"{name} bit makes the output NaN or infinite" for name in broken]
+    notes = remarks + [f"{name} bit makes the output NaN or infinite" for name in broken]
     return _found(best, uniform, measured, certificate, summed, notes)
 
 

@@ -18,6 +18,7 @@ DEFAULT_TRIALS: Final = 8
 DEFAULT_ROUNDS: Final = 3
 Sensitivity = Literal["auto", "measured", "sketch"]
 Equalize = Literal["none", "fold", "cross-layer", "input", "all"]
+Sampler = Literal["mixq", "tpe", "nsga2", "random"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Request:
         metric: of output error, and of which outputs.
         rounds: of refinement: how often changes of the best plan are measured around it, see
             `mixq.search.refine`; 0 for never.
+        sampler: who proposes plans; see `mixq.search.sampled`.
 
     Raises:
         UsageError: if there is no demand, or a number is out of its range.
@@ -67,6 +69,7 @@ class Request:
     device: str = "cpu"
     metric: MetricChoice = field(default_factory=MetricChoice)
     rounds: int = DEFAULT_ROUNDS
+    sampler: Sampler = "mixq"
 
     def __post_init__(self) -> None:
         if not self.budget.to_dict():
@@ -91,6 +94,7 @@ class Request:
                 f"{', '.join(get_args(Sensitivity))}"
             )
         check_sketchable(self.sensitivity, self.metric)
+        check_sampler(self.sampler, self.budget)
 
 
 def check_sketchable(sensitivity: Sensitivity, metric: MetricChoice) -> None:
@@ -103,6 +107,23 @@ def check_sketchable(sensitivity: Sensitivity, metric: MetricChoice) -> None:
         raise UsageError(
             "--sensitivity sketch estimates built-in metrics alone, not a loss of your own; use "
             "--sensitivity auto or measured"
+        )
+
+
+def check_sampler(name: str, budget: Budget) -> None:
+    """Refuse an unknown sampler, and Optuna's own where nothing says which plans are too large.
+
+    Raises:
+        UsageError: if there is none of this name, or it cannot serve the demands.
+    """
+    if name not in get_args(Sampler):
+        raise UsageError(
+            f"--sampler is {name!r:.40}, but it must be one of {', '.join(get_args(Sampler))}"
+        )
+    if name != "mixq" and not set(budget.to_dict()) - {"max_error", "max_metric_drop"}:
+        raise UsageError(
+            f"--sampler {name} looks for the least error under a limit on bytes or time, but none "
+            "is demanded; add one, such as --target-compression 6, or use --sampler mixq"
         )
 
 

@@ -17,6 +17,7 @@ from mixq.search.equalize import prepared
 from mixq.search.final_check import final_check
 from mixq.search.find import find
 from mixq.search.frontier import build_frontier
+from mixq.search.ledger import open_ledger
 from mixq.search.metric import Judge, PlanMetrics, plan_metrics
 from mixq.search.notes import (
     activation_notes,
@@ -36,13 +37,13 @@ from mixq.search.session import Session, study_name
 from mixq.search.squares import Squares
 from mixq.search.stability import stability
 from mixq.search.storage import open_storage
-from mixq.search.study import ProposalSampler, open_study
 from mixq.search.subject import Subject
 from mixq.search.trials import Trial
 from mixq.sensitivity.device import check_device, moved
 from mixq.sensitivity.metrics.resolve import resolve
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.setting import Setting
+from mixq.sensitivity.whole import WholePlans
 
 if TYPE_CHECKING:
     pass
@@ -92,7 +93,7 @@ def run(
     )
     problem = layout.problem(sensitivity)
     check_feasible(problem, replace(budget, max_error=None), baseline_latency_s)
-    sampler = ProposalSampler()
+    limits = budget.limits(problem, baseline_latency_s)
     held = "" if heldout is None else heldout.fingerprint
     name = study_name(
         problem,
@@ -103,18 +104,21 @@ def run(
         profile.fingerprint,
         metric.fingerprint,
     )
-    study = open_study(open_storage(folder, storage), name, sampler)
-    session = Session(rounder, references, problem, study, sampler, progress)
+    ledger = open_ledger(
+        open_storage(folder, storage), name, problem, limits,
+        seed=request.seed, signed=metric.is_signed,
+    )  # fmt: skip
+    session = Session(WholePlans(rounder, references, request.workers), ledger, progress)
     frontier = build_frontier(problem)
     evaluate = subject.evaluate
     judge = None if evaluate is None else Judge(rounder, evaluate)
-    limits = budget.limits(problem, baseline_latency_s)
     measuring = Measuring(
         lambda plan: setting.store(layout.model_fingerprint, measured, rounder, plan)
     )
     found = find(
         session, frontier, budget, limits, judge, trials=request.trials, seed=request.seed,
-        refinement=Refinement(request.rounds, measuring),
+        sampler=request.sampler,
+        refinement=Refinement(request.rounds if request.sampler == "mixq" else 0, measuring),
     )  # fmt: skip
 
     def accept(candidate: Rounder, trial: Trial) -> bool:
@@ -168,7 +172,7 @@ def run(
         plan = plan.with_weights(weights)
     trials = tuple(final.trial if trial is found.chosen else trial for trial in found.trials)
     return SearchResult(
-        plan, frontier, trials, final.trial, study, sensitivity=sensitivity, layout=layout
+        plan, frontier, trials, final.trial, session.study, sensitivity=sensitivity, layout=layout
     )
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mixq.errors import MixqError
 from mixq.progress import Progress
 from mixq.rounding.rounder import Rounder
+from mixq.search.ledger import Ledger
 from mixq.search.problem import Problem
-from mixq.search.study import ProposalSampler, run_trials
+from mixq.search.rounds import run_trials
+from mixq.search.study import Errors
 from mixq.search.trials import Proposal, Trial
-from mixq.sensitivity.joint import joint_errors
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.store import CODE_VERSION
+from mixq.sensitivity.whole import WholePlans
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -25,27 +28,51 @@ class Session:
     """A model with its references, its problem and the study that keeps the trials.
 
     Attributes:
-        rounder: knows the model, its units and what the formats make of them.
-        references: `calibration`, and `heldout` where there are held-out samples.
+        plans: measures plans of the model on the references `calibration`, and `heldout` where
+            there are held-out samples.
+        ledger: who measures which, and what came of it.
     """
 
-    rounder: Rounder
-    references: dict[str, Reference]
-    problem: Problem
-    study: Study
-    sampler: ProposalSampler
+    plans: WholePlans
+    ledger: Ledger
     progress: Progress
 
-    def run(self, proposals: Sequence[Proposal]) -> list[Trial]:
-        """Measure the proposals that the study does not hold yet; all of them in their order."""
-        return run_trials(
-            self.study, self.sampler, self.problem, proposals, self._measure, self.progress,
-            signed=self.references["calibration"].metric.is_signed,
-        )  # fmt: skip
+    @property
+    def rounder(self) -> Rounder:
+        """Knows the model, its units and what the formats make of them."""
+        return self.plans.rounder
 
-    def _measure(self, proposal: Proposal) -> tuple[Sequence[float], Sequence[float] | None]:
-        errors = joint_errors(self.rounder, proposal.assignment, self.references, proposal.name)
-        return errors["calibration"], errors.get("heldout")
+    @property
+    def references(self) -> dict[str, Reference]:
+        """What plans are measured on."""
+        return dict(self.plans.references)
+
+    @property
+    def problem(self) -> Problem:
+        """Units with their choices."""
+        return self.ledger.problem
+
+    @property
+    def study(self) -> Study:
+        """Optuna's study."""
+        return self.ledger.study
+
+    def run(self, proposals: Sequence[Proposal]) -> list[Trial]:
+        """Measure the proposals that the study does not hold yet; all of them in their order.
+
+        Any number of processes may do so on one study, each in the same order of calls: each
+        plan is measured by one of them, and all get the same trials.
+        """
+        at_once = self.plans.workers
+        return run_trials(self.ledger, proposals, self._measure, self.progress, at_once=at_once)
+
+    def _measure(self, proposals: Sequence[Proposal]) -> Generator[tuple[int, Errors | MixqError]]:
+        named = [(proposal.name, proposal.assignment) for proposal in proposals]
+        for index, errors in self.plans.measure(named):
+            if isinstance(errors, MixqError):
+                yield index, errors
+            else:
+                yield index, (errors["calibration"], errors.get("heldout"))
 
 
 def study_name(problem: Problem, *fingerprints: str) -> str:

@@ -11,10 +11,10 @@ from mixq.formats import Format
 from mixq.search.limits import Totals
 from mixq.sensitivity.estimate import Estimate
 
-Kind = Literal["uniform", "additive", "tilted", "refined", "bisected"]
+Kind = Literal["uniform", "additive", "tilted", "refined", "bisected", "sampled"]
 """Where a plan came from: one width for all, the additive optimum, the optimum of tilted errors,
-the effects of changes around another plan, or the bisection for the smallest plan that is good
-enough."""
+the effects of changes around another plan, the bisection for the smallest plan that is good
+enough, or a sampler of Optuna's own."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,15 @@ class SensitivityMode(StrEnum):
     sketch = "sketch"
 
 
+class SamplerName(StrEnum):
+    """Who proposes the plans that are measured."""
+
+    mixq = "mixq"
+    tpe = "tpe"
+    nsga2 = "nsga2"
+    random = "random"
+
+
 Model = Annotated[
     str | None,
     typer.Option(
@@ -139,6 +148,15 @@ Sensitivity = Annotated[
         "--sensitivity",
         help="auto: measured where the plan depends on it, else estimated; measured: all, on all "
         "samples; sketch: estimated from gradients, for models too large to measure.",
+    ),
+]
+Sampler = Annotated[
+    SamplerName,
+    typer.Option(
+        "--sampler",
+        help="Who proposes the plans to measure. mixq: exact optima of the budget. tpe, nsga2, "
+        "random: for comparison Optuna's own, started from the optimum, with as many --trials, "
+        "not refined.",
     ),
 ]
 Stream = Annotated[

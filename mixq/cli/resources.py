@@ -14,8 +14,8 @@ Workers = Annotated[
         "--workers",
         metavar="N",
         min=1,
-        help="Measure sensitivities in N processes, with the same result. Each takes as many "
-        "threads as one alone; OMP_NUM_THREADS says how many.",
+        help="Measure sensitivities and plans in N processes, with the same result. Each takes as "
+        "many threads as one alone; OMP_NUM_THREADS says how many.",
     ),
 ]
 Device = Annotated[

@@ -72,9 +72,12 @@ def search(
     storage: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Database for the Optuna study, not the folder's journal."
+            metavar="URL",
+            help="Database for the Optuna study, not the folder's journal: postgresql://... or "
+            "sqlite:///study.db. The same command on many machines shares the work.",
         ),
     ] = None,
+    sampler: options.Sampler = options.SamplerName.mixq,
     batch_size: options.BatchSizeOrRecipes = None,
     threads: options.Threads = None,
     samples: options.Samples = None,
@@ -92,6 +95,7 @@ def search(
     single changes do around it, and never returns one that is worse than a uniform width of no
     more bytes. If only an error or a metric drop is demanded, finds the smallest plan instead.
     Interrupted, the same command goes on from where it was.
+    What was measured is shown by: optuna-dashboard mixq-run/study.journal
 
     For example:
 
@@ -126,6 +130,7 @@ def search(
         threads or base.threads, samples or base.samples, sequential,
         cast("Equalize", equalize), sensitivity.value, workers, device,
         MetricChoice(metric, metric_options.parse_outputs(outputs)), rounds,
+        sampler.value,
     )  # fmt: skip
     profile = base.profile(hardware)
     from mixq.report.folder import write_results

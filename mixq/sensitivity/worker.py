@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from mixq.errors import FormatError, MixqError, WorkerError
 from mixq.files import one_line
 from mixq.formats import Format
-from mixq.graph.units import WeightUnit
 from mixq.rounding.replacement import Carried
 from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.bench import Bench
 from mixq.sensitivity.parcel import unpacked
-from mixq.sensitivity.reference import Reference
 
 _log = logging.getLogger("mixq.sensitivity")
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,11 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What all tasks of one table have in common.
+    """What all tasks of one pool have in common.
 
     Attributes:
         key: names the job.
-        parcel: `(Reference, units by name)`, packed; or a reference to it in Ray's store.
+        parcel: what they work on, packed; or a reference to it in Ray's store.
         settings: of the process that asks.
     """
 
@@ -93,10 +92,8 @@ class Outcome:
     remarks: Sequence[str]
 
 
-_benches: dict[tuple[int, int], Bench] = {}
-_units: dict[str, WeightUnit] = {}
 _key = ""
-_reference: Reference | None = None
+_kept: dict[object, Any] = {}
 
 
 def work(job: Job, task: Task) -> Outcome:
@@ -107,10 +104,11 @@ def work(job: Job, task: Task) -> Outcome:
     with listening() as remarks:
         try:
             job.settings.apply()
-            bench = _bench(job, task.batches)
+            _, units = opened(job)
+            bench = kept(job, task.batches, lambda: _bench(job, task.batches))
             for fmt, carried in task.formats.items():
                 try:
-                    errors[fmt] = bench.errors(_units[task.unit], fmt, carried)
+                    errors[fmt] = bench.errors(units[task.unit], fmt, carried)
                 except FormatError as error:
                     refused[fmt] = str(error)
         except MixqError as error:
@@ -119,34 +117,44 @@ def work(job: Job, task: Task) -> Outcome:
 
 
 def _bench(job: Job, batches: tuple[int, int]) -> Bench:
-    global _key, _reference
+    reference, units = opened(job)
+    part = reference.part(*batches)
+    return Bench(part, Rounder(part.model, units))
+
+
+def kept(job: Job, name: object, make: Callable[[], Kept]) -> Kept:
+    """What tasks of a job make once, under a name; it is dropped when another job comes."""
+    global _key
     if job.key != _key:
-        _benches.clear()
-        _units.clear()
-        _key, _reference = "", None
-        _reference, units = _opened(job.parcel)
-        _units.update(units)
+        _kept.clear()
         _key = job.key
-    if batches not in _benches:
-        assert _reference is not None
-        part = _reference.part(*batches)
-        _benches[batches] = Bench(part, Rounder(part.model, _units))
-    return _benches[batches]
+    if name not in _kept:
+        _kept[name] = make()
+    found: Kept = _kept[name]
+    return found
 
 
-def _opened(parcel: Any) -> tuple[Reference, dict[str, WeightUnit]]:
+def opened(job: Job) -> Any:
+    """The content of a job's parcel.
+
+    Raises:
+        WorkerError: if it cannot be rebuilt here.
+    """
+    return kept(job, "content", lambda: _opened(job.parcel))
+
+
+def _opened(parcel: Any) -> Any:
     try:
         if type(parcel).__module__.startswith("ray"):
             import ray
 
             parcel = ray.get(parcel)
-        content: tuple[Reference, dict[str, WeightUnit]] = unpacked(parcel)
+        return unpacked(parcel)
     except Exception as error:  # classes of the user's may raise anything as they are rebuilt
         raise WorkerError(
             f"a worker cannot rebuild the model: {type(error).__name__}: {one_line(error, 200)}; "
             "install there what the model needs, or use --workers 1"
         ) from error
-    return content
 
 
 @contextmanager

@@ -273,6 +273,16 @@ def test_storage_in_a_database(search: Callable[..., Any], counter: Counter) -> 
     assert {trial.user_attrs["kind"] for trial in study.trials} >= {"uniform", "additive"}
 
 
+def test_optunas_samplers_propose_on_request(search: Callable[..., Any]) -> None:
+    answer = search("--target-compression", "5", "--sampler", "random", "--trials", "4")
+    assert answer.status == 0
+    assert "note: plans were proposed by Optuna's sampler random" in answer.err
+    kinds = {record.kind for record in Records.load("run/frontier.json").plans if record.measured}
+    assert kinds == {"uniform", "chosen", "trial"}
+    help = search("--help", model="load").out
+    assert "optuna-dashboard mixq-run/study.journal" in help
+
+
 def test_pins_and_ties_hold_everywhere(search: Callable[..., Any]) -> None:
     answer = search(
         "--target-compression", "1.5", "--pin", "0.*=32", "--tie", "[24].weight", "--trials", "4"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -13,12 +13,16 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.trial import TrialState
 
-from mixq.errors import ModelError, OutputError, UsageError
+from mixq.errors import MixqError, ModelError, OutputError, UsageError
 from mixq.formats import Format
 from mixq.progress import silent
+from mixq.search.ledger import open_ledger
+from mixq.search.limits import Limits
 from mixq.search.problem import Choice, Problem
+from mixq.search.rounds import Measure, run_trials
+from mixq.search.sampler import PlanSampler
 from mixq.search.storage import JOURNAL, open_storage, storage_problems
-from mixq.search.study import Errors, ProposalSampler, open_study, run_trials
+from mixq.search.study import Errors, open_study
 from mixq.search.trials import Proposal, Trial
 
 W8, W4 = Format(8, 64), Format(4, 64)
@@ -57,10 +61,27 @@ class Killed(BaseException):
     pass
 
 
-def go(storage: BaseStorage, plans: list[Proposal], meter: Meter | None = None) -> list[Trial]:
-    sampler = ProposalSampler()
-    study = open_study(storage, "s", sampler)
-    return run_trials(study, sampler, PROBLEM, plans, meter or Meter(), silent)
+def each(meter: Callable[[Proposal], Errors]) -> Measure:
+    """Measures one plan after the other."""
+
+    def measure(proposals: Sequence[Proposal]) -> Generator[tuple[int, Errors | MixqError]]:
+        for index, proposal in enumerate(proposals):
+            try:
+                yield index, meter(proposal)
+            except MixqError as error:
+                yield index, error
+
+    return measure
+
+
+def go(
+    storage: BaseStorage,
+    plans: list[Proposal],
+    meter: Callable[[Proposal], Errors] | None = None,
+    limits: Limits | None = None,
+) -> list[Trial]:
+    ledger = open_ledger(storage, "s", PROBLEM, limits or Limits())
+    return run_trials(ledger, plans, each(meter or Meter()), silent)
 
 
 def test_every_plan_is_measured_once_and_in_order(tmp_path: Path) -> None:
@@ -91,6 +112,7 @@ def test_what_optuna_sees(tmp_path: Path) -> None:
         "name": "w4g64 w8g64",
         "kind": "tilted",
         "compression": 640 / 120,
+        "predicted_error": 0.5,
         "errors": list(trial.errors),
         "heldout_errors": [0.0],
     }
@@ -109,11 +131,11 @@ def test_a_kill_in_the_middle_of_a_trial(tmp_path: Path) -> None:
     def killed(proposal: Proposal) -> Errors:
         raise Killed
 
-    sampler = ProposalSampler()
-    study = open_study(open_storage(tmp_path, None), "s", sampler)
     with pytest.raises(Killed):
-        run_trials(study, sampler, PROBLEM, PLANS, killed, silent)
-    assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
+        go(open_storage(tmp_path, None), PLANS, killed)
+    # As it lies there: opening it fails the trial.
+    left = optuna.load_study(study_name="s", storage=open_storage(tmp_path, None))
+    assert [trial.state for trial in left.trials] == [TrialState.RUNNING]
     meter = Meter()
     go(open_storage(tmp_path, None), PLANS, meter)
     assert len(meter.names) == 3
@@ -142,9 +164,10 @@ def test_a_lock_that_a_kill_left_is_removed(
 
 def test_a_running_trial_in_a_database_may_be_somebody_elses(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a.db'}"
-    study = open_study(open_storage(None, url), "s", ProposalSampler())
-    study.ask()
-    again = open_study(open_storage(None, url), "s", ProposalSampler())
+    storage = open_storage(None, url)
+    open_study(storage, "s", PlanSampler())
+    storage.create_new_trial(storage.get_study_id_from_name("s"))
+    again = open_study(open_storage(None, url), "s", PlanSampler())
     assert [trial.state for trial in again.trials] == [TrialState.RUNNING]
 
 
@@ -162,7 +185,7 @@ def test_a_running_trial_in_a_database_may_be_somebody_elses(tmp_path: Path) -> 
 )
 def test_trials_of_others_are_not_believed(attributes: Mapping[str, object]) -> None:
     storage = InMemoryStorage()
-    study = open_study(storage, "s", ProposalSampler())
+    study = open_study(storage, "s", PlanSampler())
     distributions: dict[str, optuna.distributions.BaseDistribution] = {
         unit: optuna.distributions.CategoricalDistribution(["w8g64", "w4g64"]) for unit in "ab"
     }
@@ -247,3 +270,45 @@ def test_storage_kinds(tmp_path: Path) -> None:
     assert isinstance(open_storage(tmp_path, None), JournalStorage)
     url = f"sqlite:///{tmp_path / 'a.db'}"
     assert not isinstance(open_storage(tmp_path, url), JournalStorage)
+
+
+@pytest.mark.parametrize(
+    ("url", "opened"),
+    [
+        ("postgresql://me:s3cret@host/x", "postgresql+psycopg://me:s3cret@host/x"),
+        ("postgres://host/x", "postgresql+psycopg://host/x"),
+        ("postgresql+psycopg2://host/x", "postgresql+psycopg2://host/x"),
+        ("sqlite:///postgres://x", "sqlite:///postgres://x"),
+    ],
+)
+def test_postgres_goes_by_psycopg(url: str, opened: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def refuse(url: str, **options: object) -> None:
+        seen.append(url)
+        raise ImportError("No module named 'psycopg'")
+
+    monkeypatch.setattr("mixq.search.storage.RDBStorage", refuse)
+    with pytest.raises(MixqError) as caught:
+        open_storage(None, url)
+    assert seen == [opened]
+    assert ("pip install 'mixq[postgres]'" in str(caught.value)) == url.startswith("postgres")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_tables_that_another_process_has_just_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL refuses one of two that make a table at once; the next attempt finds it."""
+    answers = [RuntimeError('relation "studies" already exists'), RuntimeError("duplicate key")]
+    made = InMemoryStorage()
+
+    def refuse(url: str, **options: object) -> BaseStorage:
+        if answers:
+            raise answers.pop()
+        return made
+
+    monkeypatch.setattr("mixq.search.storage.RDBStorage", refuse)
+    monkeypatch.setattr("mixq.search.storage.time.sleep", lambda seconds: None)
+    assert open_storage(None, "postgresql://x/y") is made
+    answers += [RuntimeError("already exists")] * 4
+    with pytest.raises(UsageError, match="already exists"):
+        open_storage(None, "postgresql://x/y")
