@@ -230,7 +230,7 @@ class WeightsInfo(Part):
 
 
 class UniformInfo(_Judged):
-    """One width for every unit, predicted and measured beside the plan."""
+    """One width, or one format, for every unit, predicted and measured beside the plan."""
 
     weight_bytes: Count
     compression: Amount

@@ -11,7 +11,7 @@ from mixq.progress import Progress, silent
 from mixq.rounding.rounder import Rounder
 from mixq.search.analysis import lay_out, round_units
 from mixq.search.assemble import assemble
-from mixq.search.budget import check_feasible
+from mixq.search.budget import check_feasible, feasible_ranges
 from mixq.search.choose import keeps
 from mixq.search.equalize import prepared
 from mixq.search.final_check import final_check
@@ -26,6 +26,7 @@ from mixq.search.notes import (
     saturation_notes,
     stability_notes,
 )
+from mixq.search.reach import check_reachable
 from mixq.search.request import Request
 from mixq.search.result import SearchResult
 from mixq.search.sensitivities import find_sensitivity, mode_of
@@ -74,7 +75,7 @@ def run(
     unread = activation_notes(layout, request.palette)
     # Demands on bytes and time are refused before anything is measured; errors are measured.
     baseline_latency_s = layout.costs.baseline_latency_s
-    check_feasible(layout.problem(), replace(budget, max_error=None), baseline_latency_s)
+    check_feasible(layout.problem(), budget, baseline_latency_s, errors_add=False)
     layout, rounding = round_units(
         model, layout, tuning, profile, folder=folder, progress=progress
     )
@@ -84,12 +85,17 @@ def run(
     parts = {"calibration": measured} | ({} if heldout is None else {"heldout": heldout})
     there = moved(model, device)
     references = {part: Reference(there, data, metric) for part, data in parts.items()}
+    evaluate = subject.evaluate
+    judge = None if evaluate is None else Judge(rounder, evaluate)
+    plain = layout.problem()
+    ranges = feasible_ranges(plain, budget, baseline_latency_s, errors_add=False)
+    check_reachable(plain, budget, rounder, references["calibration"], judge, ranges)
     sensitivity = find_sensitivity(
         mode_of(request.sensitivity, request.samples), layout, rounder, measured, budget,
         Setting(metric, folder, request.workers, device, progress),
     )  # fmt: skip
     problem = layout.problem(sensitivity)
-    check_feasible(problem, replace(budget, max_error=None), baseline_latency_s)
+    check_feasible(problem, budget, baseline_latency_s, errors_add=False)
     sampler = ProposalSampler()
     held = "" if heldout is None else heldout.fingerprint
     name = study_name(
@@ -104,12 +110,11 @@ def run(
     study = open_study(open_storage(folder, storage), name, sampler)
     session = Session(rounder, references, problem, study, sampler, progress)
     frontier = build_frontier(problem)
-    evaluate = subject.evaluate
-    judge = None if evaluate is None else Judge(rounder, evaluate)
     limits = budget.limits(problem, baseline_latency_s)
     found = find(
-        session, frontier, budget, limits, judge, trials=request.trials, seed=request.seed
-    )
+        session, frontier, budget, limits, judge, trials=request.trials, seed=request.seed,
+        ranges=ranges,
+    )  # fmt: skip
 
     def accept(candidate: Rounder, trial: Trial) -> bool:
         if evaluate is None or budget.max_metric_drop is None:
@@ -125,9 +130,9 @@ def run(
     metrics = PlanMetrics()
     if judge is not None and evaluate is not None:
         deployment = judge if final.rounder is rounder else Judge(final.rounder, evaluate)
-        metrics = plan_metrics(judge, deployment, final.trial, found.uniform, progress)
+        metrics = plan_metrics(judge, deployment, final.trial, found.plain, progress)
     stable = stability(problem, sensitivity, found.chosen, limits, seed=request.seed)
-    squares = Squares.of(session, final.rounder, final.trial, found.uniform)
+    squares = Squares.of(session, final.rounder, final.trial, found.plain)
     plan = assemble(
         name=subject.name,
         seed=request.seed,
@@ -139,6 +144,7 @@ def run(
         sensitivity=sensitivity,
         chosen=final.trial,
         uniform=found.uniform,
+        single=found.single,
         certificate=found.certificate,
         metrics=metrics,
         stability=stable,

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from mixq.formats import Format
 from mixq.search.limits import Totals
 from mixq.sensitivity.estimate import Estimate
 
-Kind = Literal["uniform", "additive", "tilted", "bisected"]
-"""Where a plan came from: one width for all, the additive optimum, the optimum of tilted errors,
-or the bisection for the smallest plan that is good enough."""
+Kind = Literal["uniform", "single", "additive", "tilted", "bisected"]
+"""Where a plan came from: one width for all, one format for all, the additive optimum, the optimum
+of tilted errors, or the bisection for the smallest plan that is good enough."""
+PLAIN: Final[tuple[Kind, ...]] = ("uniform", "single")
+"""Plans that need no search, which a mix has to beat."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from mixq.cli import metric_options, options, resources
+from mixq.cli import resume as resuming
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def search(
+    ctx: typer.Context,
     recipe: options.Recipe = None,
     hardware: options.HardwareOrRecipes = None,
     model: options.Model = None,
@@ -73,7 +75,8 @@ def search(
     sequential: options.Sequential = None,
     equalize: options.Equalization = "none",
     check: options.Check = None,
-    output: options.Output = options.DEFAULT_FOLDER,
+    output: resuming.Output = options.DEFAULT_FOLDER,
+    resume: resuming.Resume = False,
     overwrite: options.Overwrite = False,
     format: options.Format = OutputFormat.table,
 ) -> None:
@@ -82,7 +85,8 @@ def search(
     Measures what quantizing each layer alone does to the output, predicts bytes and time on the
     chip, solves the allocation exactly, measures the best plans whole, and never returns one that
     is worse than a uniform width of no more bytes. If only an error or a metric drop is demanded,
-    finds the smallest plan instead. Interrupted, the same command goes on from where it was.
+    finds the smallest plan instead. Interrupted, the same command goes on from where it was, and
+    so does mixq search --resume.
 
     For example:
 
@@ -93,6 +97,11 @@ def search(
       mixq search --model my_pkg.models:load --max-size-mb 5 --hardware arm_mobile
 
       mixq search --model ./minilm --calibration texts.txt --max-error 0.01 --hardware host.toml
+
+      mixq search --resume --pin 'head.*=8'
+
+    The last one asks what a pin would change: all else is taken from the run in the folder, and
+    only whole plans are measured; see mixq plan diff.
     """
     from mixq.search.recipe import Recipe
     from mixq.search.recipe import load as load_recipe
@@ -111,6 +120,7 @@ def search(
         max_metric_drop=max_metric_drop,
     )
     palette = options.parse_palette(bits, group_sizes, grids, method, activations, half, base)
+    pin = resuming.with_earlier_pins(ctx, pin)
     pins = options.parse_pins(pin)
     request = Request(
         budget, palette, pins, tie or (), trials, seed, batch_size or base.batch_size or 1,
@@ -119,6 +129,9 @@ def search(
         MetricChoice(metric, metric_options.parse_outputs(outputs)),
     )  # fmt: skip
     profile = base.profile(hardware)
+    asked = resuming.requested(ctx) | ({"pin": pin} if pin else {})
+    if resume:
+        resuming.say_what_is_taken_up(ctx)
     from mixq.report.folder import write_results
     from mixq.report.tables import plan_table, summary
     from mixq.search.folder import run_folder
@@ -128,7 +141,7 @@ def search(
     resources.check_resources(workers, device)
     loaded, data = load_inputs(model, calibration)
     subject = Subject(loaded.model, data, profile, loaded.evaluate, loaded.name)
-    with run_folder(output, subject.identity, overwrite=overwrite) as folder:
+    with run_folder(output, subject.identity, overwrite=overwrite, request=asked) as folder:
         with progress_bar() as progress:
             result = run(request, subject, folder=folder.path, storage=storage, progress=progress)
         if check or (check is None and recipe is not None):

@@ -32,7 +32,7 @@ GRID_COLOUR: Final = "#e5e7eb"
 LEGEND: Final[dict[PointKind, str]] = {
     "frontier": "frontier",
     "trial": "trials",
-    "uniform": "one width everywhere",
+    "uniform": "one width or format everywhere",
     "chosen": "chosen plan",
 }
 

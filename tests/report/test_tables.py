@@ -18,7 +18,8 @@ from mixq.graph.work import Work
 from mixq.plan import Plan
 from mixq.profiles import load
 from mixq.report.hardware import kernels_table, profile_facts, profile_json, profiles_table
-from mixq.report.tables import diff_table, evaluation_table, plan_table, sensitivity_table, summary
+from mixq.report.plan_diff import diff_table
+from mixq.report.tables import evaluation_table, plan_table, sensitivity_table, summary
 from mixq.sensitivity.compare import Comparison
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.table import SensitivityTable
