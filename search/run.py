@@ -17,6 +17,7 @@ from mixq.search.equalize import prepared
 from mixq.search.final_check import final_check
 from mixq.search.find import find
 from mixq.search.frontier import build_frontier
+from mixq.search.interactions import Auditor
 from mixq.search.metric import Judge, PlanMetrics, plan_metrics
 from mixq.search.notes import (
     activation_notes,
@@ -90,10 +91,10 @@ def run(
     plain = layout.problem()
     ranges = feasible_ranges(plain, budget, baseline_latency_s, errors_add=False)
     check_reachable(plain, budget, rounder, references["calibration"], judge, ranges)
+    setting = Setting(metric, folder, request.workers, device, progress)
     sensitivity = find_sensitivity(
-        mode_of(request.sensitivity, request.samples), layout, rounder, measured, budget,
-        Setting(metric, folder, request.workers, device, progress),
-    )  # fmt: skip
+        mode_of(request.sensitivity, request.samples), layout, rounder, measured, budget, setting
+    )
     problem = layout.problem(sensitivity)
     check_feasible(problem, budget, baseline_latency_s, errors_add=False)
     sampler = ProposalSampler()
@@ -127,6 +128,8 @@ def run(
         whole=rounding.whole, sequential=request.sequential, measured_samples=measured.samples,
         accept=accept,
     )  # fmt: skip
+    auditor = Auditor(rounder, measured, setting, layout.model_fingerprint)
+    audit = auditor.audit(problem, sensitivity, found.chosen, found.trials)
     metrics = PlanMetrics()
     if judge is not None and evaluate is not None:
         deployment = judge if final.rounder is rounder else Judge(final.rounder, evaluate)
@@ -168,8 +171,9 @@ def run(
         plan = plan.with_weights(weights)
     trials = tuple(final.trial if trial is found.chosen else trial for trial in found.trials)
     return SearchResult(
-        plan, frontier, trials, final.trial, study, sensitivity=sensitivity, layout=layout
-    )
+        plan, frontier, trials, final.trial, study, sensitivity=sensitivity, layout=layout,
+        audit=audit,
+    )  # fmt: skip
 
 
 def checked(result: SearchResult, subject: Subject) -> SearchResult:

@@ -149,9 +149,13 @@ def search(
         files = write_results(result, folder)
     if format is OutputFormat.json:
         found = {} if result.check is None else {"check": result.check.to_dict()}
+        if result.audit is not None:
+            found["audit"] = result.audit.to_json()
         show_json({**result.plan.to_json(), **found, "files": [str(file) for file in files]})
         return
     show(plan_table(result.plan), summary(result.plan))
+    if result.audit is not None:
+        show(f"audit: {result.audit.sentence}")
     for remark in result.plan.notes:
         note(f"note: {remark}")
     for line in () if result.check is None else result.check.lines:
