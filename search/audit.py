@@ -81,7 +81,7 @@ class Audit:
         chosen: name of the chosen plan.
         plans: all that were measured.
         samples: that interactions were measured on.
-        layers: whose pairs were measured, the heaviest first, of so many in the plan.
+        layers: whose pairs were measured, the heaviest first.
         interactions: the largest excess first.
     """
 
@@ -96,6 +96,9 @@ class Audit:
     def __post_init__(self) -> None:
         if all(plan.name != self.chosen for plan in self.plans):
             raise ValueError(f"the chosen plan {self.chosen!r:.60} is none of the plans")
+        for pair in self.interactions:
+            if not {pair.first, pair.second} <= set(self.layers):
+                raise ValueError(f"{pair.first!r:.60} x {pair.second!r:.60} is of other layers")
 
     @property
     def plan(self) -> AuditedPlan:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from mixq.search.choose import Accept, keeps, rivals
 from mixq.search.limits import Limits
 from mixq.search.trials import Trial, difference_of
+
+TOLD: Final = 0.25
+"""Share of its error by which a plan may differ from one that is said to be as good; where two
+standard errors are more than that, the samples say little."""
 
 
 def gain_notes(
@@ -47,16 +52,21 @@ def gains(chosen: Trial, rival: Trial) -> bool:
 
 def _as_good(chosen: Trial, rival: Trial) -> str:
     difference = difference_of(rival, chosen)
-    error, twice_se = difference.error, 2 * difference.error_se
+    error, twice_se, samples = difference.error, 2 * difference.error_se, difference.samples
     errors = (*chosen.errors, *(chosen.heldout_errors or ()))
     own = math.fsum(errors) / len(errors)
     change = f"{error:+.2g} ± {twice_se:.2g}"
     if own > 0:
         change = f"{error / own:+.1%} ± {twice_se / own:.1%}"
+    sizes = f"at {rival.totals.compression:.2f}x against {chosen.totals.compression:.2f}x"
+    if twice_se > TOLD * own:
+        return (
+            f"{samples} samples do not tell {_label(rival)} from this plan: its error differs by "
+            f"{change} (two standard errors), {sizes}"
+        )
     return (
         f"{_label(rival)} is as good here, within the noise of the data: its error differs by "
-        f"{change} (two standard errors, {difference.samples} samples), at "
-        f"{rival.totals.compression:.2f}x against {chosen.totals.compression:.2f}x"
+        f"{change} (two standard errors, {samples} samples), {sizes}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Final
 
@@ -87,8 +88,9 @@ class Auditor:
         units = sorted(formats, key=order.__getitem__)
         pairs = list(combinations(units, 2))
         wanted = [*((unit,) for unit in units), *pairs]
-        store = self.setting.store(self.model_fingerprint, part, self.rounder)
-        missing = [names for names in wanted if _known(store, names, formats) is None]
+        kept = self._kept(part)
+        known = partial(_known, kept, self.setting.store(self.model_fingerprint, part, self.rounder))
+        missing = [names for names in wanted if known(names, formats) is None]
         reference: Reference | None = None
         done = len(wanted) - len(missing)
         for names in track(missing, STAGE, len(wanted), self.setting.progress, done=done):
@@ -100,14 +102,22 @@ class Auditor:
                 errors = joint_errors(self.rounder, chosen, {"": reference}, " and ".join(names))
             except NonFiniteError:  # two layers may break what neither does alone
                 continue
-            store.put(*_key(names, formats), errors[""])
+            kept.put(*_key(names, formats), errors[""])
         found = []
         for one, other in pairs:
-            apart = [_known(store, (unit,), formats) for unit in (one, other)]
-            both = _known(store, (one, other), formats)
+            apart = [known((unit,), formats) for unit in (one, other)]
+            both = known((one, other), formats)
             if both is not None and apart[0] is not None and apart[1] is not None:
                 found.append(interaction(one, other, apart[0], apart[1], both))
         return sorted(found, key=lambda pair: -abs(pair.excess))
+
+    def _kept(self, part: Calibration) -> Store:
+        """What the audit has measured; sensitivities are in a store of their own."""
+        setting, metric = self.setting, self.setting.metric
+        return Store(
+            setting.folder, self.model_fingerprint, part.fingerprint, self.rounder.fingerprint,
+            metric.fingerprint, setting.device.partition(":")[0], "audit", signed=metric.is_signed,
+        )  # fmt: skip
 
 
 def interaction(
@@ -155,11 +165,13 @@ def _audited(trial: Trial) -> AuditedPlan:
 
 
 def _key(names: Sequence[str], formats: Mapping[str, Format]) -> tuple[str, str]:
-    """Where the store keeps the units' error; one unit's is a sensitivity like any other."""
+    """Where a store keeps the units' error."""
     return "\n".join(names), "\n".join(formats[unit].name for unit in names)
 
 
 def _known(
-    store: Store, names: Sequence[str], formats: Mapping[str, Format]
+    kept: Store, sensitivities: Store, names: Sequence[str], formats: Mapping[str, Format]
 ) -> list[float] | None:
-    return store.get(*_key(names, formats))
+    """What is known of units; that of one alone is a sensitivity."""
+    key = _key(names, formats)
+    return kept.get(*key) or sensitivities.get(*key)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from mixq.files import one_line
+from mixq.report.heat_view import short_names
 from mixq.report.log_axis import LogAxis
 from mixq.search.audit import Audit, AuditedPlan
 from mixq.search.trials import PLAIN
@@ -15,12 +16,11 @@ Kind = Literal["trial", "uniform", "chosen"]
 
 PLANS_TITLE: Final = "measured plans: do errors add up?"
 PAIRS_TITLE: Final = "what two layers err together beside what each errs alone"
-PAIRS_AXIS: Final = "% of the plan's added error (lines: two standard errors)"
+PAIRS_AXIS: Final = "% of the added error (lines: two standard errors)"
 NO_PAIRS: Final = "no two layers of the plan err"
 DIAGONAL: Final = "errors add up"
 MORE_COLOUR: Final = "#dc2626"
 LESS_COLOUR: Final = "#2563eb"
-LONGEST_NAME: Final = 38
 LEGEND: Final[dict[Kind, str]] = {
     "trial": "trials",
     "uniform": "one width or format everywhere",
@@ -72,9 +72,10 @@ class AuditView:
         for plan in audit.plans:
             kinds[_kind(audit, plan)].append(plan)
         predicted = audit.plan.predicted
+        shown = dict(zip(audit.layers, _names(audit.layers), strict=True))
         bars = tuple(
             Bar(
-                (_short(pair.first), _short(pair.second)),
+                (shown[pair.first], shown[pair.second]),
                 100 * pair.excess / predicted,
                 200 * pair.excess_se / predicted,
             )
@@ -109,7 +110,6 @@ def _kind(audit: Audit, plan: AuditedPlan) -> Kind:
     return "uniform" if plan.kind in PLAIN else "trial"
 
 
-def _short(name: str) -> str:
-    """A unit's name with its end, which tells layers apart."""
-    whole = one_line(name)
-    return whole if len(whole) <= LONGEST_NAME else f"…{whole[-LONGEST_NAME + 1 :]}"
+def _names(layers: Sequence[str]) -> list[str]:
+    """Names of layers, short enough to be drawn; they come from outside."""
+    return short_names([one_line(name) for name in layers])

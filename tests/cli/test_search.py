@@ -29,7 +29,7 @@ from mixq.sensitivity.reference import Reference
 RESULTS = {
     "plan.json", "plan.weights.safetensors", "sensitivity.json", "sensitivity.csv",
     "frontier.json", "frontier.csv", "pareto.html", "pareto.png", "sensitivity.html",
-    "sensitivity.png", "run.json", "study.journal",
+    "sensitivity.png", "audit.json", "audit.html", "audit.png", "run.json", "study.journal",
 }  # fmt: skip
 
 

@@ -235,7 +235,7 @@ class TestHtml:
             "frontier (measured)",
             "frontier (measured)",
             "trials (measured)",
-            "one width everywhere (measured)",
+            "one width or format everywhere (measured)",
             "chosen plan (measured)",
         ]
         assert [trace["mode"] for trace in traces[:2]] == ["lines", "markers"]
