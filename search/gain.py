@@ -15,9 +15,7 @@ TOLD: Final = 0.25
 standard errors are more than that, the samples say little."""
 
 
-def gain_notes(
-    chosen: Trial, plain: Sequence[Trial], limits: Limits, accept: Accept
-) -> list[str]:
+def gain_notes(chosen: Trial, plain: Sequence[Trial], limits: Limits, accept: Accept) -> list[str]:
     """What to say where a plain plan that keeps the demands does as well, the best of them.
 
     A plan gains over another if its error on all samples that both were measured on is lower by

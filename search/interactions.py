@@ -89,7 +89,9 @@ class Auditor:
         pairs = list(combinations(units, 2))
         wanted = [*((unit,) for unit in units), *pairs]
         kept = self._kept(part)
-        known = partial(_known, kept, self.setting.store(self.model_fingerprint, part, self.rounder))
+        known = partial(
+            _known, kept, self.setting.store(self.model_fingerprint, part, self.rounder)
+        )
         missing = [names for names in wanted if known(names, formats) is None]
         reference: Reference | None = None
         done = len(wanted) - len(missing)

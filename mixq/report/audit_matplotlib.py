@@ -91,7 +91,7 @@ def _draw_pairs(axes: Axes, view: AuditView) -> None:
         color=[bar.colour for bar in view.bars], height=0.7,
         error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
     )  # fmt: skip
-    names = ["\n× ".join(bar.names) for bar in view.bars]
+    names = ["\nx ".join(bar.names) for bar in view.bars]
     axes.set_yticks(list(rows), names, parse_math=False)
     axes.invert_yaxis()
     axes.axvline(0, color=INK, linewidth=0.8)

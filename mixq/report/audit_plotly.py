@@ -99,7 +99,7 @@ def page(view: AuditView, title: str) -> str:
     figure.update_xaxes(title_text=PAIRS_AXIS, gridcolor=GRID_COLOUR, row=1, col=2)
     figure.update_yaxes(
         tickvals=list(range(len(view.bars))),
-        ticktext=["<br>× ".join(map(escape, bar.names)) for bar in view.bars],
+        ticktext=["<br>x ".join(map(escape, bar.names)) for bar in view.bars],
         tickfont={"size": 11},
         autorange="reversed",
         row=1,

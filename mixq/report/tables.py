@@ -121,9 +121,7 @@ def sensitivity_table(table: SensitivityTable, graph: ModelGraph) -> Table:
     for name, row in zip(view.units, view.cells, strict=True):
         unit = graph.units[name]
         shape = " x ".join(map(str, unit.shape))
-        shown.add_row(
-            plain(name), shape, f"{unit.macs:,}", *(_cell(c, table.metric) for c in row)
-        )
+        shown.add_row(plain(name), shape, f"{unit.macs:,}", *(_cell(c, table.metric) for c in row))
     shown.caption = (
         f"± is one standard error; {table.samples} samples, {graph.parameters:,} parameters, "
         f"{graph.macs:,} MACs, {graph.peak_activation_bytes:,} bytes of live activations at batch "
@@ -141,7 +139,9 @@ def evaluation_table(outcome: Comparison) -> Table:
     for label, value in outcome.errors().items():
         table.add_row(label, "0", f"{value:.4g}")
     for name, value in outcome.metric.items():
-        table.add_row(plain(name), number_text(outcome.original_metric.get(name), 4), f"{value:.4g}")
+        table.add_row(
+            plain(name), number_text(outcome.original_metric.get(name), 4), f"{value:.4g}"
+        )
     return table
 
 
@@ -177,4 +177,5 @@ def _decibels(metric: str, error: float) -> str:
 
 
 def number_text(value: float | None, digits: int = 3) -> str:
+    """A number with so many digits; a dash for none."""
     return "-" if value is None else f"{value:.{digits}g}"

@@ -1,4 +1,4 @@
-"""`mixq search --resume`: what is not given comes from the folder, and nothing is measured twice."""
+"""`mixq search --resume`: what is not given comes from the folder, nothing is measured twice."""
 
 from __future__ import annotations
 
@@ -132,7 +132,16 @@ def test_what_is_given_anew_goes_before_the_folder(
 ) -> None:
     assert search(*FIRST).status == 0
     # Before and behind the folder, in whatever order.
-    command = ("search", "--target-compression", "4", "--output", "run", "--resume", "--trials", "1")
+    command = (
+        "search",
+        "--target-compression",
+        "4",
+        "--output",
+        "run",
+        "--resume",
+        "--trials",
+        "1",
+    )
     assert cli(*command).status == 0
     assert request() == {
         "hardware": "intel_cpu", "model": "tiny.py:load", "trials": 1, "target_compression": 4.0,

@@ -64,7 +64,7 @@ def data() -> Tensor:
 
 
 class Closeness:
-    """Minus the mean squared difference from the original's outputs, and how often it was asked."""
+    """Minus the mean squared difference from the original's outputs; counts how often it ran."""
 
     def __init__(self, model: nn.Module) -> None:
         with torch.no_grad():

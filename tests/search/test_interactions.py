@@ -42,7 +42,7 @@ class Apart(nn.Module):
         with torch.no_grad():
             for scale, layer in enumerate(self.layers, start=1):
                 weight = torch.randn(32, 32, generator=generator)
-                layer.weight.copy_(scale * weight)  # type: ignore[operator,union-attr]
+                layer.weight.copy_(scale * weight)  # type: ignore[operator]
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([layer(x) for layer in self.layers], dim=1)

@@ -23,7 +23,9 @@ def problem(*rows: tuple[Format, ...], errors: dict[Format, float] | None = None
     return Problem(
         {
             f"u{index}": tuple(
-                Choice(fmt, known.get(fmt, 1 / fmt.bits), fmt.bits * 8 + (fmt.group_size or 0), 1.0)
+                Choice(
+                    fmt, known.get(fmt, 1 / fmt.bits), fmt.bits * 8 + (fmt.group_size or 0), 1.0
+                )
                 for fmt in row
             )
             for index, row in enumerate(rows)
@@ -50,9 +52,7 @@ def test_nearest(formats: tuple[Format, ...], asked: Format, given: Format) -> N
 
 def test_one_plan_for_each_format_that_is_rounded_in_the_order_of_the_units() -> None:
     plans = single_proposals(problem((W32, W16, W8), (W32, W4, W2)))
-    assert [plan.name for plan in plans] == [
-        f"{fmt.name} everywhere" for fmt in (W16, W8, W4, W2)
-    ]
+    assert [plan.name for plan in plans] == [f"{fmt.name} everywhere" for fmt in (W16, W8, W4, W2)]
     assert {plan.kind for plan in plans} == {"single"}
     assert plans[2].assignment == {"u0": W8, "u1": W4}
 
