@@ -21,8 +21,10 @@ RESULTS: Final = (
     "sensitivity.html", "sensitivity.png", "frontier.json", "frontier.csv", "pareto.html",
     "pareto.png", "audit.json", "audit.html", "audit.png", "study.journal",
 )  # fmt: skip
-"""Files that a run leaves beside run.json, measurements-*.jsonl and folders of rounded weights;
+"""Files that a run leaves beside run.json, stores of measurements and folders of rounded weights;
 --overwrite deletes all of these and no others."""
+STORES: Final = ("measurements", "audit")
+"""What names of stores begin with, see `mixq.sensitivity.store`."""
 ROUNDED: Final = re.compile(r"rounded-[0-9a-f]{16}")
 """Names of folders of rounded weights, see `mixq.rounding.store`."""
 ROUNDED_UNIT: Final = re.compile(r"[0-9a-f]{32}\.safetensors|\.[0-9a-f]{32}\.[a-z0-9_]{8}")
@@ -189,7 +191,8 @@ def _held(folder: Path) -> list[Path]:
     """What a run has left in the folder, run.json aside."""
     named = [folder / name for name in RESULTS]
     kept = [path for path in named if path.exists() or path.is_symlink()]
-    return [*kept, *sorted(folder.glob("measurements-*.jsonl")), *_rounded(folder)]
+    stores = [path for kind in STORES for path in sorted(folder.glob(f"{kind}-*.jsonl"))]
+    return [*kept, *stores, *_rounded(folder)]
 
 
 def _rounded(folder: Path) -> list[Path]:

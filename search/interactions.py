@@ -118,7 +118,8 @@ class Auditor:
         setting, metric = self.setting, self.setting.metric
         return Store(
             setting.folder, self.model_fingerprint, part.fingerprint, self.rounder.fingerprint,
-            metric.fingerprint, setting.device.partition(":")[0], "audit", signed=metric.is_signed,
+            metric.fingerprint, setting.device.partition(":")[0], signed=metric.is_signed,
+            kind="audit",
         )  # fmt: skip
 
 

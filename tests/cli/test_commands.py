@@ -54,7 +54,7 @@ def test_a_search_for_any_chip_goes_on_from_an_analysis(
 ) -> None:
     whole = ("--sensitivity", "measured")
     assert cli("analyze", "--model", "tiny.py:load", "--output", "run", *whole).status == 0
-    (store,) = Path("run").glob("measurements-*.jsonl")  # the audit's comes beside it
+    (store,) = Path("run").glob("measurements-*.jsonl")
     before = store.read_bytes()
     assert search("--target-compression", "5", "--hardware", chip, *whole).status == 0
     assert store.read_bytes() == before

@@ -26,8 +26,8 @@ def request(folder: str = "run") -> dict[str, Any]:
 
 
 def stored(folder: str) -> Counter[str]:
-    """Every line of every store of measurements."""
-    files = Path(folder).glob("measurements-*.jsonl")
+    """Every line of every store of measurements, the audit's too."""
+    files = [*Path(folder).glob("measurements-*.jsonl"), *Path(folder).glob("audit-*.jsonl")]
     return Counter(
         f"{file.name} {line}"
         for file in files

@@ -65,7 +65,7 @@ def test_writes_exactly_the_files_of_the_contract(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     extra = names - RESULTS
     assert names >= RESULTS
-    kept = ("measurements-", "rounded-")
+    kept = ("measurements-", "audit-", "rounded-")
     assert {name for name in extra if not name.startswith(kept)} == {".mixq.lock"}
     # Rounded with three quarters of the data, and with all.
     assert sum(name.startswith("rounded-") for name in extra) == 2

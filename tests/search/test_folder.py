@@ -76,7 +76,15 @@ def test_a_part_of_the_identity_is_enough_and_is_completed(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "held", ["plan.json", "plan.weights.safetensors", "study.journal", "measurements-00.jsonl"]
+    "held",
+    [
+        "plan.json",
+        "plan.weights.safetensors",
+        "study.journal",
+        "measurements-00.jsonl",
+        "audit.json",
+        "audit-00.jsonl",
+    ],
 )
 def test_anothers_run_is_refused_then_overwritten(tmp_path: Path, held: str) -> None:
     with run_folder(tmp_path, OTHER):
