@@ -101,7 +101,8 @@ class Auditor:
                 reference = Reference(there, part, self.setting.metric)
             chosen = {unit: formats[unit] for unit in names}
             try:
-                errors = joint_errors(self.rounder, chosen, {"": reference}, " and ".join(names))
+                what = f"{' and '.join(names)} alone"
+                errors = joint_errors(self.rounder, chosen, {"": reference}, what)
             except NonFiniteError:  # two layers may break what neither does alone
                 continue
             kept.put(*_key(names, formats), errors[""])
