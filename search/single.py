@@ -69,8 +69,6 @@ def nearest(formats: Sequence[Format], fmt: Format) -> Format:
         fields = ("activation", "grid", "group_size", "method", "bias_corrected")
         return tuple(getattr(other, name) != getattr(fmt, name) for name in fields)
 
-    if fmt in formats:
-        return fmt
     wide = [other for other in formats if other.bits >= fmt.bits]
     if wide:
         return min(wide, key=lambda other: (other.bits, unlike(other), other.name))
