@@ -84,9 +84,9 @@ def search(
 
     Measures what quantizing each layer alone does to the output, predicts bytes and time on the
     chip, solves the allocation exactly, measures the best plans whole, and never returns one that
-    is worse than one width or one format for all of no more bytes. If only an error or a metric drop is demanded,
-    finds the smallest plan instead. Interrupted, the same command goes on from where it was, and
-    so does mixq search --resume.
+    is worse than one width or one format for all of no more bytes. If only an error or a metric
+    drop is demanded, finds the smallest plan instead. Interrupted, the same command goes on from
+    where it was, and so does mixq search --resume.
 
     For example:
 
