@@ -8,6 +8,7 @@ from mixq import __version__
 from mixq.graph.units import WeightUnit
 from mixq.plan import Plan
 from mixq.plan_parts import (
+    EVERYWHERE,
     CertificateInfo,
     HardwareInfo,
     Layer,
@@ -23,7 +24,6 @@ from mixq.profiles import Profile
 from mixq.search.analysis import Layout
 from mixq.search.certificate import Certificate
 from mixq.search.metric import PlanMetrics
-from mixq.search.single import SUFFIX
 from mixq.search.squares import Square, Squares
 from mixq.search.stability import Stability
 from mixq.search.trials import Trial
@@ -151,7 +151,7 @@ def _plain(
     """Plain plans by their width or format."""
     known = ((trial.proposal.name, trial) for trial in trials)
     return {
-        name.removeprefix("uniform ").removesuffix(SUFFIX): _uniform(
+        name.removeprefix("uniform ").removesuffix(EVERYWHERE): _uniform(
             trial, squares.uniform[name], metrics.uniform.get(name, {})
         )
         for name, trial in known

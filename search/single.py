@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from mixq.formats import Format
+from mixq.plan_parts import EVERYWHERE
 from mixq.search.limits import Limits
 from mixq.search.problem import Problem
 from mixq.search.trials import Proposal
@@ -19,7 +20,6 @@ CLOSE: Final = 1.25
 far whole plans are usually off what their layers add up to."""
 MOST: Final = 3
 """Plans that are measured at most."""
-SUFFIX: Final = " everywhere"
 
 
 def best_singles(
@@ -58,7 +58,7 @@ def single_proposals(problem: Problem) -> list[Proposal]:
             continue
         assignment = {unit: nearest(together[unit], fmt) for unit in problem.choices}
         if all(assignment != known.assignment for known in proposals):
-            proposals.append(Proposal(f"{fmt.name}{SUFFIX}", "single", assignment))
+            proposals.append(Proposal(f"{fmt.name}{EVERYWHERE}", "single", assignment))
     return proposals
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from textwrap import fill
 from typing import Any, Final
 
 from matplotlib.axes import Axes
@@ -35,6 +36,8 @@ PLANS: Final = (0.075, 0.11, 0.4, 0.68)
 PAIRS: Final = (0.72, 0.11, 0.26, 0.68)
 """Left, bottom, width and height of the two plots, as shares of the picture."""
 TEXT_PT: Final = 11
+LINE: Final = 150
+"""Characters that fit beside each other."""
 LOOKS: Final[dict[Kind, dict[str, Any]]] = {
     "trial": {"s": 50, "color": LATENCY_COLOURS[1], "edgecolors": INK, "linewidths": 0.7},
     "uniform": {
@@ -52,7 +55,8 @@ def picture(view: AuditView, title: str) -> bytes:
     FigureCanvasAgg(figure)
     # parse_math=False, because a model may have dollar signs in its name.
     figure.text(0.02, 0.94, title, fontsize=16, color=INK, parse_math=False)
-    figure.text(0.02, 0.895, view.sentence, fontsize=TEXT_PT, color=INK, parse_math=False)
+    said = fill(view.sentence, LINE)
+    figure.text(0.02, 0.915, said, fontsize=TEXT_PT, color=INK, va="top", parse_math=False)
     _draw_plans(figure.add_axes(PLANS), view)
     _draw_pairs(figure.add_axes(PAIRS), view)
     file = BytesIO()

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mixq.files import one_line
 from mixq.plan import Plan
-from mixq.plan_parts import Measurement, Prediction, UniformInfo
+from mixq.plan_parts import EVERYWHERE, Measurement, Prediction, UniformInfo
 from mixq.report.heat_view import HeatCell, HeatView
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def summary(plan: Plan) -> Table:
     for width, uniform in plan.uniform.items():
         add(plain(f"uniform {width} bit"), uniform, uniform)
     for fmt, single in plan.single.items():
-        add(plain(f"{fmt} everywhere"), single, single)
+        add(plain(f"{fmt}{EVERYWHERE}"), single, single)
     widths = Counter(layer.bits for layer in plan.layers.values())
     mix = ", ".join(f"{widths[bits]} at {bits}" for bits in sorted(widths, reverse=True))
     table.add_section()
