@@ -67,6 +67,7 @@ class Plan(Part):
     measured: Measurement
     certificate: CertificateInfo
     uniform: Table[UniformInfo] = Field(default_factory=dict)
+    single: Table[UniformInfo] = Field(default_factory=dict)
     notes: Row[str] = Field(default_factory=list)
     weights: WeightsInfo | None = None
     stability: StabilityInfo | None = None
@@ -193,10 +194,12 @@ class Plan(Part):
             for name, layer in zip(names, self.layers.values(), strict=True)
         ]
         p = self.predicted
+        heldout = self.measured.heldout_error
+        error = self.measured.error if heldout is None else heldout
         total = (
             f"{one_line(self.model.name)} on {one_line(self.hardware.name)}: "
-            f"{p.compression:.2f}x smaller, "
-            f"{p.weight_bytes:,} bytes, output error {self.measured.error:.3g}"
+            f"{p.compression:.2f}x smaller, {p.weight_bytes:,} bytes, "
+            f"{'' if heldout is None else 'held-out '}output error {error:.3g}"
         )
         if self.error_metric.name != "mse":
             total += f" ({one_line(self.error_metric.name)})"

@@ -18,6 +18,8 @@ from mixq.formats import Activation, Format, Grid, Method
 from mixq.validation import short
 
 LONGEST_LIST: Final = 1000
+EVERYWHERE: Final = " everywhere"
+"""What follows the format in the name of a plan that gives it to every unit."""
 
 
 def _one_by_one(data: object, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -230,7 +232,7 @@ class WeightsInfo(Part):
 
 
 class UniformInfo(_Judged):
-    """One width for every unit, predicted and measured beside the plan."""
+    """One width, or one format, for every unit, predicted and measured beside the plan."""
 
     weight_bytes: Count
     compression: Amount

@@ -8,6 +8,7 @@ from mixq import __version__
 from mixq.graph.units import WeightUnit
 from mixq.plan import Plan
 from mixq.plan_parts import (
+    EVERYWHERE,
     CertificateInfo,
     HardwareInfo,
     Layer,
@@ -41,6 +42,7 @@ def assemble(
     sensitivity: SensitivityTable,
     chosen: Trial,
     uniform: Sequence[Trial],
+    single: Sequence[Trial] = (),
     certificate: Certificate,
     metrics: PlanMetrics,
     squares: Squares,
@@ -100,14 +102,8 @@ def assemble(
             gap=certificate.gap,
             solver=certificate.solver,
         ),
-        uniform={
-            trial.proposal.name.removeprefix("uniform "): _uniform(
-                trial,
-                squares.uniform[trial.proposal.name],
-                metrics.uniform.get(trial.proposal.name, {}),
-            )
-            for trial in uniform
-        },
+        uniform=_plain(uniform, squares, metrics),
+        single=_plain(single, squares, metrics),
         notes=list(notes),
         stability=None if stability is None else _stability(stability),
     )
@@ -147,6 +143,19 @@ def _layer(
         stability=None if stability is None else stability.widths.get(unit.name),
         format_stability=None if stability is None else stability.formats.get(unit.name),
     )
+
+
+def _plain(
+    trials: Sequence[Trial], squares: Squares, metrics: PlanMetrics
+) -> dict[str, UniformInfo]:
+    """Plain plans by their width or format."""
+    known = ((trial.proposal.name, trial) for trial in trials)
+    return {
+        name.removeprefix("uniform ").removesuffix(EVERYWHERE): _uniform(
+            trial, squares.uniform[name], metrics.uniform.get(name, {})
+        )
+        for name, trial in known
+    }
 
 
 def _uniform(trial: Trial, square: Square, metric: Mapping[str, float]) -> UniformInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
@@ -22,6 +23,7 @@ _OPTIONS: Final = {
     "max_error": "--max-error",
     "max_metric_drop": "--max-metric-drop",
 }
+UNKNOWN: Final = "known once measured"
 _MAY_BE_ZERO: Final = ("max_error", "max_metric_drop")
 _LIMITS: Final[dict[str, Quantity]] = {
     "compression": "weight_bytes",
@@ -111,18 +113,30 @@ class Budget:
 
 
 def check_feasible(
-    problem: Problem, budget: Budget, baseline_latency_s: float | None = None
+    problem: Problem,
+    budget: Budget,
+    baseline_latency_s: float | None = None,
+    *,
+    errors_add: bool = True,
 ) -> None:
     """Refuse a budget that no assignment meets; exact, also for demands taken together.
+
+    Args:
+        problem: what they are demanded of.
+        budget: the demands.
+        baseline_latency_s: latency of the original; needed for `min_speedup` alone.
+        errors_add: hold added errors against `max_error`; else whole plans will be measured.
 
     Raises:
         InfeasibleError: naming every demand with its feasible range, in the units of the command
             line (1 MB is 10^6 bytes).
         UsageError: if `min_speedup` is demanded and the baseline is missing or not positive.
     """
+    ranges = feasible_ranges(problem, budget, baseline_latency_s, errors_add=errors_add)
+    if not errors_add:
+        budget = replace(budget, max_error=None)
     limits = budget.limits(problem, baseline_latency_s)
-    ranges = {name: _range(problem, name, baseline_latency_s) for name in budget.to_dict()}
-    listed = "; ".join(f"{name}: {text}" for name, text in ranges.items())
+    listed = ranges_text(ranges)
     impossible = [
         name
         for name, value in budget.to_dict().items()
@@ -138,6 +152,26 @@ def check_feasible(
             f"{listed}; {'; '.join(hints)}",
             ranges,
         )
+
+
+def feasible_ranges(
+    problem: Problem,
+    budget: Budget,
+    baseline_latency_s: float | None = None,
+    *,
+    errors_add: bool = True,
+) -> dict[str, str]:
+    """The feasible range of every demand that is made, each by itself; arguments as above."""
+    unknown = {"max_metric_drop"} | (set() if errors_add else {"max_error"})
+    return {
+        name: UNKNOWN if name in unknown else _range(problem, name, baseline_latency_s)
+        for name in budget.to_dict()
+    }
+
+
+def ranges_text(ranges: Mapping[str, str]) -> str:
+    """Feasible ranges in one line."""
+    return "; ".join(f"{name}: {text}" for name, text in ranges.items())
 
 
 def _alone(problem: Problem, name: str, value: float, baseline_latency_s: float | None) -> bool:
@@ -169,8 +203,6 @@ def _conflicts(problem: Problem, limits: Limits) -> list[str]:
 
 def _range(problem: Problem, name: str, baseline_latency_s: float | None) -> str:
     """The values of one demand that some assignment has, rounded so that the ends are met."""
-    if name == "max_metric_drop":
-        return "known once measured"
     quantity = _LIMITS[name]
     low = getattr(problem.extreme(quantity), quantity)
     high = getattr(problem.extreme(quantity, largest=True), quantity)

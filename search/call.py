@@ -73,8 +73,10 @@ def search(
 
     If only an error or a metric drop is demanded, find the smallest plan instead. The model is
     not changed. The last quarter of the calibration samples is held out: it judges plans and is
-    never searched on. A plan that comes back is never worse, on held-out data, than a uniform
-    plan of no more bytes.
+    never searched on. A plan that comes back is never worse, on held-out data, than a plan of one
+    width or one format of no more bytes that was measured beside it: 8, 4 and 2 bits, and the best
+    formats. Where bytes or time are limited, demands on error and metric are kept beside that, and
+    the rest of the bytes is used.
 
     Args:
         model: any module with parameters; measured in eval mode.

@@ -1,4 +1,4 @@
-"""Choice: the measured plan that is returned, never worse than a uniform one of no more bytes."""
+"""Choice: the measured plan that is returned, never worse than a plain one of no more bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from mixq.search.limits import Limits
-from mixq.search.trials import Trial, paired_difference
+from mixq.search.trials import PLAIN, Trial, paired_difference
 
 Accept: TypeAlias = Callable[[Trial], bool]
 """Whether a measured plan keeps a demand that totals do not tell, such as one on a metric."""
@@ -26,18 +26,19 @@ def choose(
     several plans that are equally good, the luckiest on calibration data is rarely the best on
     other data. Otherwise the smallest plan goes first.
 
-    Then the guard: a plan that errs more than a uniform one that keeps the demands too and takes
-    no more bytes, on held-out data if there are any, is passed over. A uniform plan passes that
-    test itself unless a smaller uniform one beats it, so that something always passes.
+    Then the guard: a plan that errs more than a plain one (of one width or one format for all)
+    that keeps the demands too and takes no more bytes, on held-out data if there are any, is
+    passed over. A plain plan passes that test itself unless a smaller plain one beats it, so that
+    something always passes.
 
     `accept` is asked in the order of the ranking, and only as often as the choice needs. `first`
     takes the place of the optimum of the added errors: the plan that it was refined to.
     """
     accepts = accept or (lambda trial: True)
     kept = [trial for trial in trials if keeps(trial, limits)]
-    uniform = [trial for trial in kept if trial.proposal.kind == "uniform"]
+    plain = [trial for trial in kept if trial.proposal.kind in PLAIN]
     for trial in _ranked(kept, limits, first):
-        better = [r for r in rivals(trial, uniform) if r.judged_error < trial.judged_error]
+        better = [r for r in rivals(trial, plain) if r.judged_error < trial.judged_error]
         if accepts(trial) and not any(map(accepts, better)):
             return trial
     return None
@@ -53,9 +54,9 @@ def keeps(trial: Trial, limits: Limits) -> bool:
     )
 
 
-def rivals(trial: Trial, uniform: Sequence[Trial]) -> list[Trial]:
-    """The uniform plans of no more bytes."""
-    return [rival for rival in uniform if rival.totals.weight_bytes <= trial.totals.weight_bytes]
+def rivals(trial: Trial, plain: Sequence[Trial]) -> list[Trial]:
+    """The plain plans of no more bytes."""
+    return [rival for rival in plain if rival.totals.weight_bytes <= trial.totals.weight_bytes]
 
 
 def beats(trial: Trial, incumbent: Trial) -> bool:

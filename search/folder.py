@@ -19,14 +19,17 @@ LOCK: Final = ".mixq.lock"
 RESULTS: Final = (
     "plan.json", "plan.weights.safetensors", "sensitivity.json", "sensitivity.csv",
     "sensitivity.html", "sensitivity.png", "frontier.json", "frontier.csv", "pareto.html",
-    "pareto.png", "study.journal",
+    "pareto.png", "audit.json", "audit.html", "audit.png", "study.journal",
 )  # fmt: skip
-"""Files that a run leaves beside run.json, measurements-*.jsonl and folders of rounded weights;
+"""Files that a run leaves beside run.json, stores of measurements and folders of rounded weights;
 --overwrite deletes all of these and no others."""
+STORES: Final = ("measurements", "audit")
+"""What names of stores begin with, see `mixq.sensitivity.store`."""
 ROUNDED: Final = re.compile(r"rounded-[0-9a-f]{16}")
 """Names of folders of rounded weights, see `mixq.rounding.store`."""
 ROUNDED_UNIT: Final = re.compile(r"[0-9a-f]{32}\.safetensors|\.[0-9a-f]{32}\.[a-z0-9_]{8}")
 """Names of the files in one, and of what a kill left half-written."""
+FINISHED: Final = ("done", "analyzed")
 LARGEST_RUN: Final = 1 << 20
 
 
@@ -36,10 +39,12 @@ class RunFolder:
 
     Attributes:
         identity: `model` and, once a search has been there, `hardware`, with their fingerprints.
+        request: options of the search, for one that goes on from it; None if they are not known.
     """
 
     path: Path
     identity: Mapping[str, str]
+    request: Mapping[str, object] | None = None
 
     @property
     def state(self) -> str | None:
@@ -55,13 +60,39 @@ class RunFolder:
         """
         run = self.path / RUN
         known = {"schema_version": 1, "identity": dict(self.identity), "state": state}
-        write_json_atomic(run, known | dict(facts or {}))
+        asked = {} if self.request is None else {"request": dict(self.request)}
+        write_json_atomic(run, known | asked | dict(facts or {}))
         return run
+
+
+def request_of(path: str | Path) -> dict[str, object]:
+    """The options of the search in a folder.
+
+    Raises:
+        OutputError: if there is none, or nothing says what it was asked.
+    """
+    run = _read(Path(path))
+    if run is None:
+        raise OutputError(
+            f"folder {one_line(path)} holds no run to go on from, as it has no readable {RUN}; "
+            "leave out --resume, or name the run's folder with --output"
+        )
+    request = run.get("request")
+    if not isinstance(request, dict):
+        raise OutputError(
+            f"{RUN} in {one_line(path)} does not say what the search was asked (an analysis, the "
+            "library or an earlier mixq wrote it); give the options anew, without --resume"
+        )
+    return request
 
 
 @contextmanager
 def run_folder(
-    path: str | Path, identity: Mapping[str, str], *, overwrite: bool = False
+    path: str | Path,
+    identity: Mapping[str, str],
+    *,
+    overwrite: bool = False,
+    request: Mapping[str, object] | None = None,
 ) -> Iterator[RunFolder]:
     """The folder of a run, made if need be and locked while the block runs.
 
@@ -73,6 +104,8 @@ def run_folder(
         identity: what the run is of, such as `model` and `hardware` with their fingerprints; a
             folder whose run.json says otherwise holds another run.
         overwrite: delete another run's files instead of refusing.
+        request: options of the search, kept in run.json from the start, so that a search that is
+            interrupted can be taken up; a finished run's stay until `RunFolder.write`.
 
     Raises:
         OutputError: if the folder cannot be written, is in use, or holds another run.
@@ -88,7 +121,7 @@ def run_folder(
         ) from error
     try:
         _lock(handle, folder)
-        yield _claimed(folder, identity, overwrite=overwrite)
+        yield _claimed(folder, identity, request, overwrite=overwrite)
     finally:
         os.close(handle)
 
@@ -108,9 +141,16 @@ def _lock(handle: int, folder: Path) -> None:
         ) from error
 
 
-def _claimed(folder: Path, identity: Mapping[str, str], *, overwrite: bool) -> RunFolder:
+def _claimed(
+    folder: Path,
+    identity: Mapping[str, str],
+    request: Mapping[str, object] | None,
+    *,
+    overwrite: bool,
+) -> RunFolder:
     """The folder as this run's; refused if it is another's."""
-    known = (_read(folder) or {}).get("identity")
+    run = _read(folder) or {}
+    known = run.get("identity")
     known = known if isinstance(known, dict) else {}
     differs = [key for key, value in identity.items() if known.get(key, value) != value]
     held = _held(folder)
@@ -127,8 +167,10 @@ def _claimed(folder: Path, identity: Mapping[str, str], *, overwrite: bool) -> R
             )
         _clear(folder, held)
     # A run that was refused before it measured anything left nothing worth protecting.
-    claimed = RunFolder(folder, dict(identity) if differs else {**known, **identity})
-    if claimed.identity != known:
+    whole = dict(identity) if differs else {**known, **identity}
+    claimed = RunFolder(folder, whole, request)
+    asks_else = request is not None and run.get("request") != dict(request)
+    if claimed.identity != known or (asks_else and run.get("state") not in FINISHED):
         claimed.write("running")
     return claimed
 
@@ -149,7 +191,8 @@ def _held(folder: Path) -> list[Path]:
     """What a run has left in the folder, run.json aside."""
     named = [folder / name for name in RESULTS]
     kept = [path for path in named if path.exists() or path.is_symlink()]
-    return [*kept, *sorted(folder.glob("measurements-*.jsonl")), *_rounded(folder)]
+    stores = [path for kind in STORES for path in sorted(folder.glob(f"{kind}-*.jsonl"))]
+    return [*kept, *stores, *_rounded(folder)]
 
 
 def _rounded(folder: Path) -> list[Path]:

@@ -73,7 +73,7 @@ class PlanMetrics:
     Attributes:
         original: of the original model.
         plan: of the plan.
-        uniform: of the uniform plans by their proposals' names.
+        uniform: of the plans of one width or format by their proposals' names.
     """
 
     original: Mapping[str, float] = field(default_factory=dict)
@@ -90,7 +90,7 @@ def plan_metrics(
         judge: of the codes that the search measured.
         deployment: of the codes that the chosen plan is deployed with.
         chosen: the chosen plan.
-        uniform: the uniform ones.
+        uniform: those of one width or format.
         progress: is told how far it is.
 
     Raises:

@@ -14,7 +14,7 @@ from mixq.search.choose import keeps
 from mixq.search.limits import Limits
 from mixq.search.palette import Palette
 from mixq.search.stability import Stability
-from mixq.search.trials import Trial, difference_of, within_noise
+from mixq.search.trials import PLAIN, Trial, difference_of, within_noise
 
 REGRET: Final = 0.02
 """Share of added error that another draw of samples may cost before it is worth a warning."""
@@ -107,12 +107,12 @@ def stability_notes(stability: Stability | None, available: int) -> list[str]:
 def doubt_notes(chosen: Trial, trials: Sequence[Trial], limits: Limits) -> list[str]:
     """What to say where the samples do not tell the chosen plan from the next best measured one.
 
-    Nothing, if they differ by little in any case. Uniform plans have a note of their own.
+    Nothing, if they differ by little in any case. Plain plans have a note of their own.
     """
     others = [
         trial
         for trial in trials
-        if trial.proposal.kind != "uniform"
+        if trial.proposal.kind not in PLAIN
         and keeps(trial, limits)
         and trial.proposal.assignment != chosen.proposal.assignment
     ]

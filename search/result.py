@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mixq.plan import Plan
 from mixq.search.analysis import Layout
+from mixq.search.audit import Audit
 from mixq.search.final_check import FinalCheck
 from mixq.search.frontier import Frontier
 from mixq.search.trials import Trial
@@ -28,6 +29,7 @@ class SearchResult:
         study: the Optuna study that holds the trials.
         sensitivity: output error of every (unit, format) alone.
         layout: the traced model, its candidate formats and their costs.
+        audit: whether errors add up; None if nothing was measured for that.
         check: what the packed model gave when it was run at the end; None if it was not.
     """
 
@@ -38,4 +40,5 @@ class SearchResult:
     study: Study
     sensitivity: SensitivityTable
     layout: Layout
+    audit: Audit | None = None
     check: FinalCheck | None = None

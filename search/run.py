@@ -11,12 +11,13 @@ from mixq.progress import Progress, silent
 from mixq.rounding.rounder import Rounder
 from mixq.search.analysis import lay_out, round_units
 from mixq.search.assemble import assemble
-from mixq.search.budget import check_feasible
+from mixq.search.budget import check_feasible, feasible_ranges
 from mixq.search.choose import keeps
 from mixq.search.equalize import prepared
 from mixq.search.final_check import final_check
 from mixq.search.find import find
 from mixq.search.frontier import build_frontier
+from mixq.search.interactions import Auditor
 from mixq.search.ledger import open_ledger
 from mixq.search.metric import Judge, PlanMetrics, plan_metrics
 from mixq.search.notes import (
@@ -27,6 +28,7 @@ from mixq.search.notes import (
     saturation_notes,
     stability_notes,
 )
+from mixq.search.reach import check_reachable
 from mixq.search.refine.measuring import Measuring
 from mixq.search.refine.refine import Refinement
 from mixq.search.request import Request
@@ -77,7 +79,7 @@ def run(
     unread = activation_notes(layout, request.palette)
     # Demands on bytes and time are refused before anything is measured; errors are measured.
     baseline_latency_s = layout.costs.baseline_latency_s
-    check_feasible(layout.problem(), replace(budget, max_error=None), baseline_latency_s)
+    check_feasible(layout.problem(), budget, baseline_latency_s, errors_add=False)
     layout, rounding = round_units(
         model, layout, tuning, profile, folder=folder, progress=progress
     )
@@ -87,12 +89,17 @@ def run(
     parts = {"calibration": measured} | ({} if heldout is None else {"heldout": heldout})
     there = moved(model, device)
     references = {part: Reference(there, data, metric) for part, data in parts.items()}
+    evaluate = subject.evaluate
+    judge = None if evaluate is None else Judge(rounder, evaluate)
+    plain = layout.problem()
+    ranges = feasible_ranges(plain, budget, baseline_latency_s, errors_add=False)
+    check_reachable(plain, budget, rounder, references["calibration"], judge, ranges)
     setting = Setting(metric, folder, request.workers, device, progress)
     sensitivity = find_sensitivity(
         mode_of(request.sensitivity, request.samples), layout, rounder, measured, budget, setting
     )
     problem = layout.problem(sensitivity)
-    check_feasible(problem, replace(budget, max_error=None), baseline_latency_s)
+    check_feasible(problem, budget, baseline_latency_s, errors_add=False)
     limits = budget.limits(problem, baseline_latency_s)
     held = "" if heldout is None else heldout.fingerprint
     name = study_name(
@@ -110,8 +117,6 @@ def run(
     )  # fmt: skip
     session = Session(WholePlans(rounder, references, request.workers), ledger, progress)
     frontier = build_frontier(problem)
-    evaluate = subject.evaluate
-    judge = None if evaluate is None else Judge(rounder, evaluate)
     measuring = Measuring(
         lambda plan: setting.store(layout.model_fingerprint, measured, rounder, plan)
     )
@@ -119,6 +124,7 @@ def run(
         session, frontier, budget, limits, judge, trials=request.trials, seed=request.seed,
         sampler=request.sampler,
         refinement=Refinement(request.rounds if request.sampler == "mixq" else 0, measuring),
+        ranges=ranges,
     )  # fmt: skip
 
     def accept(candidate: Rounder, trial: Trial) -> bool:
@@ -132,12 +138,14 @@ def run(
         whole=rounding.whole, sequential=request.sequential, measured_samples=measured.samples,
         accept=accept,
     )  # fmt: skip
+    auditor = Auditor(rounder, measured, setting, layout.model_fingerprint)
+    audit = auditor.audit(problem, sensitivity, found.chosen, found.trials)
     metrics = PlanMetrics()
     if judge is not None and evaluate is not None:
         deployment = judge if final.rounder is rounder else Judge(final.rounder, evaluate)
-        metrics = plan_metrics(judge, deployment, final.trial, found.uniform, progress)
+        metrics = plan_metrics(judge, deployment, final.trial, found.plain, progress)
     stable = stability(problem, sensitivity, found.chosen, limits, seed=request.seed)
-    squares = Squares.of(session, final.rounder, final.trial, found.uniform)
+    squares = Squares.of(session, final.rounder, final.trial, found.plain)
     plan = assemble(
         name=subject.name,
         seed=request.seed,
@@ -149,6 +157,7 @@ def run(
         sensitivity=sensitivity,
         chosen=final.trial,
         uniform=found.uniform,
+        single=found.single,
         certificate=found.certificate,
         metrics=metrics,
         stability=stable,
@@ -172,8 +181,9 @@ def run(
         plan = plan.with_weights(weights)
     trials = tuple(final.trial if trial is found.chosen else trial for trial in found.trials)
     return SearchResult(
-        plan, frontier, trials, final.trial, session.study, sensitivity=sensitivity, layout=layout
-    )
+        plan, frontier, trials, final.trial, session.study, sensitivity=sensitivity,
+        layout=layout, audit=audit,
+    )  # fmt: skip
 
 
 def checked(result: SearchResult, subject: Subject) -> SearchResult:

@@ -27,7 +27,7 @@ class Squares:
 
     Attributes:
         chosen: of the plan, as it is deployed.
-        uniform: of the uniform plans by their proposals' names.
+        uniform: of the plans of one width or format by their proposals' names.
     """
 
     chosen: Square
@@ -43,7 +43,7 @@ class Squares:
             session: of the search.
             rounder: knows the codes that the chosen plan is deployed with.
             chosen: the chosen plan.
-            uniform: the uniform ones.
+            uniform: those of one width or format.
         """
 
         def square(by: Rounder, trial: Trial) -> Square:

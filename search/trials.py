@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from mixq.formats import Format
 from mixq.search.limits import Totals
 from mixq.sensitivity.estimate import Estimate
 
-Kind = Literal["uniform", "additive", "tilted", "refined", "bisected", "sampled"]
-"""Where a plan came from: one width for all, the additive optimum, the optimum of tilted errors,
-the effects of changes around another plan, the bisection for the smallest plan that is good
-enough, or a sampler of Optuna's own."""
+Kind = Literal["uniform", "single", "additive", "tilted", "refined", "bisected", "sampled"]
+"""Where a plan came from: one width for all, one format for all, the additive optimum, the optimum
+of tilted errors, the effects of changes around another plan, the bisection for the smallest plan
+that is good enough, or a sampler of Optuna's own."""
+PLAIN: Final[tuple[Kind, ...]] = ("uniform", "single")
+"""Plans that need no search, which a mix has to beat."""
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,22 @@ def check(
 
 @app.command("diff")
 def diff(first: File, second: File, format: options.Format = OutputFormat.table) -> None:
-    """Show the layers whose formats differ between two plans, and what that changes."""
+    """Show the layers whose formats differ between two plans of a model, and what that changes.
+
+    Bytes and latency are predicted; errors are those on held-out and on calibration data, and what
+    the layers' own add up to. For example, before and after a change of mind:
+
+      mixq search --target-compression 6 --hardware intel_cpu --output first
+
+      cp -r first second && mixq search --resume --output second --pin 'classifier.*=8'
+
+      mixq plan diff first/plan.json second/plan.json
+    """
     from mixq.plan import Plan
-    from mixq.report.tables import diff_table
+    from mixq.report.plan_diff import PlanDiff, diff_table
 
     one, other = Plan.load(first), Plan.load(second)
     if format is OutputFormat.json:
-        show_json({"layers": {name: list(pair) for name, pair in one.diff(other).items()}})
+        show_json(PlanDiff.of(one, other).to_json())
         return
     show(diff_table(one, other))

@@ -19,13 +19,17 @@ def report(
 ) -> None:
     """Draw the plots of a finished search again and show its plan."""
     from mixq.plan import Plan
-    from mixq.report.folder import redraw
+    from mixq.report.folder import load_audit, redraw
     from mixq.report.tables import plan_table, summary
 
     plan = Plan.load(folder / "plan.json")
     files = redraw(folder, plan)
+    audit = load_audit(folder)
     if format is OutputFormat.json:
-        show_json({**plan.to_json(), "files": [str(file) for file in files]})
+        found = {} if audit is None else {"audit": audit.to_json()}
+        show_json({**plan.to_json(), **found, "files": [str(file) for file in files]})
         return
     show(plan_table(plan), summary(plan))
+    if audit is not None:
+        show(f"audit: {audit.sentence}")
     show(f"Written to {folder}: {', '.join(file.name for file in files)}")

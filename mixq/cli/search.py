@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from mixq.cli import metric_options, options, resources
+from mixq.cli import resume as resuming
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def search(
+    ctx: typer.Context,
     recipe: options.Recipe = None,
     hardware: options.HardwareOrRecipes = None,
     model: options.Model = None,
@@ -84,7 +86,8 @@ def search(
     sequential: options.Sequential = None,
     equalize: options.Equalization = "none",
     check: options.Check = None,
-    output: options.Output = options.DEFAULT_FOLDER,
+    output: resuming.Output = options.DEFAULT_FOLDER,
+    resume: resuming.Resume = False,
     overwrite: options.Overwrite = False,
     format: options.Format = OutputFormat.table,
 ) -> None:
@@ -92,10 +95,10 @@ def search(
 
     Measures what quantizing each layer alone does to the output, predicts bytes and time on the
     chip, solves the allocation exactly, measures the best plans whole, refines the best by what
-    single changes do around it, and never returns one that is worse than a uniform width of no
-    more bytes. If only an error or a metric drop is demanded, finds the smallest plan instead.
-    Interrupted, the same command goes on from where it was.
-    What was measured is shown by: optuna-dashboard mixq-run/study.journal
+    single changes do around it, and never returns one that is worse than one width or one format
+    for all of no more bytes. If only an error or a metric drop is demanded, finds the smallest
+    plan instead. Interrupted, the same command goes on from where it was, and so does
+    mixq search --resume. What was measured is shown by: optuna-dashboard mixq-run/study.journal
 
     For example:
 
@@ -106,6 +109,11 @@ def search(
       mixq search --model my_pkg.models:load --max-size-mb 5 --hardware arm_mobile
 
       mixq search --model ./minilm --calibration texts.txt --max-error 0.01 --hardware host.toml
+
+      mixq search --resume --pin 'head.*=8'
+
+    The last one asks what a pin would change: all else is taken from the run in the folder, and
+    only whole plans are measured; see mixq plan diff.
     """
     from mixq.search.recipe import Recipe
     from mixq.search.recipe import load as load_recipe
@@ -124,6 +132,7 @@ def search(
         max_metric_drop=max_metric_drop,
     )
     palette = options.parse_palette(bits, group_sizes, grids, method, activations, half, base)
+    pin = resuming.with_earlier_pins(ctx, pin)
     pins = options.parse_pins(pin)
     request = Request(
         budget, palette, pins, tie or (), trials, seed, batch_size or base.batch_size or 1,
@@ -133,6 +142,9 @@ def search(
         sampler.value,
     )  # fmt: skip
     profile = base.profile(hardware)
+    asked = resuming.requested(ctx) | ({"pin": pin} if pin else {})
+    if resume:
+        resuming.say_what_is_taken_up(ctx)
     from mixq.report.folder import write_results
     from mixq.report.tables import plan_table, summary
     from mixq.search.folder import run_folder
@@ -142,7 +154,7 @@ def search(
     resources.check_resources(workers, device)
     loaded, data = load_inputs(model, calibration)
     subject = Subject(loaded.model, data, profile, loaded.evaluate, loaded.name)
-    with run_folder(output, subject.identity, overwrite=overwrite) as folder:
+    with run_folder(output, subject.identity, overwrite=overwrite, request=asked) as folder:
         with progress_bar() as progress:
             result = run(request, subject, folder=folder.path, storage=storage, progress=progress)
         if check or (check is None and recipe is not None):
@@ -150,9 +162,13 @@ def search(
         files = write_results(result, folder)
     if format is OutputFormat.json:
         found = {} if result.check is None else {"check": result.check.to_dict()}
+        if result.audit is not None:
+            found["audit"] = result.audit.to_json()
         show_json({**result.plan.to_json(), **found, "files": [str(file) for file in files]})
         return
     show(plan_table(result.plan), summary(result.plan))
+    if result.audit is not None:
+        show(f"audit: {result.audit.sentence}")
     for remark in result.plan.notes:
         note(f"note: {remark}")
     for line in () if result.check is None else result.check.lines:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mixq.errors import OutputError
 from mixq.files import one_line
 from mixq.formats import Format
 from mixq.plan import Plan, weights_file
+from mixq.report.audit import write_audit_html, write_audit_png
 from mixq.report.heat_map import write_heat_html, write_heat_png
 from mixq.report.pareto import write_pareto_html, write_pareto_png
 from mixq.report.records import Records
+from mixq.search.audit import Audit
 from mixq.search.folder import RunFolder
 from mixq.sensitivity.table import SensitivityTable
 
 if TYPE_CHECKING:
     from mixq.search.result import SearchResult
+
+AUDIT: Final = "audit.json"
 
 
 def write_results(result: SearchResult, folder: RunFolder) -> list[Path]:
@@ -36,7 +40,8 @@ def write_results(result: SearchResult, folder: RunFolder) -> list[Path]:
     records.save(others[0])
     records.save_csv(others[1])
     drawn = _draw(records, result.sensitivity, result.plan, folder.path)
-    files = [plan, *weights, *sensitivity, *others, *drawn]
+    audited = _write_audit(result, folder.path)
+    files = [plan, *weights, *sensitivity, *others, *drawn, *audited]
     facts = {
         "mixq_version": result.plan.mixq_version,
         "budget": result.plan.budget,
@@ -88,19 +93,51 @@ def _save_plan(plan: Plan, path: Path) -> list[Path]:
     return []
 
 
+def _write_audit(result: SearchResult, folder: Path) -> list[Path]:
+    if result.audit is None:
+        return []
+    file = folder / AUDIT
+    result.audit.save(file)
+    return [file, *_draw_audit(result.audit, folder, _title(result.plan))]
+
+
+def _draw_audit(audit: Audit, folder: Path, title: str) -> list[Path]:
+    files = [folder / "audit.html", folder / "audit.png"]
+    write_audit_html(audit, files[0], title)
+    write_audit_png(audit, files[1], title)
+    return files
+
+
 def redraw(folder: Path, plan: Plan) -> list[Path]:
-    """Draw the plots of a finished run again, from its frontier.json and sensitivity.json.
+    """Draw the plots of a finished run again, from its JSON files.
 
     Raises:
-        PlanError: if one of them is missing or damaged.
+        PlanError: if frontier.json or sensitivity.json is missing, or one is damaged; runs of
+            earlier versions have no audit.json.
         OutputError: if a file cannot be written.
     """
     records = Records.load(folder / "frontier.json")
-    return _draw(records, SensitivityTable.load(folder / "sensitivity.json"), plan, folder)
+    drawn = _draw(records, SensitivityTable.load(folder / "sensitivity.json"), plan, folder)
+    audit = load_audit(folder)
+    return drawn if audit is None else [*drawn, *_draw_audit(audit, folder, _title(plan))]
+
+
+def load_audit(folder: Path) -> Audit | None:
+    """The audit of a finished run; None if it has none.
+
+    Raises:
+        PlanError: if it is damaged.
+    """
+    file = folder / AUDIT
+    return Audit.load(file) if file.exists() else None
+
+
+def _title(plan: Plan) -> str:
+    return f"{plan.model.name} on {plan.hardware.name}"
 
 
 def _draw(records: Records, sensitivity: SensitivityTable, plan: Plan, folder: Path) -> list[Path]:
-    title = f"{plan.model.name} on {plan.hardware.name}"
+    title = _title(plan)
     files = [folder / "pareto.html", folder / "pareto.png"]
     write_pareto_html(records.points(), files[0], title, records.metric)
     write_pareto_png(records.points(), files[1], title, records.metric)

@@ -148,7 +148,8 @@ def _draw_uniform(axes: Axes, view: ParetoView) -> None:
         label=view.legend("uniform"),
     )
     halo = withStroke(linewidth=3, foreground="white")
-    for point, px, py, left in zip(points, x, y, view.label_is_left(points), strict=True):
+    named = view.labelled("uniform")
+    for point, px, py, left in zip(named, *view.xy(named), view.label_is_left(named), strict=True):
         axes.annotate(
             point.name,
             (px, py),

@@ -36,7 +36,8 @@ def page(view: ParetoView, title: str) -> str:
 def _traces(view: ParetoView) -> list[go.Scatter]:
     """One trace per kind, the chosen plan last and so on top; the line has a trace of its own."""
     outline = {"color": INK, "width": 0.7}
-    uniform = view.kind("uniform")
+    uniform, named = view.kind("uniform"), view.labelled("uniform")
+    left = dict(zip((point.name for point in named), view.label_is_left(named), strict=True))
     line_x, line_y = view.xy(view.frontier_line())
     line = go.Scatter(
         x=line_x,
@@ -54,9 +55,9 @@ def _traces(view: ParetoView) -> list[go.Scatter]:
             "uniform",
             {
                 "mode": "markers+text",
-                "text": [f" {escape(point.name)} " for point in uniform],
+                "text": [f" {escape(p.name)} " if p.name in left else "" for p in uniform],
                 "textposition": [
-                    f"middle {'left' if left else 'right'}" for left in view.label_is_left(uniform)
+                    f"middle {'left' if left.get(p.name) else 'right'}" for p in uniform
                 ],
                 "textfont": {"shadow": ", ".join(["0 0 2px white"] * 4)},
                 "marker": {

@@ -10,6 +10,7 @@ from typing import Final
 
 from mixq.errors import UsageError
 from mixq.files import one_line
+from mixq.plan_parts import EVERYWHERE
 from mixq.report.log_axis import LogAxis, number_label
 from mixq.report.points import PlanPoint, PointKind
 
@@ -32,7 +33,7 @@ GRID_COLOUR: Final = "#e5e7eb"
 LEGEND: Final[dict[PointKind, str]] = {
     "frontier": "frontier",
     "trial": "trials",
-    "uniform": "one width everywhere",
+    "uniform": "one width or format everywhere",
     "chosen": "chosen plan",
 }
 
@@ -90,13 +91,17 @@ class ParetoView:
                 line.append(point)
         return line
 
+    def labelled(self, kind: PointKind) -> list[PlanPoint]:
+        """The points whose names stand beside them; those of single formats lie too close."""
+        return [point for point in self.kind(kind) if not point.name.endswith(EVERYWHERE)]
+
     def label_is_left(self, points: Sequence[PlanPoint]) -> list[bool]:
         """Whether the label of each point belongs on its left, away from a neighbour."""
         spans = [
             math.log10(right.size_mb / left.size_mb) / self.size.decades
             for left, right in pairwise(points)
         ]
-        return [*(span < LABEL_SHARE for span in spans), False]
+        return [*(span < LABEL_SHARE for span in spans), *([False] if points else [])]
 
     def legend(self, kind: PointKind) -> str:
         """Name of a kind, with what its errors are if they are all of one sort."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mixq.errors import PlanError
 from mixq.files import parse_json, read_bounded, write_json_atomic, write_text_atomic
 from mixq.report.points import PlanPoint
+from mixq.search.trials import PLAIN
 from mixq.validation import first_problem
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Records(BaseModel):
             kind: Literal["chosen", "uniform", "trial"] = "trial"
             if trial is result.chosen:
                 kind = "chosen"
-            elif trial.proposal.kind == "uniform":
+            elif trial.proposal.kind in PLAIN:
                 kind = "uniform"
             heldout = trial.heldout
             plans.append(

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rich.table import Table
 from rich.text import Text
 
 from mixq.files import one_line
 from mixq.plan import Plan
+from mixq.plan_parts import EVERYWHERE, Measurement, Prediction, UniformInfo
 from mixq.report.heat_view import HeatCell, HeatView
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from mixq.graph.model_graph import ModelGraph
     from mixq.sensitivity.compare import Comparison
     from mixq.sensitivity.table import SensitivityTable
 
+_Cost: TypeAlias = Prediction | UniformInfo
+_Loss: TypeAlias = Measurement | UniformInfo
 COLOURS = {32: "white", 16: "cyan", 8: "green", 4: "yellow", 2: "red"}
 """Of widths: the narrower, the warmer."""
 
 
 def plan_table(plan: Plan) -> Table:
     """One row per layer: format, how often its width is stable, bytes, error, latency, kernel."""
-    table = Table(title=_plain(f"{plan.model.name} on {plan.hardware.name}"))
+    table = Table(title=plain(f"{plan.model.name} on {plan.hardware.name}"))
     table.add_column("layer", overflow="fold")
     table.add_column("format")
     known = any(layer.stability is not None for layer in plan.layers.values())
@@ -39,61 +44,61 @@ def plan_table(plan: Plan) -> Table:
         )
     for name, layer in plan.layers.items():
         table.add_row(
-            _plain(name),
+            plain(name),
             Text(layer.format.name, style=COLOURS[layer.bits]),
             *([_share(layer.stability)] if known else []),
             f"{layer.weight_bytes:,}",
             f"{layer.error:.2e} ± {layer.error_se:.0e}" if layer.error else "0",
             f"{layer.latency_s * 1e6:.1f}",
-            _plain(layer.kernel),
+            plain(layer.kernel),
         )
     return table
 
 
 def summary(plan: Plan) -> Table:
-    """What the plan costs and loses, beside the uniform plans."""
+    """What the plan costs and loses, beside the plans of one width or one format.
+
+    Held-out errors stand first, where there are any: the plan was chosen by the others.
+    """
     metrics = list(plan.measured.metric)[:1]
+    heldout = plan.measured.heldout_error is not None
     table = Table()
     table.add_column("plan")
     name = plan.error_metric.name
     error = "output error" if name == "mse" else name
-    for column in ("compression", "bytes", error, "held-out", "latency ms", *metrics):
-        table.add_column(_plain(column), justify="right")
-    original = [_number(plan.measured.original_metric.get(name), 4) for name in metrics]
-    baseline = plan.predicted.baseline_latency_s * 1e3
+    errors = (f"held-out {error}", "on calibration") if heldout else (error,)
+    for column in ("compression", "bytes", *errors, "latency ms", *metrics):
+        table.add_column(plain(column), justify="right")
     table.add_row(
         "original",
         "1.00",
         f"{plan.model.original_bytes:,}",
-        "0",
-        "0",
-        f"{baseline:.3f}",
-        *original,
+        *("0" for _ in errors),
+        f"{plan.predicted.baseline_latency_s * 1e3:.3f}",
+        *(number_text(plan.measured.original_metric.get(name), 4) for name in metrics),
     )
-    for width, uniform in plan.uniform.items():
+
+    def add(label: RenderableType, cost: _Cost, loss: _Loss) -> None:
         table.add_row(
-            _plain(f"uniform {width} bit"),
-            f"{uniform.compression:.2f}",
-            f"{uniform.weight_bytes:,}",
-            _error(name, uniform.error),
-            _error(name, uniform.heldout_error),
-            f"{uniform.latency_s * 1e3:.3f}",
-            *(_number(uniform.metric.get(name), 4) for name in metrics),
+            label,
+            f"{cost.compression:.2f}",
+            f"{cost.weight_bytes:,}",
+            *([error_text(name, loss.heldout_error)] if heldout else []),
+            error_text(name, loss.error),
+            f"{cost.latency_s * 1e3:.3f}",
+            *(number_text(loss.metric.get(metric), 4) for metric in metrics),
         )
+
+    for width, uniform in plan.uniform.items():
+        add(plain(f"uniform {width} bit"), uniform, uniform)
+    for fmt, single in plan.single.items():
+        add(plain(f"{fmt}{EVERYWHERE}"), single, single)
     widths = Counter(layer.bits for layer in plan.layers.values())
     mix = ", ".join(f"{widths[bits]} at {bits}" for bits in sorted(widths, reverse=True))
     table.add_section()
-    table.add_row(
-        f"[bold]this plan[/bold] ({mix})",
-        f"{plan.predicted.compression:.2f}",
-        f"{plan.predicted.weight_bytes:,}",
-        _error(name, plan.measured.error),
-        _error(name, plan.measured.heldout_error),
-        f"{plan.predicted.latency_s * 1e3:.3f}",
-        *(_number(plan.measured.metric.get(name), 4) for name in metrics),
-    )
+    add(f"[bold]this plan[/bold] ({mix})", plan.predicted, plan.measured)
     gap = plan.certificate.gap
-    table.caption = _plain(
+    table.caption = plain(
         f"added error within {gap:.2%} of the best possible ({plan.certificate.solver}); "
         f"latency predicted for {plan.hardware.name}, {plan.hardware.runtime}, "
         f"{plan.hardware.threads} threads, batch {plan.workload.batch_size}"
@@ -108,7 +113,7 @@ def sensitivity_table(table: SensitivityTable, graph: ModelGraph) -> Table:
     a column where no unit has two of them.
     """
     view = HeatView.of(table)
-    shown = Table(title=_plain(view.title))
+    shown = Table(title=plain(view.title))
     shown.add_column("layer", overflow="fold")
     shown.add_column("shape")
     for column in ("MACs", *view.columns):
@@ -116,38 +121,13 @@ def sensitivity_table(table: SensitivityTable, graph: ModelGraph) -> Table:
     for name, row in zip(view.units, view.cells, strict=True):
         unit = graph.units[name]
         shape = " x ".join(map(str, unit.shape))
-        shown.add_row(
-            _plain(name), shape, f"{unit.macs:,}", *(_cell(c, table.metric) for c in row)
-        )
+        shown.add_row(plain(name), shape, f"{unit.macs:,}", *(_cell(c, table.metric) for c in row))
     shown.caption = (
         f"± is one standard error; {table.samples} samples, {graph.parameters:,} parameters, "
         f"{graph.macs:,} MACs, {graph.peak_activation_bytes:,} bytes of live activations at batch "
         f"{graph.batch_size}"
     )
     return shown
-
-
-def diff_table(first: Plan, second: Plan) -> Table:
-    """The layers whose formats differ, then what the plans cost and lose."""
-    table = Table(title="layers that differ")
-    table.add_column("layer", overflow="fold")
-    table.add_column("first")
-    table.add_column("second")
-    for name, (one, other) in first.diff(second).items():
-        table.add_row(_plain(name), one or "-", other or "-")
-    table.add_section()
-    # Errors in two metrics cannot be compared, squared ones always.
-    names = {first.error_metric.name, second.error_metric.name}
-    metric = names.pop() if len(names) == 1 else "mse"
-    error = "output error" if metric == "mse" else metric
-    for label, one, other in zip(
-        ("bytes", "compression", error, "held-out error", "latency ms"),
-        _facts(first, metric),
-        _facts(second, metric),
-        strict=True,
-    ):
-        table.add_row(_plain(label), one, other)
-    return table
 
 
 def evaluation_table(outcome: Comparison) -> Table:
@@ -159,26 +139,13 @@ def evaluation_table(outcome: Comparison) -> Table:
     for label, value in outcome.errors().items():
         table.add_row(label, "0", f"{value:.4g}")
     for name, value in outcome.metric.items():
-        table.add_row(_plain(name), _number(outcome.original_metric.get(name), 4), f"{value:.4g}")
+        table.add_row(
+            plain(name), number_text(outcome.original_metric.get(name), 4), f"{value:.4g}"
+        )
     return table
 
 
-def _facts(plan: Plan, metric: str) -> list[str]:
-    """What a plan costs and loses, in squared errors or in its own metric."""
-    measured = plan.measured
-    error, heldout = measured.output_mse, measured.heldout_output_mse
-    if metric != "mse":
-        error, heldout = measured.error, measured.heldout_error
-    return [
-        f"{plan.predicted.weight_bytes:,}",
-        f"{plan.predicted.compression:.2f}",
-        _error(metric, error),
-        _error(metric, heldout),
-        f"{plan.predicted.latency_s * 1e3:.3f}",
-    ]
-
-
-def _plain(text: str) -> Text:
+def plain(text: str) -> Text:
     """Text that comes from outside: no markup, no control characters."""
     return Text(one_line(text))
 
@@ -199,9 +166,9 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{math.floor(round(value * 100, 9))}%"
 
 
-def _error(metric: str, value: float | None) -> str:
+def error_text(metric: str, value: float | None) -> str:
     """An output error; a relative one with its ratio of signal to noise."""
-    return _number(value) + ("" if value is None else _decibels(metric, value))
+    return number_text(value) + ("" if value is None else _decibels(metric, value))
 
 
 def _decibels(metric: str, error: float) -> str:
@@ -209,5 +176,6 @@ def _decibels(metric: str, error: float) -> str:
     return f" ({-10 * math.log10(error):.1f} dB)" if metric == "relative" and error > 0 else ""
 
 
-def _number(value: float | None, digits: int = 3) -> str:
+def number_text(value: float | None, digits: int = 3) -> str:
+    """A number with so many digits; a dash for none."""
     return "-" if value is None else f"{value:.{digits}g}"

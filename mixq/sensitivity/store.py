@@ -34,18 +34,25 @@ class Store:
         folder: where the file lies; None for memory alone.
         fingerprints: of everything that errors depend on, the metric among it.
         signed: whether errors may be negative, as increases of a user's loss are.
+        kind: what the file's name begins with; `mixq.search.folder` knows them all.
 
     Raises:
         OutputError: if the folder's file cannot be read, or holds anything but measurements.
     """
 
-    def __init__(self, folder: Path | None, *fingerprints: str, signed: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        *fingerprints: str,
+        signed: bool = False,
+        kind: str = "measurements",
+    ) -> None:
         self._least = -math.inf if signed else 0.0
         self._known: dict[tuple[str, str], list[float]] = {}
         self._path: Path | None = None
         if folder is not None:
             key = hashlib.sha256("|".join((CODE_VERSION, *fingerprints)).encode()).hexdigest()
-            self._path = folder / f"measurements-{key[:16]}.jsonl"
+            self._path = folder / f"{kind}-{key[:16]}.jsonl"
             self._load(self._path)
 
     @classmethod

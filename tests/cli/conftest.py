@@ -121,7 +121,7 @@ STAGES = (
     *("gathering input moments: ", "checking rounding: ", "input ranges: ", "rounding weights: "),
     *("sketching sensitivities: ", "measuring sensitivities: "),
     *("measuring plans: ", "judging plans: "),
-    *("rounding in sequence: ", "evaluating on labelled data: "),
+    *("auditing errors that add: ", "rounding in sequence: ", "evaluating on labelled data: "),
 )
 """What progress starts with; there is nothing else on stderr but notes and errors."""
 

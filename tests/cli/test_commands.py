@@ -45,6 +45,9 @@ def test_an_analysis_may_equalize_first(cli: Callable[..., Any]) -> None:
         assert entry.error == pytest.approx(folded["wide.weight"][fmt].error, rel=1e-3)
 
 
+PLOTS = ("pareto", "sensitivity", "audit")
+
+
 @pytest.mark.parametrize("chip", ["intel_cpu", "arm_mobile"])
 def test_a_search_for_any_chip_goes_on_from_an_analysis(
     search: Callable[..., Any], cli: Callable[..., Any], chip: str
@@ -163,17 +166,23 @@ def test_analyze_in_another_metric(cli: Callable[..., Any]) -> None:
 
 
 def test_report_draws_the_same_plots_again(cli: Callable[..., Any], demo_run: Path) -> None:
-    names = [f"{what}.{kind}" for what in ("pareto", "sensitivity") for kind in ("html", "png")]
+    names = [f"{what}.{kind}" for what in PLOTS for kind in ("html", "png")]
     before = {name: (demo_run / name).read_bytes() for name in names}
     for name in before:
         (demo_run / name).unlink()
     answer = cli("report", demo_run)
     assert answer.status == 0
     assert "this plan" in answer.out
+    assert "audit: errors add up within" in answer.out
     assert {name: (demo_run / name).read_bytes() for name in before} == before
     plan = cli("report", demo_run, "--format", "json").json
     assert [Path(file).name for file in plan.pop("files")] == names
+    assert plan.pop("audit") == json.loads((demo_run / "audit.json").read_text(encoding="utf-8"))
     assert plan == Plan.load(demo_run / "plan.json").to_json()
+    (demo_run / "audit.json").unlink()  # as runs of earlier versions have none
+    old = cli("report", demo_run)
+    assert old.status == 0
+    assert "audit" not in old.out
 
 
 def test_plan_show(cli: Callable[..., Any], demo_run: Path) -> None:
@@ -204,12 +213,19 @@ def test_plan_diff(cli: Callable[..., Any], demo_run: Path) -> None:
     answer = cli("plan", "diff", demo_run / "plan.json", "other.json", "--format", "json")
     names = [held["position"].format.name for held in (plan.layers, layers)]
     assert names[1].startswith("w2g16")
-    assert answer.json == {"layers": {"position": names}}
+    assert answer.json["layers"] == {"position": names}
+    assert answer.json["heldout_error"] == [plan.measured.heldout_error] * 2
+    assert set(answer.json["metrics"]) == set(plan.measured.metric)
     table = cli("plan", "diff", demo_run / "plan.json", "other.json")
     assert "position" in table.out
     assert "wide.weight" not in table.out
     same = cli("plan", "diff", "other.json", "other.json", "--format", "json")
-    assert same.json == {"layers": {}}
+    assert same.json["layers"] == {}
+    model = plan.model.model_copy(update={"fingerprint": "sha256:0"})
+    plan.model_copy(update={"model": model}).save("stranger.json")
+    refused = cli("plan", "diff", "other.json", "stranger.json")
+    assert refused.status == 1
+    assert "different weights" in refused.error
 
 
 def test_hardware(cli: Callable[..., Any]) -> None:

@@ -41,12 +41,12 @@ REFUSALS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "error-out-of-reach": (
         (*tiny("load"), "--bits", "8,4", "--target-compression", "1", "--max-error", "0"),
         INFEASIBLE,
-        "together with the other demands: the least measured error is",
+        "together with the other demands: the widest plan errs by",
     ),
     "error-alone-out-of-reach": (
         (*DEMO, "--model", "tiny.py:load", "--bits", "8,4", "--max-error", "0"),
         INFEASIBLE,
-        "cannot be met: the least measured error is",
+        "cannot be met: the widest plan errs by",
     ),
     "metric-out-of-reach": (
         (*tiny("judged"), "--max-metric-drop", "0", "--trials", "1"),
@@ -226,7 +226,7 @@ def test_the_named_end_of_a_range_is_feasible(search: Callable[..., Any]) -> Non
 def test_the_named_least_error_is_feasible(search: Callable[..., Any]) -> None:
     narrow = ("--bits", "8,4", "--format", "json")
     refusal = search("--max-error", "1e-12", *narrow).error
-    least = refusal.partition("least measured error is ")[2].partition(";")[0]
+    least = refusal.partition("the widest plan errs by ")[2].partition(";")[0]
     plan = search("--max-error", least, *narrow).json
     assert plan["measured"]["output_mse"] <= float(least)
 

@@ -29,7 +29,7 @@ from mixq.sensitivity.reference import Reference
 RESULTS = {
     "plan.json", "plan.weights.safetensors", "sensitivity.json", "sensitivity.csv",
     "frontier.json", "frontier.csv", "pareto.html", "pareto.png", "sensitivity.html",
-    "sensitivity.png", "run.json", "study.journal",
+    "sensitivity.png", "audit.json", "audit.html", "audit.png", "run.json", "study.journal",
 }  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def test_writes_exactly_the_files_of_the_contract(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     extra = names - RESULTS
     assert names >= RESULTS
-    kept = ("measurements-", "rounded-")
+    kept = ("measurements-", "audit-", "rounded-")
     assert {name for name in extra if not name.startswith(kept)} == {".mixq.lock"}
     # Rounded with three quarters of the data, and with all.
     assert sum(name.startswith("rounded-") for name in extra) == 2
@@ -118,6 +118,7 @@ def test_json_is_one_object_and_nothing_else(search: Callable[..., Any]) -> None
     assert answer.status == 0
     plan = answer.json
     files = plan.pop("files")
+    assert plan.pop("audit") == json.loads(Path("run/audit.json").read_text(encoding="utf-8"))
     assert plan == json.loads(Path("run/plan.json").read_text(encoding="utf-8"))
     assert files[0] == "run/plan.json"
     assert all(Path(file).is_file() for file in files)
@@ -143,7 +144,7 @@ def test_results_on_stdout_progress_on_stderr(search: Callable[..., Any]) -> Non
     ]
     assert set(stages[5:]) <= {
         *("measuring sensitivities", "measuring plans"),
-        *("rounding weights", "rounding in sequence"),
+        *("rounding weights", "rounding in sequence", "auditing errors that add"),
     }
     assert "measuring sensitivities" in stages
 
@@ -220,8 +221,10 @@ def test_a_second_budget_measures_no_unit_and_no_uniform_plan_again(
     assert search("--target-compression", "4").status == 0
     assert counter.measured == []
     assert search("--target-compression", "5").status == 0
-    assert counter.measured  # plans for the new budget, on calibration and held-out data
-    assert all(what.startswith("optimum") for what in counter.measured)
+    # Plans for the new budget, on calibration and held-out data, and the audit of the one chosen.
+    assert any(what.startswith("optimum") for what in counter.measured)
+    new = r"optimum.*|w\d\S* everywhere|.* alone"
+    assert all(re.fullmatch(new, what) for what in counter.measured)
     counter.measured.clear()
     assert search("--target-compression", "4", "--hardware", "arm_mobile").status == 1
     assert counter.measured == []

@@ -24,7 +24,7 @@ IDENTITY = {"model": "sha256:1", "hardware": "sha256:2"}
 FILES = [
     "plan.json", "plan.weights.safetensors", "sensitivity.json", "sensitivity.csv",
     "frontier.json", "frontier.csv", "pareto.html", "pareto.png", "sensitivity.html",
-    "sensitivity.png", "run.json",
+    "sensitivity.png", "audit.json", "audit.html", "audit.png", "run.json",
 ]  # fmt: skip
 WRITTEN = [FILES[1], FILES[0], *FILES[2:]]
 """In this order: a plan never names weights that are not there."""
@@ -115,7 +115,7 @@ def test_an_analysis_leaves_a_finished_search_finished(
 
 def test_redrawing_gives_the_same_plots(result: SearchResult, tmp_path: Path) -> None:
     write_results(result, RunFolder(tmp_path, IDENTITY))
-    plots = [tmp_path / f"{name}.{kind}" for name in ("pareto", "sensitivity")
+    plots = [tmp_path / f"{name}.{kind}" for name in ("pareto", "sensitivity", "audit")
              for kind in ("html", "png")]  # fmt: skip
     before = [plot.read_bytes() for plot in plots]
     for plot in plots:

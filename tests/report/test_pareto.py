@@ -212,6 +212,11 @@ class TestParetoView:
         view = ParetoView.of([point(str(size), "uniform", size) for size in sizes])
         assert view.label_is_left(view.kind("uniform")) == [True, False, False]
 
+    def test_names_of_single_formats_stand_nowhere(self) -> None:
+        view = ParetoView.of([point(name, "uniform") for name in ("w8", "w4g32 everywhere")])
+        assert [p.name for p in view.labelled("uniform")] == ["w8"]
+        assert len(view.kind("uniform")) == 2
+
 
 def html(points: list[PlanPoint], folder: Path, title: str = "a search") -> Page:
     path = folder / "pareto.html"
@@ -235,7 +240,7 @@ class TestHtml:
             "frontier (measured)",
             "frontier (measured)",
             "trials (measured)",
-            "one width everywhere (measured)",
+            "one width or format everywhere (measured)",
             "chosen plan (measured)",
         ]
         assert [trace["mode"] for trace in traces[:2]] == ["lines", "markers"]

@@ -40,7 +40,8 @@ def result(units: int, heldout: tuple[float, ...] | None = (0.5,)) -> SearchResu
         return Trial(proposal, problem.evaluate(assignment), (1.0, 3.0), heldout)
 
     chosen = trial("optimum", "additive", W4)
-    trials = (trial("uniform 8", "uniform", W8), chosen, trial("tilt", "tilted", W2))
+    plain = (trial("uniform 8", "uniform", W8), trial("w4g32 everywhere", "single", W4))
+    trials = (*plain, chosen, trial("tilt", "tilted", W2))
     table = SimpleNamespace(metric="relative")
     found = SimpleNamespace(
         frontier=build_frontier(problem), trials=trials, chosen=chosen, sensitivity=table
@@ -79,11 +80,12 @@ def test_trials_and_the_chosen_one() -> None:
     records = Records.of(result(3))
     measured = [plan for plan in records.plans if plan.measured]
     assert [(plan.name, plan.kind) for plan in measured] == [
-        ("uniform 8", "uniform"), ("optimum", "chosen"), ("tilt", "trial")
+        ("uniform 8", "uniform"), ("w4g32 everywhere", "uniform"),
+        ("optimum", "chosen"), ("tilt", "trial"),
     ]  # fmt: skip
-    assert [plan.error for plan in measured] == [2.0] * 3
+    assert [plan.error for plan in measured] == [2.0] * 4
     assert measured[0].detail == "held-out error 0.5"
-    assert [records.formats[i] for i in measured[1].formats] == ["w4g64"] * 3
+    assert [records.formats[i] for i in measured[2].formats] == ["w4g64"] * 3
     assert Records.of(result(3, heldout=None)).plans[-1].detail == ""
 
 

@@ -11,6 +11,7 @@ import networkx as nx
 import pytest
 from rich.console import Console, RenderableType
 
+from mixq.errors import PlanError
 from mixq.formats import Format
 from mixq.graph.model_graph import ModelGraph
 from mixq.graph.units import WeightUnit
@@ -18,7 +19,8 @@ from mixq.graph.work import Work
 from mixq.plan import Plan
 from mixq.profiles import load
 from mixq.report.hardware import kernels_table, profile_facts, profile_json, profiles_table
-from mixq.report.tables import diff_table, evaluation_table, plan_table, sensitivity_table, summary
+from mixq.report.plan_diff import PlanDiff, diff_table
+from mixq.report.tables import evaluation_table, plan_table, sensitivity_table, summary
 from mixq.sensitivity.compare import Comparison
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.table import SensitivityTable
@@ -101,15 +103,21 @@ def test_plan_table_says_how_stable_widths_are() -> None:
 
 
 def test_summary() -> None:
-    text = printed(summary(plan()))
+    """Held-out errors stand first."""
+    single = {"w4g64": {**plan().uniform["8"].model_dump(), "heldout_error": 0.0625}}
+    text = printed(summary(plan(single=single)))
+    assert re.search("held-out output error *[│┃] *on calibration", text)
     assert cells(text, "original") == [
         "original", "1.00", "400,000", "0", "0", "3.000", "0.9375"
     ]  # fmt: skip
     assert cells(text, "uniform 8 bit") == [
-        "uniform 8 bit", "3.50", "111,222", "0.1", "-", "1.000", "0.75"
+        "uniform 8 bit", "3.50", "111,222", "-", "0.1", "1.000", "0.75"
+    ]  # fmt: skip
+    assert cells(text, "w4g64 everywhere") == [
+        "w4g64 everywhere", "3.50", "111,222", "0.0625", "0.1", "1.000", "0.75"
     ]  # fmt: skip
     assert cells(text, "this plan (1 at 32, 1 at 4)") == [
-        "this plan (1 at 32, 1 at 4)", "4.25", "98,765", "0.0123", "0.0456", "1.500", "0.875"
+        "this plan (1 at 32, 1 at 4)", "4.25", "98,765", "0.0456", "0.0123", "1.500", "0.875"
     ]  # fmt: skip
     assert "within 1.01% of the best possible (s)" in text
     assert "3 threads, batch 7" in text
@@ -117,9 +125,9 @@ def test_summary() -> None:
 
 def test_summary_of_a_plan_without_metrics_or_heldout_data() -> None:
     bare = {"output_mse": 0.0, "relative_output_mse": 0.0}
-    assert cells(printed(summary(plan(measured=bare, uniform={}))), "this plan (1 at 32, 1 at 4)")[
-        3:
-    ] == ["0", "-", "1.500"]
+    text = printed(summary(plan(measured=bare, uniform={})))
+    assert "held-out" not in text
+    assert cells(text, "this plan (1 at 32, 1 at 4)")[3:] == ["0", "1.500"]
 
 
 def test_summary_of_a_metric_that_the_original_lacks() -> None:
@@ -155,13 +163,47 @@ def test_hostile_names_in_the_other_tables() -> None:
 
 def test_diff_table() -> None:
     first = plan()
-    second = plan(layers={"net": layer(8), "new": layer(2, group_size=16)})
+    second = plan(
+        layers={"net": layer(8, weight_bytes=12445), "new": layer(2, group_size=16)},
+        predicted={**plan().predicted.model_dump(), "weight_bytes": 197530, "latency_s": 3e-3},
+        measured={
+            "output_mse": 0.0246, "relative_output_mse": 0.0, "heldout_output_mse": 0.0342,
+            "metric": {"accuracy": 0.5},
+        },
+    )  # fmt: skip
     text = printed(diff_table(first, second))
-    assert cells(text, "net") == ["net", "w4g64", "w8"]
-    assert cells(text, "exact") == ["exact", "w32", "-"]
-    assert cells(text, "new") == ["new", "-", "w2g16"]
-    assert cells(text, "bytes") == ["bytes", "98,765", "98,765"]
-    assert cells(text, "held-out error") == ["held-out error", "0.0456", "0.0456"]
+    assert cells(text, "net") == ["net", "w4g64", "w8", "+100 bytes"]
+    assert cells(text, "exact") == ["exact", "w32", "-", "-"]
+    assert cells(text, "new") == ["new", "-", "w2g16", "-"]
+    assert cells(text, "bytes") == ["bytes", "98,765", "197,530", "+100.0%"]
+    assert cells(text, "latency ms")[1:] == ["1.500", "3.000", "+100.0%"]
+    assert cells(text, "held-out output error")[1:] == ["0.0456", "0.0342", "-25.0%"]
+    assert cells(text, "output error on calibration")[1:] == ["0.0123", "0.0246", "+100.0%"]
+    assert cells(text, "output error added up")[1:] == ["0", "0", "-"]
+    assert cells(text, "accuracy")[1:] == ["0.875", "0.5", "-0.375"]
+    assert "no layer differs" in printed(diff_table(first, first))
+
+
+def test_plan_diff_json() -> None:
+    first, second = plan(), plan(layers={"net": layer(8), "new": layer(2, group_size=16)})
+    assert PlanDiff.of(first, second).to_json() == {
+        "layers": {"net": ["w4g64", "w8"], "exact": ["w32", None], "new": [None, "w2g16"]},
+        "weight_bytes": [98765, 98765],
+        "compression": [4.25, 4.25],
+        "latency_s": [1.5e-3, 1.5e-3],
+        "peak_memory_bytes": [1, 1],
+        "heldout_error": [0.0456, 0.0456],
+        "measured_error": [0.0123, 0.0123],
+        "predicted_error": [0.0, 0.0],
+        "metric": "mse",
+        "metrics": {"accuracy": [0.875, 0.875]},
+    }
+
+
+def test_plans_of_different_models_are_not_compared() -> None:
+    model = {**plan().model.model_dump(), "fingerprint": "sha256:other", "name": HOSTILE}
+    with pytest.raises(PlanError, match=r"different weights \(net and .*take two plans of one"):
+        PlanDiff.of(plan(), plan(model=model))
 
 
 METRICS: dict[str, tuple[str, str]] = {
@@ -182,10 +224,12 @@ def test_tables_name_the_metric(metric: str, shown: str) -> None:
     text = printed(summary(other))
     assert metric in text
     assert "output error" not in text
-    assert cells(text, "this plan (1 at 32, 1 at 4)")[3:5] == [shown, "-"]
+    assert cells(text, "this plan (1 at 32, 1 at 4)")[3] == shown
     assert cells(text, "uniform 8 bit")[3] == "0"
-    assert cells(printed(diff_table(other, other)), metric) == [metric, shown, shown]
-    assert cells(printed(diff_table(other, plan())), "output error")[1:] == ["7", "0.0123"]
+    calibrated = f"{metric} on calibration"
+    assert cells(printed(diff_table(other, other)), calibrated)[1:3] == [shown, shown]
+    squares = cells(printed(diff_table(other, plan())), "output error on calibration")
+    assert squares[1:3] == ["7", "0.0123"]
     found = Comparison(
         Estimate(7.0, 0.1, 4), Estimate(8.0, 0.1, 2), error_metric=metric,
         error=Estimate(0.01, 0.0, 4), heldout_error=Estimate(0.02, 0.0, 2),

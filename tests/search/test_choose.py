@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from mixq.formats import Format
 from mixq.search.choose import beats, choose, keeps, rivals
 from mixq.search.limits import Limits, Totals
-from mixq.search.trials import Kind, Proposal, Trial
+from mixq.search.trials import PLAIN, Kind, Proposal, Trial
 
 LAWS = settings(derandomize=True, deadline=None, max_examples=300)
-KINDS: tuple[Kind, ...] = ("uniform", "additive", "tilted", "bisected")
+KINDS: tuple[Kind, ...] = ("uniform", "single", "additive", "tilted", "bisected")
 
 
 def trial(
@@ -60,7 +60,7 @@ limits = st.builds(
 
 @LAWS
 @given(trials=trial_lists(), limits=limits, refused=st.sets(st.integers(0, 6)))
-def test_never_worse_than_a_uniform_plan_of_no_more_bytes(
+def test_never_worse_than_a_plain_plan_of_no_more_bytes(
     trials: list[Trial], limits: Limits, refused: set[int]
 ) -> None:
     names = {f"trial {index}" for index in refused}
@@ -71,7 +71,7 @@ def test_never_worse_than_a_uniform_plan_of_no_more_bytes(
         assert not allowed
         return
     assert chosen in allowed
-    for rival in rivals(chosen, [t for t in allowed if t.proposal.kind == "uniform"]):
+    for rival in rivals(chosen, [t for t in allowed if t.proposal.kind in PLAIN]):
         assert chosen.judged_error <= rival.judged_error
     if limits.error is not None:
         assert chosen.measured.error <= limits.error
@@ -88,9 +88,9 @@ def test_the_order_of_the_trials_does_not_matter(trials: list[Trial], limits: Li
 def test_without_a_limit_on_size_nothing_acceptable_is_smaller(trials: list[Trial]) -> None:
     only = Limits(error=2.0)
     chosen = choose(trials, only)
-    uniform = [t for t in trials if keeps(t, only) and t.proposal.kind == "uniform"]
+    plain = [t for t in trials if keeps(t, only) and t.proposal.kind in PLAIN]
     for other in trials:
-        beaten = any(r.judged_error < other.judged_error for r in rivals(other, uniform))
+        beaten = any(r.judged_error < other.judged_error for r in rivals(other, plain))
         if keeps(other, only) and not beaten:
             assert chosen is not None
             assert chosen.totals.weight_bytes <= other.totals.weight_bytes
@@ -112,11 +112,12 @@ def test_the_optimum_goes_first_unless_beaten_beyond_noise(
     assert choose([OPTIMUM, other], Limits(weight_bytes=4)) is (other if wins else OPTIMUM)
 
 
-def test_heldout_data_decide_against_a_uniform_plan() -> None:
+@pytest.mark.parametrize("kind", PLAIN)
+def test_heldout_data_decide_against_a_plain_plan(kind: Kind) -> None:
     mixed = trial("mixed", size=4, errors=(1.0, 1.0), heldout=(3.0,), kind="additive")
-    uniform = trial("uniform 4", size=3, errors=(2.0, 2.0), heldout=(2.0,), kind="uniform")
-    assert choose([mixed, uniform], Limits(weight_bytes=4)) is uniform
-    larger = trial("uniform 8", size=5, errors=(0.0, 0.0), heldout=(0.0,), kind="uniform")
+    plain = trial("uniform 4", size=3, errors=(2.0, 2.0), heldout=(2.0,), kind=kind)
+    assert choose([mixed, plain], Limits(weight_bytes=4)) is plain
+    larger = trial("uniform 8", size=5, errors=(0.0, 0.0), heldout=(0.0,), kind=kind)
     assert choose([mixed, larger], Limits(weight_bytes=4)) is mixed
 
 

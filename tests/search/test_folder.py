@@ -18,7 +18,7 @@ from mixq.formats import Format
 from mixq.graph.find import find_units
 from mixq.rounding.rounder import Rounder
 from mixq.rounding.store import RoundedStore
-from mixq.search.folder import LOCK, RUN, run_folder
+from mixq.search.folder import LOCK, RUN, request_of, run_folder
 
 ME = {"model": "sha256:1", "hardware": "sha256:2"}
 OTHER = {"model": "sha256:9", "hardware": "sha256:2"}
@@ -76,7 +76,15 @@ def test_a_part_of_the_identity_is_enough_and_is_completed(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "held", ["plan.json", "plan.weights.safetensors", "study.journal", "measurements-00.jsonl"]
+    "held",
+    [
+        "plan.json",
+        "plan.weights.safetensors",
+        "study.journal",
+        "measurements-00.jsonl",
+        "audit.json",
+        "audit-00.jsonl",
+    ],
 )
 def test_anothers_run_is_refused_then_overwritten(tmp_path: Path, held: str) -> None:
     with run_folder(tmp_path, OTHER):
@@ -259,3 +267,27 @@ def test_an_escape_in_the_name_is_shown_harmless(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as caught, run_folder(weird, ME):
         pass
     assert "\x1b" not in str(caught.value)
+
+
+ASKED = {"target_compression": 6.0, "pin": ["head.*=8"]}
+
+
+def test_what_a_search_was_asked_is_there_from_the_start(tmp_path: Path) -> None:
+    with run_folder(tmp_path, ME, request=ASKED):
+        assert request_of(tmp_path) == ASKED
+    # Nothing is finished yet, so that another wish replaces it.
+    with run_folder(tmp_path, ME, request={"seed": 1}) as folder:
+        assert request_of(tmp_path) == {"seed": 1}
+        folder.write("done")
+    with run_folder(tmp_path, ME, request=ASKED) as folder:
+        assert request_of(tmp_path) == {"seed": 1}  # a refusal would leave the run as it was
+        folder.write("done")
+    assert request_of(tmp_path) == ASKED
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"request": 3}', "{}"])
+def test_no_request(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / RUN).write_text(text, encoding="utf-8")
+    with pytest.raises(OutputError, match="--resume"):
+        request_of(tmp_path)
