@@ -19,7 +19,7 @@ import time
 import numpy as np
 
 from mixq.formats import Format
-from mixq.search.core import solve_core
+from mixq.search.core import Core
 from mixq.search.frontier import build_frontier
 from mixq.search.limits import Limits
 from mixq.search.milp import minimise
@@ -55,7 +55,7 @@ def row(units: int, kind: str, highs_budgets: int) -> str:
     optima = {}
     for index, budget in enumerate(budgets):
         start = time.process_time()
-        found = solve_core(problem, budget)
+        found = Core.of(problem).solve(budget)
         core_s = max(core_s, time.process_time() - start)
         assert found is not None
         taken = {

@@ -99,6 +99,7 @@ def assemble(
             lower_bound=certificate.lower_bound,
             gap=certificate.gap,
             solver=certificate.solver,
+            states=certificate.states,
         ),
         uniform={
             trial.proposal.name.removeprefix("uniform "): _uniform(

@@ -23,6 +23,8 @@ from mixq.search.stage import Bytes, Errors, Indices, Stage, undominated
 
 MOST_STATES: Final = 4_000_000
 """Partial sums of one item; with more the search is given up."""
+MOST_WORK: Final = 200_000_000
+"""Partial sums of all items, some 20 ns each."""
 SLACK: Final = 1e-12
 """Of the largest sum that the bound is made of: sums in another order differ by less, and no
 optimum may be dropped for that."""
@@ -119,8 +121,16 @@ class Core:
         """Of everything that is stored, at least."""
         return self.other_bytes + int(self.weight_bytes[self.first].sum())
 
-    def solve(self, weight_bytes: int) -> Optimum | None:
-        """The optimum within a limit on all bytes; None if nothing fits or sums are too many."""
+    def solve(self, weight_bytes: int, *, most_work: int = MOST_WORK) -> Optimum | None:
+        """The optimum within a limit on all bytes.
+
+        Args:
+            weight_bytes: of everything that is stored, at most.
+            most_work: partial sums that may be formed.
+
+        Returns:
+            None if nothing fits or there are too many sums.
+        """
         spare = weight_bytes - self.smallest_bytes
         if spare < 0:
             return None
@@ -154,7 +164,7 @@ class Core:
         # What is nearly decided comes last: by then the best plan is known better.
         rows.sort(key=lambda row: float(np.partition(row.reduced, 1)[1]))
         known = int(self.weight_bytes[fixed].sum()), float(self.errors[fixed].sum())
-        found = _search(rows, room, known, bound, best + slack, slack)
+        found = _search(rows, room, known, bound, best + slack, slack, most_work)
         if found is None:
             return None
         chosen, states = found
@@ -191,14 +201,9 @@ class Core:
         return float(self.rates[count]), at
 
 
-def solve_core(problem: Problem, weight_bytes: int) -> Optimum | None:
-    """The optimum within a limit on all bytes; None if nothing fits or sums are too many."""
-    return Core.of(problem).solve(weight_bytes)
-
-
 def _search(
     rows: Sequence[_Row], room: int, known: tuple[int, float], bound: float, best: float,
-    slack: float,
+    slack: float, most_work: int,
 ) -> tuple[Indices, int] | None:  # fmt: skip
     """Dynamic programming over the rows, in their order.
 
@@ -209,6 +214,7 @@ def _search(
         bound: no plan has less error.
         best: error of a plan that is known, or a little more.
         slack: sums of errors are off by less.
+        most_work: sums that may be formed.
 
     Returns:
         Positions of the formats of all rows, and the number of sums; None if these are too many.
@@ -221,12 +227,12 @@ def _search(
     ways: list[Indices] = []
     states = 0
     for step, row in enumerate(rows):
-        if len(stored) * len(row.kept) > MOST_STATES:
+        states += len(stored) * len(row.kept)
+        if len(stored) * len(row.kept) > MOST_STATES or states > most_work:
             return None
         stored = np.add.outer(stored, row.weight_bytes).ravel()
         errors = np.add.outer(errors, row.errors).ravel()
         above = np.add.outer(above, row.reduced).ravel()
-        states += len(stored)
         rest = errors + errors_after[step]
         fits = stored + bytes_after[step] <= room
         if fits.any():

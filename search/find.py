@@ -129,12 +129,11 @@ def _found(
     # The chosen plan may not be the optimum of the added errors: what is certified is how far
     # it is, at most, from the best one there is.
     reached = getattr(chosen.totals, limits.objective)
-    certificate = Certificate.of(reached, optimum.lower_bound, optimum.solver)
     return Found(
         chosen=chosen,
         trials=(*uniform, *measured),
         uniform=tuple(uniform),
-        certificate=certificate,
+        certificate=optimum.reached(reached),
         notes=(*notes, *_uniform_notes(chosen, uniform)),
     )
 

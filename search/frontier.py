@@ -1,7 +1,8 @@
-"""Frontier: every (bytes, error) pair that no assignment beats, or the convex hull of these."""
+"""Frontier: every (bytes, error) pair that no assignment beats, or a curve."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -9,9 +10,10 @@ import numpy as np
 
 from mixq.errors import InfeasibleError
 from mixq.formats import Format
+from mixq.search.fill import Curve, fill
 from mixq.search.hull import run_hull
-from mixq.search.problem import Problem
-from mixq.search.program import run_program
+from mixq.search.problem import MAX_BYTES, Problem
+from mixq.search.program import Program, run_program
 from mixq.search.stage import Bytes, Errors, Indices, Stage
 
 MAX_STATES: Final = 16_000_000
@@ -43,14 +45,22 @@ class Frontier:
         problem: what was solved; its latencies play no part here.
         weight_bytes: bytes of everything that is stored, shape (points,).
         errors: correctly rounded sums of the units' errors, shape (points,).
-        exact: whether every undominated point is here. If not, these are the points of the lower
-            convex hull: each is optimal at its own bytes, and `gap_under` bounds the rest.
+        exact: whether every undominated point is here. If not, these are the corners of the lower
+            convex hull and points between them: each is optimal at its own bytes, and `gaps`
+            bounds the rest.
+        proven: bytes up to which nothing beats each point, shape (points,).
+        states: partial sums that were formed.
+        solve_s: CPU time that it took [s].
     """
 
     problem: Problem
     weight_bytes: Bytes
     errors: Errors
     exact: bool
+    proven: Bytes
+    states: int
+    solve_s: float
+    _corners: tuple[Bytes, Errors]
     _trace: _Trace
     _origin: Indices
 
@@ -65,11 +75,7 @@ class Frontier:
 
     def assignment(self, index: int) -> dict[str, Format]:
         """Unit -> format of the point at a position, in the order of the problem's units."""
-        picks = self._trace.picks(self._origin[[index]])[0]
-        chosen: dict[str, Format] = {}
-        for item, pick in zip(self.problem.items, picks, strict=True):
-            chosen.update(dict.fromkeys(item.units, item.formats[int(pick)]))
-        return {unit: chosen[unit] for unit in self.problem.choices}
+        return self.problem.picked(self._trace.picks(self._origin[[index]])[0])
 
     def best_under(self, max_bytes: int) -> Point:
         """The point of least error within `max_bytes`; of those, the smallest.
@@ -105,25 +111,33 @@ class Frontier:
     def lower_bound(self, max_bytes: int) -> float:
         """No assignment within `max_bytes` has a smaller error.
 
-        An exact frontier answers with its own point, a hull with the line between its two
-        neighbours: the linear relaxation of the multiple-choice knapsack (Sinha, Zoltners,
+        Where the point in these bytes is proven to be best, that is its own error; elsewhere the
+        edge of the hull: the linear relaxation of the multiple-choice knapsack (Sinha, Zoltners,
         "The multiple-choice knapsack problem", Operations Research 27(3), 1979).
         """
         best = self.best_under(max_bytes)
-        if self.exact or best.index == len(self) - 1:
+        if max_bytes <= self.proven[best.index]:
             return best.error
-        after = self.point(best.index + 1)
-        share = (max_bytes - best.weight_bytes) / (after.weight_bytes - best.weight_bytes)
-        return best.error + share * (after.error - best.error)
+        return min(float(np.interp(max_bytes, *self._corners)), best.error)
 
     def gap_under(self, max_bytes: int) -> float:
         """(error - lower bound) / error of `best_under(max_bytes)`; 0 where exact."""
         error = self.best_under(max_bytes).error
         return (error - self.lower_bound(max_bytes)) / error if error > 0 else 0.0
 
+    @property
+    def gaps(self) -> Errors:
+        """The largest `gap_under` from each point up to the next one, shape (points,)."""
+        most = np.append(self.weight_bytes[1:] - 1, self.weight_bytes[-1:])
+        bounds = np.minimum(np.interp(most, *self._corners), self.errors)
+        open_ = (self.proven < most) & (self.errors > 0)
+        gaps = np.zeros(len(self))
+        gaps[open_] = (self.errors - bounds)[open_] / self.errors[open_]
+        return gaps
+
 
 def build_frontier(problem: Problem, *, max_states: int = MAX_STATES) -> Frontier:
-    """The frontier of a problem: exact, or its convex hull where that grows too large.
+    """The frontier of a problem: exact, or a curve around its hull where that grows too large.
 
     Partial sums are compared as they are rounded, so where two assignments' errors agree to
     `len(problem.items) * 2**-52` relative, the frontier may hold either.
@@ -132,17 +146,32 @@ def build_frontier(problem: Problem, *, max_states: int = MAX_STATES) -> Frontie
         problem: units and their choices.
         max_states: partial sums that may be formed for one item, some 50 bytes each.
     """
+    start = time.process_time()
     stages = [Stage.of(item) for item in problem.items]
-    program = run_program(problem, stages, max_states)
-    found = program or run_hull(problem, stages)
+    found: Program | Curve | None = run_program(problem, stages, max_states)
+    exact = found is not None
+    if found is None:
+        hull = run_hull(problem, stages)
+        found = fill(problem, hull)
+        corners = hull.weight_bytes, hull.errors
+    else:
+        corners = found.weight_bytes, found.errors
     # Rounding may have kept two sums apart that are equal.
     least = np.minimum.accumulate(found.errors)[:-1]
     origin = np.flatnonzero(found.errors < np.append(np.inf, least))
+    sizes = found.weight_bytes[origin] + problem.other_bytes
+    proven = np.append(sizes[1:] - 1, MAX_BYTES)
+    if isinstance(found, Curve):
+        proven[:-1] = found.proven[origin[:-1]] + problem.other_bytes
     return Frontier(
-        problem,
-        found.weight_bytes[origin] + problem.other_bytes,
-        found.errors[origin],
-        program is not None,
-        found.trace,
-        origin,
+        problem=problem,
+        weight_bytes=sizes,
+        errors=found.errors[origin],
+        exact=exact,
+        proven=proven,
+        states=found.states,
+        solve_s=time.process_time() - start,
+        _corners=(corners[0] + problem.other_bytes, corners[1]),
+        _trace=found.trace,
+        _origin=origin,
     )

@@ -162,8 +162,9 @@ def run(
         plan = plan.with_weights(weights)
     trials = tuple(final.trial if trial is found.chosen else trial for trial in found.trials)
     return SearchResult(
-        plan, frontier, trials, final.trial, study, sensitivity=sensitivity, layout=layout
-    )
+        plan, frontier, trials, final.trial, study, sensitivity=sensitivity, layout=layout,
+        certificate=found.certificate,
+    )  # fmt: skip
 
 
 def checked(result: SearchResult, subject: Subject) -> SearchResult:

@@ -138,7 +138,8 @@ def search(
         found = {} if result.check is None else {"check": result.check.to_dict()}
         show_json({**result.plan.to_json(), **found, "files": [str(file) for file in files]})
         return
-    show(plan_table(result.plan), summary(result.plan))
+    solve_s = None if result.certificate is None else result.certificate.solve_s
+    show(plan_table(result.plan), summary(result.plan, solve_s))
     for remark in result.plan.notes:
         note(f"note: {remark}")
     for line in () if result.check is None else result.check.lines:

@@ -50,8 +50,13 @@ def plan_table(plan: Plan) -> Table:
     return table
 
 
-def summary(plan: Plan) -> Table:
-    """What the plan costs and loses, beside the uniform plans."""
+def summary(plan: Plan, solve_s: float | None = None) -> Table:
+    """What the plan costs and loses, beside the uniform plans.
+
+    Args:
+        plan: as it was found or loaded.
+        solve_s: CPU time that its certificate took [s], if this is the run that made it.
+    """
     metrics = list(plan.measured.metric)[:1]
     table = Table()
     table.add_column("plan")
@@ -92,9 +97,14 @@ def summary(plan: Plan) -> Table:
         f"{plan.predicted.latency_s * 1e3:.3f}",
         *(_number(plan.measured.metric.get(name), 4) for name in metrics),
     )
-    gap = plan.certificate.gap
+    gap, solver, states = plan.certificate.gap, plan.certificate.solver, plan.certificate.states
+    proof = [
+        solver,
+        *([f"{states:,} {'nodes' if solver == 'highs' else 'sums'}"] if states else []),
+    ]
+    proof += [] if solve_s is None else [f"{solve_s:.3f} s"]
     table.caption = _plain(
-        f"added error within {gap:.2%} of the best possible ({plan.certificate.solver}); "
+        f"added error within {gap:.2%} of the best possible ({', '.join(proof)}); "
         f"latency predicted for {plan.hardware.name}, {plan.hardware.runtime}, "
         f"{plan.hardware.threads} threads, batch {plan.workload.batch_size}"
     )
