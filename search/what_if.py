@@ -33,7 +33,8 @@ def what_if(
         problem: units and their choices.
         budget: demands.
         pins: unit name -> width, beside those that the problem was made with.
-        ties: groups of names of units that take one format together.
+        ties: groups of names of units that take one format together; candidates that were beaten
+            in one unit are not in the tables, so units not tied before may share few.
         frontier: of `problem`, if it is known.
         baseline_latency_s: latency of the original; needed for `min_speedup` alone.
 
