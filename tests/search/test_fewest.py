@@ -41,12 +41,13 @@ def problems(draw: st.DrawFn) -> Problem:
 
 
 @LAWS
-@given(problems(), SIXTEENTHS)
-def test_it_equals_brute_force(problem: Problem, limit: float) -> None:
+@given(problems(), st.data())
+def test_it_equals_brute_force(problem: Problem, data: st.DataObject) -> None:
     every = [
         problem.evaluate(problem.picked(picks))
         for picks in itertools.product(*(range(len(item.formats)) for item in problem.items))
     ]
+    limit = data.draw(SIXTEENTHS | st.sampled_from(sorted({t.error for t in every})))
     fitting = [(t.weight_bytes, t.error) for t in every if t.error <= limit]
     found = solve_fewest(problem, limit)
     if not fitting:

@@ -249,6 +249,16 @@ def test_sums_that_differ_by_rounding_alone_are_one_point(problem: Problem) -> N
     check_laws(build_frontier(problem))
 
 
+@pytest.mark.parametrize("max_states", [0, 10**6], ids=["curve", "exact"])
+@LAWS
+@given(problems(st.sampled_from([0.1, 0.2, 0.3, 0.6, 0.7, 1e-17])), st.data())
+def test_rounded_sums_of_tied_units_are_summed_afresh(
+    max_states: int, problem: Problem, data: st.DataObject
+) -> None:
+    tie = data.draw(st.lists(st.sampled_from(sorted(problem.choices)), max_size=4))
+    check_laws(build_frontier(problem.tied([tie]), max_states=max_states))
+
+
 def test_lower_bound_of_a_hull_is_the_line_between_its_points(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

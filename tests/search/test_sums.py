@@ -60,10 +60,20 @@ def test_only_half_way_sums_are_doubted(terms: list[float]) -> None:
         ([1.0, 2.0**-53, 2.0**-106], False),
         ([1.0, 2.0**-53, 2.0**-80], True),
         ([1.0 + 2.0**-52, 2.0**-53], False),
+        # The small ones are lost beside the rest, but together carry it past half way.
+        ([1.5, 2.0**-53 - 2.0**-106, *[2.0**-108] * 5], False),
         ([0.0, 0.0], False),
         ([0.5, 0.25], True),
     ],
-    ids=["half-way", "above-by-less-than-the-doubt", "above", "half-way-to-even", "zero", "exact"],
+    ids=[
+        "half-way",
+        "above-by-less-than-the-doubt",
+        "above",
+        "half-way-to-even",
+        "lost",
+        "zero",
+        "exact",
+    ],
 )
 def test_half_way_cases_are_left_to_fsum(terms: list[float], certain: bool) -> None:
     assert added(terms)[1] is certain
