@@ -20,8 +20,8 @@ class Certificate:
         lower_bound: no assignment within the limits is below this.
         gap: (objective - lower_bound) / objective; 0 if both are equal.
         solver: what proved the bound: `dynamic-programming`, `core` or `highs`.
-        states: how much work the proof was, the same on every machine: partial sums formed, or
-            HiGHS' nodes of branch and bound.
+        states: how much work the proof was, the same in every run: partial sums formed, or HiGHS'
+            nodes of branch and bound.
         solve_s: CPU time of the proof [s], of a whole frontier where the plan is a point of one.
             It differs between runs, so certificates are compared without it.
     """

@@ -1,4 +1,4 @@
-"""Frontier: every (bytes, error) pair that no assignment beats, or a curve."""
+"""Frontier: every (bytes, error) pair that no assignment beats, or a curve with known gaps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mixq.search.program import Program, run_program
 from mixq.search.stage import Bytes, Errors, Indices, Stage
 
 MAX_STATES: Final = 16_000_000
-"""Partial sums formed for one item, before the frontier becomes its convex hull."""
+"""Partial sums formed for one item, before the frontier becomes a curve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +138,12 @@ class Frontier:
 
 def build_frontier(problem: Problem, *, max_states: int = MAX_STATES) -> Frontier:
     """The frontier of a problem: exact, or a curve around its hull where that grows too large.
+
+    For example, of a table that was measured before (`Layout.problem`), or of any other numbers:
+
+        >>> frontier = build_frontier(problem)
+        >>> point = frontier.best_under(4_000_000)
+        >>> frontier.assignment(point.index), frontier.gaps.max()
 
     Partial sums are compared as they are rounded, so where two assignments' errors agree to
     `len(problem.items) * 2**-52` relative, the frontier may hold either.
