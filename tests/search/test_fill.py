@@ -83,7 +83,7 @@ def test_a_hundred_units() -> None:
     problem = large(100)
     curve, truth = build_frontier(problem, max_states=0), build_frontier(problem)
     assert max(inner_gaps(curve)) <= fill.MOST_GAP
-    assert 301 < len(curve) < len(truth) / 10
+    assert 301 < len(curve) < len(truth) / 5
     assert curve.states > 0
     for index in range(0, len(curve), 7):
         point = curve.point(index)
@@ -117,3 +117,11 @@ def test_limits_of_work_leave_honest_gaps(
         best = truth.best_under(budget).error
         assert curve.lower_bound(budget) <= best * (1 + 1e-12)
         assert best <= curve.best_under(budget).error
+
+
+def test_the_work_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fill, "MOST_WORK", 20_000)
+    curve = build_frontier(large(60), max_states=0)
+    # The last optimum may take a fiftieth more.
+    assert 0 < curve.states <= 20_400
+    assert max(inner_gaps(curve)) > fill.MOST_GAP
