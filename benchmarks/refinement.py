@@ -33,6 +33,7 @@ from mixq.progress import silent
 from mixq.rounding.rounder import Rounder
 from mixq.search.analysis import lay_out, round_units
 from mixq.search.budget import Budget
+from mixq.search.ledger import open_ledger
 from mixq.search.limits import Limits
 from mixq.search.palette import DEFAULT_GROUP_SIZES, Palette
 from mixq.search.refine.measuring import Measuring
@@ -42,13 +43,13 @@ from mixq.search.sensitivities import find_sensitivity
 from mixq.search.sequence import deployed
 from mixq.search.session import Session
 from mixq.search.solve import solve
-from mixq.search.study import ProposalSampler, open_study
 from mixq.search.trials import Proposal
 from mixq.sensitivity.joint import joint_errors
 from mixq.sensitivity.metrics.choice import MetricChoice
 from mixq.sensitivity.metrics.resolve import resolve
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.setting import Setting
+from mixq.sensitivity.whole import WholePlans
 
 BITS = (32, 8, 4, 2)
 
@@ -105,20 +106,17 @@ class Drawn:
         if problem.extreme("weight_bytes").compression < target:
             return None
         limits = Limits(weight_bytes=int(problem.original_bytes / target))
-        sampler = ProposalSampler()
-        study = open_study(optuna.storages.InMemoryStorage(), "cell", sampler)
-        session = Session(self.rounder, self.references, problem, study, sampler, silent)
-        optimum = session.run(
-            [Proposal("optimum", "additive", solve(problem, limits).assignment)]
-        )[0]
+        ledger = open_ledger(optuna.storages.InMemoryStorage(), "cell", problem, limits)
+        session = Session(WholePlans(self.rounder, self.references), ledger, silent)
+        assignment = solve(problem, limits).assignment
+        (optimum,) = session.run([Proposal("optimum", "additive", assignment)])
         start = time.process_time()
         fingerprint = self.layout.model_fingerprint
         measuring = Measuring(
             lambda plan: self.setting.store(fingerprint, self.measured, self.rounder, plan)
         )
-        refined = Refinement(rounds, measuring).of(
-            session, optimum, [], limits, lambda trial: True
-        )
+        refinement = Refinement(rounds, measuring)
+        refined = refinement.of(session, optimum, [], limits, lambda trial: True)
         seconds = time.process_time() - start
         best = refined.best
         assert best.heldout is not None

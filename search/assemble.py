@@ -101,6 +101,7 @@ def assemble(
             lower_bound=certificate.lower_bound,
             gap=certificate.gap,
             solver=certificate.solver,
+            states=certificate.states,
         ),
         uniform=_plain(uniform, squares, metrics),
         single=_plain(single, squares, metrics),

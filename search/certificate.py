@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mixq.errors import PlanError
 from mixq.formats import Format
@@ -19,20 +19,37 @@ class Certificate:
         objective: the value reached: an error, or bytes when only an error was limited.
         lower_bound: no assignment within the limits is below this.
         gap: (objective - lower_bound) / objective; 0 if both are equal.
-        solver: what proved the bound, such as `dynamic-programming` or `highs`.
+        solver: what proved the bound: `dynamic-programming`, `core` or `highs`.
+        states: how much work the proof was, the same in every run: partial sums formed, or HiGHS'
+            nodes of branch and bound.
+        solve_s: CPU time of the proof [s], of a whole frontier where the plan is a point of one.
+            It differs between runs, so certificates are compared without it.
     """
 
     objective: float
     lower_bound: float
     gap: float
     solver: str
+    states: int = 0
+    solve_s: float = field(default=0.0, compare=False)
 
     @classmethod
-    def of(cls, objective: float, lower_bound: float, solver: str) -> Certificate:
+    def of(
+        cls,
+        objective: float,
+        lower_bound: float,
+        solver: str,
+        states: int = 0,
+        solve_s: float = 0.0,
+    ) -> Certificate:
         """A certificate with its gap; a bound above the objective is the objective itself."""
         bound = min(max(lower_bound, 0.0), objective)
         gap = (objective - bound) / objective if objective > 0 else 0.0
-        return cls(float(objective), float(bound), float(gap), solver)
+        return cls(float(objective), float(bound), float(gap), solver, states, solve_s)
+
+    def reached(self, objective: float) -> Certificate:
+        """The same bound, for another plan."""
+        return Certificate.of(objective, self.lower_bound, self.solver, self.states, self.solve_s)
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,7 @@ class Solution:
         value, said = getattr(totals, name), self.certificate
         if said.objective != value:
             raise PlanError(f"the certificate says {name} {said.objective}, but it is {value}")
-        if said != Certificate.of(value, said.lower_bound, said.solver):
+        if said != said.reached(value):
             raise PlanError(f"the certificate contradicts itself: {said}")
 
 

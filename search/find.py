@@ -174,6 +174,6 @@ def _found(
         trials=(*uniform, *single, *measured),
         uniform=tuple(uniform),
         single=tuple(single),
-        certificate=Certificate.of(reached, optimum.lower_bound, optimum.solver),
+        certificate=optimum.reached(reached),
         notes=tuple(notes),
     )

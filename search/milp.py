@@ -86,15 +86,17 @@ def _rescaled(problem: Problem, objective: Quantity, limits: Limits) -> Solution
     model = _Model.of(problem, objective, limits)
     if model is None:
         raise infeasible(problem, limits)
+    nodes = 0
     while True:
         answer = model.run(problem, limits)
+        nodes += answer.nodes
         if not answer.exact or model.unit <= 10 * answer.reached or answer.reached == 0:
             break
         model = model.at_most(answer.reached)
     doubt = answer.reached - answer.lower_bound
     proven = answer.reached == 0 or (answer.exact and doubt <= _PROVEN * answer.reached)
     bound = None if proven else model.base + answer.lower_bound
-    return certified(problem, answer.assignment, limits, objective, bound, "highs")
+    return certified(problem, answer.assignment, limits, objective, bound, "highs", nodes)
 
 
 def certified(
@@ -104,6 +106,7 @@ def certified(
     objective: Quantity,
     lower_bound: float | None,
     solver: str,
+    states: int,
 ) -> Solution:
     """An assignment with its totals, summed afresh, and its certificate.
 
@@ -114,6 +117,7 @@ def certified(
         objective: what was made small.
         lower_bound: of the objective; None if the assignment is proven to be best.
         solver: what proved it.
+        states: partial sums or nodes that it took.
 
     Raises:
         PlanError: if the assignment breaks a limit.
@@ -121,20 +125,22 @@ def certified(
     totals = verify(problem, assignment, limits)
     value = getattr(totals, objective)
     bound = value if lower_bound is None else lower_bound
-    return Solution(assignment, totals, Certificate.of(value, bound, solver))
+    return Solution(assignment, totals, Certificate.of(value, bound, solver, states))
 
 
 @dataclass(frozen=True)
 class _Answer:
     """What HiGHS found: `reached` and `lower_bound` are above the base of the model.
 
-    `exact` tells whether HiGHS searched to the end, without a gap to stop at.
+    `exact` tells whether HiGHS searched to the end, without a gap to stop at; `nodes` are those
+    that it opened, with all attempts before.
     """
 
     assignment: dict[str, Format]
     reached: float
     lower_bound: float
     exact: bool
+    nodes: int
 
 
 @dataclass(frozen=True)
@@ -207,8 +213,10 @@ class _Model:
                 scaled = csr_array((added * (_SCALE / room))[None])
                 constraints.append(LinearConstraint(scaled, -np.inf, _SCALE))
         scale = _SCALE / self.unit if self.unit > 0 else 1.0
+        nodes = 0
         for _ in range(_MAX_CUTS):
-            result, gap = _highs(self.costs * scale, constraints)
+            result, gap, opened = _highs(self.costs * scale, constraints)
+            nodes += opened
             if result.status == 2:
                 raise infeasible(problem, limits)
             if result.status != 0:
@@ -218,7 +226,7 @@ class _Model:
             if limits.allow(problem.evaluate(assignment)):
                 reached = math.fsum(self.costs[chosen])
                 bound = float(result.mip_dual_bound) / scale
-                return _Answer(assignment, reached, bound, gap == 0)
+                return _Answer(assignment, reached, bound, gap == 0, nodes)
             cut = np.zeros(len(columns))
             cut[chosen] = 1.0
             constraints.append(LinearConstraint(csr_array(cut[None]), -np.inf, items - 1.0))
@@ -243,13 +251,15 @@ def _added(items: tuple[Item, ...], name: Quantity) -> NDArray[np.float64]:
 
 def _highs(
     costs: NDArray[np.float64], constraints: list[LinearConstraint]
-) -> tuple[OptimizeResult, float]:
-    """What HiGHS answers and the gap that it was asked for; status 4 if it gave up."""
-    for gap in _GAPS[:-1]:
+) -> tuple[OptimizeResult, float, int]:
+    """What HiGHS answers, the gap it was asked for, and its nodes; status 4 if it gave up."""
+    nodes = 0
+    for gap in _GAPS:
         result = _attempt(costs, constraints, gap)
+        nodes += int(result.mip_node_count or 0)
         if result.status in (0, 2):
-            return result, gap
-    return _attempt(costs, constraints, _GAPS[-1]), _GAPS[-1]
+            break
+    return result, gap, nodes
 
 
 def _attempt(

@@ -180,6 +180,13 @@ class Problem:
         groups = [*self.ties, *((unit,) for unit in self.choices if unit not in in_tie)]
         return tuple(sorted((_item(self, group) for group in groups), key=_item_key))
 
+    def picked(self, picks: Sequence[int] | NDArray[np.int64]) -> dict[str, Format]:
+        """Unit -> format, from a position in `item.formats` for every item."""
+        taken: dict[str, Format] = {}
+        for item, pick in zip(self.items, picks, strict=True):
+            taken.update(dict.fromkeys(item.units, item.formats[pick]))
+        return {unit: taken[unit] for unit in self.choices}
+
     def other(self, quantity: Quantity) -> float:
         """The part of a total that no choice changes."""
         if quantity == "weight_bytes":

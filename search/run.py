@@ -182,7 +182,7 @@ def run(
     trials = tuple(final.trial if trial is found.chosen else trial for trial in found.trials)
     return SearchResult(
         plan, frontier, trials, final.trial, session.study, sensitivity=sensitivity,
-        layout=layout, audit=audit,
+        layout=layout, audit=audit, certificate=found.certificate,
     )  # fmt: skip
 
 

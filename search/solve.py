@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 from mixq.errors import UsageError
 from mixq.search.certificate import Solution
-from mixq.search.core import solve_core
+from mixq.search.core import Core
+from mixq.search.fewest import solve_fewest
 from mixq.search.frontier import Frontier, build_frontier
 from mixq.search.limits import Limits
 from mixq.search.milp import certified, infeasible, minimise
@@ -25,13 +29,13 @@ def solve(problem: Problem, limits: Limits, *, frontier: Frontier | None = None)
         MixqError: if HiGHS gives up.
     """
     if limits.latency_s is not None:
-        return minimise(problem, limits.objective, limits)
+        return solve_once(problem, limits)
     if frontier is None:
         frontier = build_frontier(problem)
     elif frontier.problem != problem:
         raise UsageError("the frontier belongs to another problem; build it from this one")
     if not frontier.exact:
-        return _by_core(problem, limits) or minimise(problem, limits.objective, limits)
+        return solve_once(problem, limits)
     if limits.weight_bytes is not None:
         point = frontier.best_under(limits.weight_bytes)
     elif limits.error is not None:
@@ -40,26 +44,11 @@ def solve(problem: Problem, limits: Limits, *, frontier: Frontier | None = None)
         point = frontier.point(0)
     if limits.error is not None and point.error > limits.error:
         raise infeasible(problem, limits)
-    assignment = frontier.assignment(point.index)
-    return certified(problem, assignment, limits, limits.objective, None, "dynamic-programming")
-
-
-def _by_core(problem: Problem, limits: Limits) -> Solution | None:
-    """The optimum if bytes alone are limited, or errors by no more than it keeps."""
-    if limits.weight_bytes is None:
-        return None
-    found = solve_core(problem, limits.weight_bytes)
-    if found is None:
-        return None
-    taken = {
-        unit: item.formats[pick]
-        for item, pick in zip(problem.items, found.picks, strict=True)
-        for unit in item.units
-    }
-    assignment = {unit: taken[unit] for unit in problem.choices}
-    if not limits.allow(problem.evaluate(assignment)):
-        return None
-    return certified(problem, assignment, limits, "error", None, "core")
+    assignment, solver = frontier.assignment(point.index), "dynamic-programming"
+    solution = certified(
+        problem, assignment, limits, limits.objective, None, solver, frontier.states
+    )
+    return _timed(solution, frontier.solve_s)
 
 
 def solve_once(problem: Problem, limits: Limits) -> Solution:
@@ -69,6 +58,27 @@ def solve_once(problem: Problem, limits: Limits) -> Solution:
         InfeasibleError: if no assignment keeps all limits.
         MixqError: if HiGHS gives up.
     """
-    alone = limits.latency_s is None and limits.error is None
-    found = _by_core(problem, limits) if alone else None
-    return found or minimise(problem, limits.objective, limits)
+    start = time.process_time()
+    found = None if limits.latency_s is not None else _by_core(problem, limits)
+    solution = found or minimise(problem, limits.objective, limits)
+    return _timed(solution, time.process_time() - start)
+
+
+def _by_core(problem: Problem, limits: Limits) -> Solution | None:
+    """The optimum under limits on bytes and errors; None if HiGHS has to say."""
+    if limits.weight_bytes is not None:
+        found = Core.of(problem).solve(limits.weight_bytes)
+    elif limits.error is not None:
+        found = solve_fewest(problem, limits.error)
+    else:
+        found = Core.of(problem).solve(problem.extreme("weight_bytes").weight_bytes)
+    if found is None:
+        return None
+    assignment = problem.picked(found.picks)
+    if not limits.allow(problem.evaluate(assignment)):
+        raise infeasible(problem, limits)  # what was found has the least error in these bytes
+    return certified(problem, assignment, limits, limits.objective, None, "core", found.states)
+
+
+def _timed(solution: Solution, solve_s: float) -> Solution:
+    return replace(solution, certificate=replace(solution.certificate, solve_s=solve_s))

@@ -166,7 +166,8 @@ def search(
             found["audit"] = result.audit.to_json()
         show_json({**result.plan.to_json(), **found, "files": [str(file) for file in files]})
         return
-    show(plan_table(result.plan), summary(result.plan))
+    solve_s = None if result.certificate is None else result.certificate.solve_s
+    show(plan_table(result.plan), summary(result.plan, solve_s))
     if result.audit is not None:
         show(f"audit: {result.audit.sentence}")
     for remark in result.plan.notes:

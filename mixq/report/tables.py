@@ -55,10 +55,14 @@ def plan_table(plan: Plan) -> Table:
     return table
 
 
-def summary(plan: Plan) -> Table:
+def summary(plan: Plan, solve_s: float | None = None) -> Table:
     """What the plan costs and loses, beside the plans of one width or one format.
 
     Held-out errors stand first, where there are any: the plan was chosen by the others.
+
+    Args:
+        plan: as it was found or loaded.
+        solve_s: CPU time that its certificate took [s], if this is the run that made it.
     """
     metrics = list(plan.measured.metric)[:1]
     heldout = plan.measured.heldout_error is not None
@@ -97,9 +101,14 @@ def summary(plan: Plan) -> Table:
     mix = ", ".join(f"{widths[bits]} at {bits}" for bits in sorted(widths, reverse=True))
     table.add_section()
     add(f"[bold]this plan[/bold] ({mix})", plan.predicted, plan.measured)
-    gap = plan.certificate.gap
+    gap, solver, states = plan.certificate.gap, plan.certificate.solver, plan.certificate.states
+    proof = [
+        solver,
+        *([f"{states:,} {'nodes' if solver == 'highs' else 'sums'}"] if states else []),
+    ]
+    proof += [] if solve_s is None else [f"{solve_s:.3f} s"]
     table.caption = plain(
-        f"added error within {gap:.2%} of the best possible ({plan.certificate.solver}); "
+        f"added error within {gap:.2%} of the best possible ({', '.join(proof)}); "
         f"latency predicted for {plan.hardware.name}, {plan.hardware.runtime}, "
         f"{plan.hardware.threads} threads, batch {plan.workload.batch_size}"
     )

@@ -123,6 +123,23 @@ def test_summary() -> None:
     assert "3 threads, batch 7" in text
 
 
+@pytest.mark.parametrize(
+    ("certificate", "solve_s", "shown"),
+    [
+        ({"solver": "core", "states": 12_345}, 0.0214, "(core, 12,345 sums, 0.021 s)"),
+        ({"solver": "highs", "states": 3}, None, "(highs, 3 nodes)"),
+        ({"solver": "core", "states": 0}, 0.5, "(core, 0.500 s)"),
+    ],
+    ids=["sums", "nodes", "no-states"],
+)
+def test_summary_of_a_proof(
+    certificate: dict[str, object], solve_s: float | None, shown: str
+) -> None:
+    known = {"objective": 1.0, "lower_bound": 1.0, "gap": 0.0, **certificate}
+    text = printed(summary(plan(certificate=known), solve_s))
+    assert f"of the best possible {shown}" in " ".join(text.split())
+
+
 def test_summary_of_a_plan_without_metrics_or_heldout_data() -> None:
     bare = {"output_mse": 0.0, "relative_output_mse": 0.0}
     text = printed(summary(plan(measured=bare, uniform={})))

@@ -41,6 +41,30 @@ def test_gap(objective: float, bound: float, expected: Certificate) -> None:
     assert Certificate.of(objective, bound, "s") == expected
 
 
+def test_time_is_told_and_not_compared() -> None:
+    first, second = solution().certificate, solution().certificate
+    assert first == second
+    assert first.solve_s > 0
+    assert first == replace(first, solve_s=9.0)
+    assert first != replace(first, states=first.states + 1)
+    assert replace(first, solve_s=9.0).reached(first.objective).solve_s == 9.0
+
+
+@pytest.mark.parametrize(
+    ("limits", "solver", "most"),
+    [
+        (Limits(weight_bytes=24), "dynamic-programming", 3 + 3 * 3 + 5 * 3 + 1),
+        (Limits(error=2.0), "dynamic-programming", 3 + 3 * 3 + 5 * 3 + 1),
+        (LIMITS, "highs", 10),
+    ],
+    ids=["bytes", "error", "latency"],
+)
+def test_the_work_is_counted(limits: Limits, solver: str, most: int) -> None:
+    certificate = solve(problem(), limits).certificate
+    assert certificate.solver == solver
+    assert 0 < certificate.states <= most
+
+
 def test_true_solutions_verify() -> None:
     solution().verify(problem(), LIMITS)
     for limits in (Limits(), Limits(weight_bytes=24), Limits(error=2.0)):

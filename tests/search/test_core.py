@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mixq.errors import InfeasibleError
 from mixq.formats import Format
 from mixq.search import core as module
-from mixq.search.core import solve_core
+from mixq.search.core import Core
 from mixq.search.frontier import build_frontier
 from mixq.search.limits import Limits, Totals
 from mixq.search.milp import minimise
@@ -43,15 +43,10 @@ def problems(draw: st.DrawFn, numbers: st.SearchStrategy[float]) -> Problem:
 
 
 def totals(problem: Problem, budget: int) -> Totals | None:
-    found = solve_core(problem, budget)
+    found = Core.of(problem).solve(budget)
     if found is None:
         return None
-    taken = {
-        unit: item.formats[pick]
-        for item, pick in zip(problem.items, found.picks, strict=True)
-        for unit in item.units
-    }
-    return problem.evaluate(taken)
+    return problem.evaluate(problem.picked(found.picks))
 
 
 def least(problem: Problem, budget: int) -> tuple[float, int] | None:
@@ -136,7 +131,7 @@ def test_ends_of_the_range() -> None:
     assert smallest.weight_bytes == low
     assert largest is not None
     assert largest.error == 0
-    assert solve_core(problem, low - 1) is None
+    assert Core.of(problem).solve(low - 1) is None
 
 
 def test_a_plan_where_the_frontier_is_a_hull(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from mixq.errors import InfeasibleError
 from mixq.formats import Format
+from mixq.search import fill, program
 from mixq.search.frontier import Frontier, build_frontier
 from mixq.search.problem import Choice, Problem
+from mixq.search.stage import undominated
 
 FORMATS = (Format(2), Format(4), Format(8), Format(16), Format(32))
 LAWS = settings(derandomize=True, deadline=None, max_examples=200)
@@ -247,10 +249,52 @@ def test_sums_that_differ_by_rounding_alone_are_one_point(problem: Problem) -> N
     check_laws(build_frontier(problem))
 
 
-def test_lower_bound_of_a_hull_is_the_line_between_its_points() -> None:
+@pytest.mark.parametrize("max_states", [0, 10**6], ids=["curve", "exact"])
+@LAWS
+@given(problems(st.sampled_from([0.1, 0.2, 0.3, 0.6, 0.7, 1e-17])), st.data())
+def test_rounded_sums_of_tied_units_are_summed_afresh(
+    max_states: int, problem: Problem, data: st.DataObject
+) -> None:
+    tie = data.draw(st.lists(st.sampled_from(sorted(problem.choices)), max_size=4))
+    check_laws(build_frontier(problem.tied([tie]), max_states=max_states))
+
+
+def test_lower_bound_of_a_hull_is_the_line_between_its_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fill, "MOST_GAP", 1.0)
     hull = build_frontier(
         Problem({"a": sized((1, 2.0), (5, 0.0))}, original_bytes=9), max_states=0
     )
     bounds = [hull.lower_bound(budget) for budget in range(1, 7)]
     assert bounds == [2.0, 1.5, 1.0, 0.5, 0.0, 0.0]
     assert [hull.gap_under(budget) for budget in (1, 3, 5)] == [0.0, 0.5, 0.0]
+    assert hull.gaps.tolist() == [0.75, 0.0]
+
+
+def test_sums_that_would_not_fit_in_memory_are_known_early(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = units_of([[n, 2 * n, 4 * n, 16 * n] for n in range(1_000, 1_060)], seed=2)
+    items = []
+
+    def counted(sizes: np.ndarray, errors: np.ndarray) -> np.ndarray:
+        items.append(len(sizes))
+        return undominated(sizes, errors)
+
+    monkeypatch.setattr(program, "undominated", counted)
+    assert build_frontier(problem).exact
+    assert len(items) == 60
+    items.clear()
+    monkeypatch.setattr(program, "MAX_STORED", 10_000)
+    assert not build_frontier(problem).exact
+    assert len(items) < 30
+
+
+def test_what_is_known_of_the_work() -> None:
+    # Two units of two formats: 1 x 2 sums, then 2 x 2.
+    frontier = build_frontier(
+        Problem(dict.fromkeys("ab", sized((1, 2.0), (5, 0.0))), original_bytes=9)
+    )
+    assert frontier.states == 6
+    assert frontier.solve_s >= 0
