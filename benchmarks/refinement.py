@@ -33,7 +33,6 @@ from mixq.progress import silent
 from mixq.rounding.rounder import Rounder
 from mixq.search.analysis import lay_out, round_units
 from mixq.search.budget import Budget
-from mixq.search.ledger import open_ledger
 from mixq.search.limits import Limits
 from mixq.search.palette import DEFAULT_GROUP_SIZES, Palette
 from mixq.search.refine.measuring import Measuring
@@ -43,6 +42,7 @@ from mixq.search.sensitivities import find_sensitivity
 from mixq.search.sequence import deployed
 from mixq.search.session import Session
 from mixq.search.solve import solve
+from mixq.search.study.ledger import open_ledger
 from mixq.search.trials import Proposal
 from mixq.sensitivity.joint import joint_errors
 from mixq.sensitivity.metrics.choice import MetricChoice

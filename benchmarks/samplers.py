@@ -18,9 +18,9 @@ from typing import get_args
 import mixq
 import mixq.search.find
 from mixq.demo import load
-from mixq.search import sampled
 from mixq.search.request import Sampler
 from mixq.search.result import SearchResult
+from mixq.search.study import sampled
 
 BUDGETS = (6.0, 8.0, 10.0)
 

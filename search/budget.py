@@ -10,8 +10,8 @@ from fractions import Fraction
 from typing import Any, Final
 
 from mixq.errors import InfeasibleError, UsageError
+from mixq.search.exact.milp import minimise
 from mixq.search.limits import Limits, Quantity
-from mixq.search.milp import minimise
 from mixq.search.problem import Problem
 
 _OPTIONS: Final = {

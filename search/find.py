@@ -19,10 +19,10 @@ from mixq.search.proposals import budget_proposals, uniform_proposals
 from mixq.search.reach import out_of_reach
 from mixq.search.refine.refine import Refinement
 from mixq.search.request import Sampler
-from mixq.search.sampled import sample, warm_start
 from mixq.search.session import Session
 from mixq.search.single import best_singles
 from mixq.search.solve import solve, solve_once
+from mixq.search.study.sampled import sample, warm_start
 from mixq.search.trials import Proposal, Trial
 
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from mixq.errors import InfeasibleError
 from mixq.formats import Format
-from mixq.search.fill import Curve, fill
-from mixq.search.hull import run_hull
+from mixq.search.exact.fill import Curve, fill
+from mixq.search.exact.hull import run_hull
+from mixq.search.exact.program import Program, run_program
+from mixq.search.exact.stage import Bytes, Errors, Indices, Stage
 from mixq.search.problem import MAX_BYTES, Problem
-from mixq.search.program import Program, run_program
-from mixq.search.stage import Bytes, Errors, Indices, Stage
 
 MAX_STATES: Final = 16_000_000
 """Partial sums formed for one item, before the frontier becomes a curve."""

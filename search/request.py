@@ -47,7 +47,7 @@ class Request:
         metric: of output error, and of which outputs.
         rounds: of refinement: how often changes of the best plan are measured around it, see
             `mixq.search.refine`; 0 for never.
-        sampler: who proposes plans; see `mixq.search.sampled`.
+        sampler: who proposes plans; see `mixq.search.study.sampled`.
 
     Raises:
         UsageError: if there is no demand, or a number is out of its range.

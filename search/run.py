@@ -18,7 +18,6 @@ from mixq.search.final_check import final_check
 from mixq.search.find import find
 from mixq.search.frontier import build_frontier
 from mixq.search.interactions import Auditor
-from mixq.search.ledger import open_ledger
 from mixq.search.metric import Judge, PlanMetrics, plan_metrics
 from mixq.search.notes import (
     activation_notes,
@@ -38,7 +37,8 @@ from mixq.search.sequence import deployed
 from mixq.search.session import Session, study_name
 from mixq.search.squares import Squares
 from mixq.search.stability import stability
-from mixq.search.storage import open_storage
+from mixq.search.study.ledger import open_ledger
+from mixq.search.study.storage import open_storage
 from mixq.search.subject import Subject
 from mixq.search.trials import Trial
 from mixq.sensitivity.device import check_device, moved

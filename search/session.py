@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from mixq.errors import MixqError
 from mixq.progress import Progress
 from mixq.rounding.rounder import Rounder
-from mixq.search.ledger import Ledger
 from mixq.search.problem import Problem
-from mixq.search.rounds import run_trials
-from mixq.search.study import Errors
+from mixq.search.study.ledger import Ledger
+from mixq.search.study.rounds import run_trials
+from mixq.search.study.study import Errors
 from mixq.search.trials import Proposal, Trial
 from mixq.sensitivity.reference import Reference
 from mixq.sensitivity.store import CODE_VERSION

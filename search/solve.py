@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from mixq.errors import UsageError
 from mixq.search.certificate import Solution
-from mixq.search.core import Core
-from mixq.search.fewest import solve_fewest
+from mixq.search.exact.core import Core
+from mixq.search.exact.fewest import solve_fewest
+from mixq.search.exact.milp import certified, infeasible, minimise
 from mixq.search.frontier import Frontier, build_frontier
 from mixq.search.limits import Limits
-from mixq.search.milp import certified, infeasible, minimise
 from mixq.search.problem import Problem
 
 

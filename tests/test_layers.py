@@ -202,7 +202,7 @@ FAULTY = {
     "torch-later": ("mixq.cli", LATER + "import torch.nn", f"2: torch.nn ({TORCH})"),
     "torch-typed": ("mixq.cli", TYPED + "import torch", f"2: torch ({TORCH})"),
     "torch-else": ("mixq.plan", TYPED + "a\nelse:\n    import torch", f"4: torch ({TORCH})"),
-    "torch-search": ("mixq.search.study", "import torch", f"1: torch ({TORCH})"),
+    "torch-search": ("mixq.search.study.study", "import torch", f"1: torch ({TORCH})"),
     "torch-hidden": ("mixq.plan", "import safetensors.torch", f"1: safetensors.torch ({TORCH})"),
     "optuna": ("mixq.cli.run", "import optuna", "1: optuna (optuna stays in search)"),
     "print": ("mixq.report.plot", "print('x')", "1: print (only cli prints)"),

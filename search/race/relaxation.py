@@ -16,10 +16,10 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from mixq.formats import Format
+from mixq.search.exact.silence import silent_stdout
 from mixq.search.limits import Limits
 from mixq.search.problem import Problem
 from mixq.search.race.draws import Vector
-from mixq.search.silence import silent_stdout
 
 FEW_ITEMS: Final = 24
 """Up to here, items are not divided."""

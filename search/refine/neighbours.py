@@ -11,9 +11,9 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
 from mixq.formats import Format
+from mixq.search.exact.silence import silent_stdout
 from mixq.search.limits import Limits, Quantity
 from mixq.search.problem import Problem
-from mixq.search.silence import silent_stdout
 from mixq.sensitivity.around import Change
 
 _linprog: Final[Any] = linprog

@@ -396,8 +396,8 @@ def test_a_database_that_goes_away(
 
     url = ("--storage", "sqlite:///a.db")
     # What it left running may be another process's that is alive, and is waited for that long.
-    monkeypatch.setattr("mixq.search.storage.HEARTBEAT_S", 1)
-    monkeypatch.setattr("mixq.search.storage.GRACE_S", 1)
+    monkeypatch.setattr("mixq.search.study.storage.HEARTBEAT_S", 1)
+    monkeypatch.setattr("mixq.search.study.storage.GRACE_S", 1)
     with monkeypatch.context() as patch:
         patch.setattr(RDBStorage, "set_trial_user_attr", lost)
         answer = search("--target-compression", "5", *url)

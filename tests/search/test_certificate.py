@@ -8,8 +8,8 @@ import pytest
 from mixq.errors import PlanError
 from mixq.formats import Format
 from mixq.search.certificate import Certificate, Solution, verify
+from mixq.search.exact.milp import minimise
 from mixq.search.limits import Limits
-from mixq.search.milp import minimise
 from mixq.search.problem import Choice, Problem
 from mixq.search.solve import solve
 

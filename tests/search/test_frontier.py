@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from mixq.errors import InfeasibleError
 from mixq.formats import Format
-from mixq.search import fill, program
+from mixq.search.exact import fill, program
+from mixq.search.exact.stage import undominated
 from mixq.search.frontier import Frontier, build_frontier
 from mixq.search.problem import Choice, Problem
-from mixq.search.stage import undominated
 
 FORMATS = (Format(2), Format(4), Format(8), Format(16), Format(32))
 LAWS = settings(derandomize=True, deadline=None, max_examples=200)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixq.formats import Format
+from mixq.search.exact.milp import minimise
 from mixq.search.limits import Limits
-from mixq.search.milp import minimise
 from mixq.search.problem import Choice, Problem
 from mixq.search.proposals import budget_proposals, uniform_proposals
 from mixq.search.solve import solve

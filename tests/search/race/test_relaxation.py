@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from scipy.optimize import milp
 
 from mixq.formats import Format
-from mixq.search.hull import run_hull
+from mixq.search.exact.hull import run_hull
+from mixq.search.exact.milp import minimise
+from mixq.search.exact.stage import Stage
 from mixq.search.limits import Limits
-from mixq.search.milp import minimise
 from mixq.search.problem import Choice, Problem
 from mixq.search.race import relaxation as relaxation_module
 from mixq.search.race.relaxation import Relaxation
-from mixq.search.stage import Stage
 
 FORMATS = [Format(32), Format(8), Format(4), Format(2)]
 sizes = st.integers(1, 400)

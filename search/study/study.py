@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from mixq.search.storage import storage_problems
+from mixq.search.study.storage import storage_problems
 
 Errors: TypeAlias = tuple[Sequence[float], Sequence[float] | None]
 """Per-sample errors of a plan on calibration and on held-out data."""

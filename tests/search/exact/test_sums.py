@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixq.search.sums import rounded, running, two_sum
+from mixq.search.exact.sums import rounded, running, two_sum
 
 LAWS = settings(derandomize=True, deadline=None, max_examples=300)
 FLOATS = st.floats(-1e300, 1e300)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from mixq.search.storage import JOURNAL, open_storage
+from mixq.search.study.storage import JOURNAL, open_storage
 
 from .searches import complete, searches, study_in
 

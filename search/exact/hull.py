@@ -13,9 +13,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from mixq.search.exact.stage import Bytes, Errors, Indices, Stage
+from mixq.search.exact.sums import running
 from mixq.search.problem import Item, Problem
-from mixq.search.stage import Bytes, Errors, Indices, Stage
-from mixq.search.sums import running
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from mixq.search.storage import open_storage
-from mixq.search.study import LOST_CLAIM, OUTCOME
+from mixq.search.study.storage import open_storage
+from mixq.search.study.study import LOST_CLAIM, OUTCOME
 
 from .postgres import postgres, programs
 from .searches import Searches, complete, measured, plan_of, searches, study_in, until

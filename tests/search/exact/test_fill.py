@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixq.formats import Format
-from mixq.search import core, fill
+from mixq.search.exact import core, fill
 from mixq.search.frontier import Frontier, build_frontier
 from mixq.search.problem import Choice, Problem
 

@@ -16,13 +16,13 @@ from optuna.trial import TrialState
 from mixq.errors import MixqError, ModelError, OutputError, UsageError
 from mixq.formats import Format
 from mixq.progress import silent
-from mixq.search.ledger import open_ledger
 from mixq.search.limits import Limits
 from mixq.search.problem import Choice, Problem
-from mixq.search.rounds import Measure, run_trials
-from mixq.search.sampler import PlanSampler
-from mixq.search.storage import JOURNAL, open_storage, storage_problems
-from mixq.search.study import Errors, open_study
+from mixq.search.study.ledger import open_ledger
+from mixq.search.study.rounds import Measure, run_trials
+from mixq.search.study.sampler import PlanSampler
+from mixq.search.study.storage import JOURNAL, open_storage, storage_problems
+from mixq.search.study.study import Errors, open_study
 from mixq.search.trials import Proposal, Trial
 
 W8, W4 = Format(8, 64), Format(4, 64)
@@ -288,7 +288,7 @@ def test_postgres_goes_by_psycopg(url: str, opened: str, monkeypatch: pytest.Mon
         seen.append(url)
         raise ImportError("No module named 'psycopg'")
 
-    monkeypatch.setattr("mixq.search.storage.RDBStorage", refuse)
+    monkeypatch.setattr("mixq.search.study.storage.RDBStorage", refuse)
     with pytest.raises(MixqError) as caught:
         open_storage(None, url)
     assert seen == [opened]
@@ -306,8 +306,8 @@ def test_tables_that_another_process_has_just_made(monkeypatch: pytest.MonkeyPat
             raise answers.pop()
         return made
 
-    monkeypatch.setattr("mixq.search.storage.RDBStorage", refuse)
-    monkeypatch.setattr("mixq.search.storage.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("mixq.search.study.storage.RDBStorage", refuse)
+    monkeypatch.setattr("mixq.search.study.storage.time.sleep", lambda seconds: None)
     assert open_storage(None, "postgresql://x/y") is made
     answers += [RuntimeError("already exists")] * 4
     with pytest.raises(UsageError, match="already exists"):

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from mixq.errors import InfeasibleError, UsageError
 from mixq.formats import Format
-from mixq.search import milp
+from mixq.search.exact import milp
+from mixq.search.exact.milp import minimise
 from mixq.search.frontier import build_frontier
 from mixq.search.limits import Limits, Quantity, Totals
-from mixq.search.milp import minimise
 from mixq.search.problem import Choice, Problem
 from mixq.search.solve import solve
 
@@ -269,7 +269,7 @@ PRINTING = """
 import sys
 sys.path.insert(0, {folder!r})
 import test_milp as tests
-from mixq.search.milp import minimise
+from mixq.search.exact.milp import minimise
 from mixq.search.limits import Limits
 for compression in (4, 6, 8, 10, 12):
     for problem in (tests.DISTINCT, tests.TRANSFORMER):

@@ -15,10 +15,10 @@ from typing import Final
 
 import numpy as np
 
-from mixq.search.core import Core
-from mixq.search.hull import Hull, HullTrace
+from mixq.search.exact.core import Core
+from mixq.search.exact.hull import Hull, HullTrace
+from mixq.search.exact.stage import Bytes, Errors, Indices
 from mixq.search.problem import Problem
-from mixq.search.stage import Bytes, Errors, Indices
 
 MOST_GAP: Final = 0.02
 """Relative gap that a curve is filled to."""

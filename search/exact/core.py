@@ -18,8 +18,8 @@ from typing import Final
 
 import numpy as np
 
+from mixq.search.exact.stage import Bytes, Errors, Indices, Stage, undominated
 from mixq.search.problem import Problem
-from mixq.search.stage import Bytes, Errors, Indices, Stage, undominated
 
 MOST_STATES: Final = 4_000_000
 """Partial sums of one item; with more the search is given up."""

@@ -20,12 +20,12 @@ from optuna.study import Study
 from optuna.trial import Trial as OptunaTrial
 from optuna.trial import TrialState
 
-from mixq.search.heartbeat import Heartbeat, Watch
 from mixq.search.limits import Limits
 from mixq.search.problem import Problem
-from mixq.search.sampler import PlanSampler
-from mixq.search.storage import storage_problems
-from mixq.search.study import (
+from mixq.search.study.heartbeat import Heartbeat, Watch
+from mixq.search.study.sampler import PlanSampler
+from mixq.search.study.storage import storage_problems
+from mixq.search.study.study import (
     LOST_CLAIM,
     OUTCOME,
     Errors,

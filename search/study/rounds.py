@@ -8,8 +8,8 @@ from typing import Final, TypeAlias
 
 from mixq.errors import MixqError, NonFiniteError, OutputError
 from mixq.progress import Progress
-from mixq.search.ledger import Claim, Ledger, names_of
-from mixq.search.study import GIVEN_UP, NOT_FINITE, Errors, Key, key_of
+from mixq.search.study.ledger import Claim, Ledger, names_of
+from mixq.search.study.study import GIVEN_UP, NOT_FINITE, Errors, Key, key_of
 from mixq.search.trials import Proposal, Trial
 
 STAGE: Final = "measuring plans"

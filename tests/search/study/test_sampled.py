@@ -17,14 +17,14 @@ from mixq.progress import silent
 from mixq.search.budget import Budget
 from mixq.search.find import Found, find
 from mixq.search.frontier import build_frontier
-from mixq.search.ledger import open_ledger
 from mixq.search.limits import Limits
 from mixq.search.problem import Choice, Problem
 from mixq.search.request import Request, Sampler
-from mixq.search.rounds import run_trials
-from mixq.search.sampled import _Game
 from mixq.search.session import Session
-from mixq.search.study import Errors
+from mixq.search.study.ledger import open_ledger
+from mixq.search.study.rounds import run_trials
+from mixq.search.study.sampled import _Game
+from mixq.search.study.study import Errors
 from mixq.search.trials import Proposal, Trial
 
 SAMPLERS = tuple(name for name in get_args(Sampler) if name != "mixq")

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from mixq.search.core import SLACK, Core, Optimum
+from mixq.search.exact.core import SLACK, Core, Optimum
 from mixq.search.problem import Problem
 
 _FASTER: Final = 4

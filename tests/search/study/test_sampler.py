@@ -18,7 +18,7 @@ from optuna.testing.pytest_samplers import (
 )
 from optuna.trial import Trial, TrialState
 
-from mixq.search.sampler import PlanSampler
+from mixq.search.study.sampler import PlanSampler
 
 CHOICES = {"a": ("w8", "w4", "w2"), "b": ("w8", "w4"), "c": ("w8",)}
 SPACE: dict[str, BaseDistribution] = {

@@ -29,7 +29,7 @@ import warnings
 import torch
 from torch import nn
 
-from mixq.search import storage
+from mixq.search.study import storage
 from mixq.search.call import search
 from mixq.sensitivity.whole import WholePlans
 

@@ -23,7 +23,7 @@ from mixq.search.limits import Limits
 from mixq.search.problem import Item, Problem
 from mixq.search.request import Sampler
 from mixq.search.session import Session
-from mixq.search.storage import quiet
+from mixq.search.study.storage import quiet
 from mixq.search.trials import Proposal, Trial
 
 BATCH: Final = 4

@@ -18,13 +18,13 @@ from optuna.trial import FrozenTrial, TrialState
 from mixq.errors import MixqError, ModelError, NonFiniteError
 from mixq.formats import Format
 from mixq.progress import silent
-from mixq.search import storage as storages
-from mixq.search.ledger import Ledger, open_ledger
 from mixq.search.limits import Limits
 from mixq.search.problem import Choice, Problem
-from mixq.search.rounds import Measure, run_trials
-from mixq.search.storage import open_storage
-from mixq.search.study import GIVEN_UP, LOST_CLAIM, NOT_FINITE, OUTCOME, Errors
+from mixq.search.study import storage as storages
+from mixq.search.study.ledger import Ledger, open_ledger
+from mixq.search.study.rounds import Measure, run_trials
+from mixq.search.study.storage import open_storage
+from mixq.search.study.study import GIVEN_UP, LOST_CLAIM, NOT_FINITE, OUTCOME, Errors
 from mixq.search.trials import Proposal
 
 W8, W4, W2 = Format(8, 64), Format(4, 64), Format(2, 64)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from mixq.search.storage import JOURNAL, open_storage
+from mixq.search.study.storage import JOURNAL, open_storage
 
 from .searches import complete, measured, plan_of, searches, study_in, until
 
