@@ -98,7 +98,9 @@ def search(
     single changes do around it, and never returns one that is worse than one width or one format
     for all of no more bytes. If only an error or a metric drop is demanded, finds the smallest
     plan instead. Interrupted, the same command goes on from where it was, and so does
-    mixq search --resume. What was measured is shown by: optuna-dashboard mixq-run/study.journal
+    mixq search --resume.
+
+    optuna-dashboard mixq-run/study.journal shows what was measured (pip install optuna-dashboard).
 
     For example:
 

@@ -48,7 +48,7 @@ def run_trials(
     while True:
         done = ledger.done()
         missing = [proposal for key, proposal in wanted.items() if key not in done]
-        if len(missing) != told:
+        if wanted and len(missing) != told:
             told = len(missing)
             progress(STAGE, len(proposals) - told, len(proposals))
         if not missing:

@@ -120,7 +120,7 @@ def asserting():
 STAGES = (
     *("gathering input moments: ", "checking rounding: ", "input ranges: ", "rounding weights: "),
     *("sketching sensitivities: ", "measuring sensitivities: "),
-    *("measuring plans: ", "judging plans: "),
+    *("measuring plans: ", "judging plans: ", "measuring changes of the plan: "),
     *("auditing errors that add: ", "rounding in sequence: ", "evaluating on labelled data: "),
 )
 """What progress starts with; there is nothing else on stderr but notes and errors."""
