@@ -78,7 +78,7 @@ def _database(url: str) -> BaseStorage:
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 return RDBStorage(
                     re.sub(r"^postgres(ql)?://", POSTGRES, url),
-                    engine_kwargs={"pool_pre_ping": True},
+                    engine_kwargs={"pool_pre_ping": True, "connect_args": _connection(url)},
                     heartbeat_interval=HEARTBEAT_S,
                     grace_period=GRACE_S,
                 )
@@ -125,6 +125,16 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+def _connection(url: str) -> dict[str, str]:
+    """Options of a connection: PostgreSQL ends those that a stopped process left in a transaction.
+
+    Their locks would make every other process wait for as long as it is stopped.
+    """
+    if not url.startswith("postgres") or "options=" in url:
+        return {}
+    return {"options": f"-c idle_in_transaction_session_timeout={1000 * GRACE_S}"}
 
 
 def _without_password(text: str) -> str:

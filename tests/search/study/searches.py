@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -81,6 +82,10 @@ for line in sys.stdin:
 """
 
 
+LONGEST_S = 240
+"""What a search of this model takes on a busy machine is less by far."""
+
+
 class Searches:
     """Starts searches and says how they ended."""
 
@@ -115,8 +120,11 @@ class Searches:
         return self._line()
 
     def _line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+        answers = self._process.stdout
+        assert answers is not None
+        # Every request has one line for an answer, so that nothing is left in the buffer.
+        assert select.select([answers], [], [], LONGEST_S)[0], "searches wait for each other"
+        return answers.readline().strip()
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import BaseStorage, RDBStorage
+import sqlalchemy
+from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
 
@@ -61,12 +62,12 @@ def expected_of(folder: Path) -> list[tuple[str, tuple[float, ...]]]:
 
 
 @contextmanager
-def opened(url: str) -> Iterator[BaseStorage]:
+def opened(url: str) -> Iterator[RDBStorage]:
     storage = open_storage(None, url)
+    assert isinstance(storage, RDBStorage)
     try:
         yield storage
     finally:
-        assert isinstance(storage, RDBStorage)
         storage.engine.dispose()
 
 
@@ -120,6 +121,18 @@ def test_what_a_killed_process_measured_is_measured_again(
         assert plan_of(folder).read_bytes() == plan_of(alone).read_bytes()
 
 
+def stopped_outside_a_transaction(process: int, storage: RDBStorage) -> bool:
+    """Stops a process, and lets it go on for a moment where it is amid a transaction."""
+    os.kill(process, signal.SIGSTOP)
+    open_ = "select count(*) from pg_stat_activity where state like 'idle in transaction%'"
+    with storage.engine.connect() as connection:
+        time.sleep(0.1)  # what the server was doing for it comes to its end
+        if connection.execute(sqlalchemy.text(open_)).scalar_one() == 0:
+            return True
+    os.kill(process, signal.SIGCONT)
+    return False
+
+
 def test_a_process_that_was_taken_for_dead_loses_its_claim_and_nothing_else(
     server: Searches, alone: Path, url: str, tmp_path: Path
 ) -> None:
@@ -128,7 +141,7 @@ def test_a_process_that_was_taken_for_dead_loses_its_claim_and_nothing_else(
     with opened(url) as storage:
         until(lambda: bool(optuna.get_all_study_names(storage)))
         until(lambda: running(study_in(storage)) == 1)
-        os.kill(process, signal.SIGSTOP)
+        until(lambda: stopped_outside_a_transaction(process, storage))
         try:
             assert server.status(server.start(other, OPTIONS, storage=url)) == 0
         finally:
