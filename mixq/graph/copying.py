@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,4 +21,7 @@ def copied(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
         for value in (*module.__dict__.values(), *module._buffers.values()):
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, memo)
+    with warnings.catch_warnings():
+        # torch's own: a program of torch.export holds what torch itself calls deprecated.
+        warnings.simplefilter("ignore", FutureWarning)
+        return copy.deepcopy(model, memo)

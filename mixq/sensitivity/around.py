@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mixq.errors import ModelError
+from mixq.files import one_line
 from mixq.formats import Format
 from mixq.rounding.replacement import Replacement, joined
 from mixq.rounding.rounder import Rounder
@@ -12,6 +15,8 @@ from mixq.sensitivity.device import moved
 from mixq.sensitivity.engine import Engine
 from mixq.sensitivity.joint import dequantized_copy
 from mixq.sensitivity.reference import Reference
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Around:
 
     What is compared with are the original's outputs; what is run is a copy of the model that has
     the plan in place, and of that only what follows the changed unit. Where activations are
-    rounded before or after the change, the whole model is run.
+    rounded before or after the change, or the model cannot be copied, the whole model is run.
 
     Args:
         reference: of the original.
@@ -41,7 +46,6 @@ class Around:
 
     Raises:
         FormatError: if a unit's weights do not fit their format.
-        ModelError: if the model cannot be copied or run with the plan.
     """
 
     def __init__(
@@ -50,22 +54,22 @@ class Around:
         self._reference = reference
         self._rounder = rounder
         self._assignment = dict(assignment)
-        changed = moved(dequantized_copy(rounder, assignment), str(reference.device))
-        self._around = reference.around(changed)
-        self._engine = Engine(self._around)
         self._originals = dict(rounder.model.named_parameters(remove_duplicate=False))
-
-    def unchanged(self) -> list[float]:
-        """Output error of every sample with the plan as it is."""
-        return [
-            error
-            for index, outputs in enumerate(self._around.own)
-            for error in self._reference.compared(index, outputs, "the plan")
-        ]
+        self._engine: Engine | None = None
+        try:
+            changed = moved(dequantized_copy(rounder, assignment), str(reference.device))
+        except (ModelError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            # What deepcopy raises for locks, files and the like.
+            _log.warning("the whole model is run for every change: %s", one_line(error, 300))
+        else:
+            self._engine = Engine(reference.around(changed))
 
     def ordered(self, changes: Iterable[Change]) -> list[Change]:
         """The changes in the order in which the model first reads what they replace."""
-        return sorted(changes, key=lambda change: self._engine.order(self._names(change)))
+        if self._engine is None:
+            return list(changes)
+        order = self._engine.order
+        return sorted(changes, key=lambda change: order(self._names(change)))
 
     def errors(self, change: Change) -> list[float]:
         """Output error of every sample with the plan and one change in place.
@@ -76,7 +80,7 @@ class Around:
             ModelError: if the shape of an output has changed.
         """
         formats = [change.format, *(self._assignment[unit] for unit in change.units)]
-        if any(fmt.activation != "none" for fmt in formats):
+        if self._engine is None or any(fmt.activation != "none" for fmt in formats):
             plan = self._assignment | dict.fromkeys(change.units, change.format)
             return self._reference.errors(self._rounder.joint(plan), change.name)
         return self._engine.errors("+".join(change.units), self._replacement(change), change.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from mixq.activations.wiring import install_quantizers
 from mixq.formats import Format
+from mixq.graph.copying import copied
 from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.reference import Reference
 
@@ -35,7 +35,7 @@ def dequantized_copy(rounder: Rounder, assignment: Mapping[str, Format]) -> nn.M
 
     It computes exactly what the packed model computes, at the original's speed.
     """
-    changed = copy.deepcopy(rounder.model)
+    changed = copied(rounder.model)
     tensors = {
         **dict(changed.named_parameters(remove_duplicate=False)),
         **dict(changed.named_buffers(remove_duplicate=False)),

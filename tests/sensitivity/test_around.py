@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -56,6 +57,20 @@ class Idle(nn.Module):
         return result
 
 
+class Locked(nn.Module):
+    """What it holds beside its layers cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(16, 16)
+        self.second = nn.Linear(16, 3)
+        self.lock = threading.Lock()
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.second(self.first(x).tanh())
+        return result
+
+
 def rows(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
@@ -74,6 +89,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     ),
     "recurrent": (lambda: nn.LSTM(16, 16, num_layers=2, batch_first=True), rows(5, 4, 16)),
     "idle": (Idle, rows(5, 16)),
+    "not-to-be-copied": (Locked, rows(5, 16)),
     "tied": (Net, torch.arange(20).view(5, 4) % 11),
 }  # fmt: skip
 
