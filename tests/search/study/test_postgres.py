@@ -17,6 +17,7 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
 
+from mixq.search.study import storage as storages
 from mixq.search.study.storage import open_storage
 from mixq.search.study.study import LOST_CLAIM, OUTCOME
 
@@ -119,6 +120,19 @@ def test_what_a_killed_process_measured_is_measured_again(
         assert running(study) == 0
     for folder in folders:
         assert plan_of(folder).read_bytes() == plan_of(alone).read_bytes()
+
+
+def test_who_is_stopped_amid_a_transaction_holds_nobody_up(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storages, "GRACE_S", 1)
+    with opened(url) as storage, storage.engine.connect() as held:
+        study = optuna.create_study(storage=storage)
+        held.execute(sqlalchemy.text("lock table trials in access exclusive mode"))
+        with opened(url) as other:
+            other.create_new_trial(study._study_id)
+        with pytest.raises(sqlalchemy.exc.DBAPIError):
+            held.execute(sqlalchemy.text("select 1"))
 
 
 def stopped_outside_a_transaction(process: int, storage: RDBStorage) -> bool:
