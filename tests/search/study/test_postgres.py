@@ -16,6 +16,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
+from sqlalchemy.exc import DBAPIError
 
 from mixq.search.study import storage as storages
 from mixq.search.study.storage import open_storage
@@ -131,7 +132,7 @@ def test_who_is_stopped_amid_a_transaction_holds_nobody_up(
         held.execute(sqlalchemy.text("lock table trials in access exclusive mode"))
         with opened(url) as other:
             other.create_new_trial(study._study_id)
-        with pytest.raises(sqlalchemy.exc.DBAPIError):
+        with pytest.raises(DBAPIError):
             held.execute(sqlalchemy.text("select 1"))
 
 
