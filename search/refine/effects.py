@@ -29,15 +29,6 @@ class Effects:
         pairs = zip(self.changed[change], self.errors, strict=True)
         return Estimate.of([after - before for after, before in pairs])
 
-    def together(self, assignment: Mapping[str, Format]) -> Estimate:
-        """What all changes to another plan make if they add up; a plan of changes known here."""
-        differences = [0.0] * len(self.errors)
-        for change, errors in self.changed.items():
-            if all(assignment[u] == change.format for u in change.units):
-                for index, (after, before) in enumerate(zip(errors, self.errors, strict=True)):
-                    differences[index] += after - before
-        return Estimate.of(differences)
-
     def cautious(self, change: Change, doubt: float) -> float:
         """Mean difference that a change makes, and so many standard errors more."""
         effect = self.of(change)

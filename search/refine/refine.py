@@ -132,12 +132,12 @@ def _proposals(effects: Effects, problem: Problem, limits: Limits, number: int) 
     None, where no changes promise more than their noise: of a sum the standard error is at most
     the sum of the standard errors, which count against each change.
     """
-    return [
-        Proposal(
-            f"refined {number}, {distance(plan, effects.assignment)} changes", "refined", plan
-        )
-        for plan in moves(effects, problem, limits, PLANS)
-    ]
+    proposals = []
+    for plan in moves(effects, problem, limits, PLANS):
+        count = distance(plan, effects.assignment)
+        name = f"refined {number}, {count} change{'s' if count > 1 else ''}"
+        proposals.append(Proposal(name, "refined", plan))
+    return proposals
 
 
 def _better(best: Trial, tried: list[Trial], accept: Accept) -> Trial | None:

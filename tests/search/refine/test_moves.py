@@ -17,7 +17,7 @@ from mixq.search.refine.moves import distance, moves
 from mixq.search.refine.refine import believed
 from mixq.search.solve import solve_once
 from mixq.sensitivity.around import Change
-from tests.search.refine.problems import W2, W4, W8, Assignment, effects_of, limited, plans
+from tests.search.refine.problems import W4, W8, Assignment, effects_of, limited, plans
 
 
 def jittered(seed: int) -> dict[tuple[str, int], tuple[float, float]]:
@@ -126,18 +126,13 @@ def test_effects_that_add_up_are_believed_to_the_last_digit(
     changed = believed(problem, effects)
     base = changed.evaluate(start).error
     for plan in plans(problem):
-        promised = effects.together(plan).error
+        promised = math.fsum(
+            effects.of(change).error
+            for change in effects.changed
+            if plan[change.units[0]] == change.format
+        )
         told = changed.evaluate(plan).error - base
         assert told == pytest.approx(promised, rel=1e-9, abs=1e-9)
-
-
-def test_what_changes_do_together_has_its_own_standard_error() -> None:
-    changes = {Change(("a",), W4): (3.0, 5.0), Change(("b",), W2): (1.0, 4.0)}
-    effects = Effects({"a": W8, "b": W8, "c": W8}, (2.0, 3.0), changes)
-    both = effects.together({"a": W4, "b": W2, "c": W8})
-    # Differences (1, 2) and (-1, 1) add to (0, 3): mean 1.5, standard error 1.5.
-    assert (both.error, both.error_se) == (1.5, 1.5)
-    assert effects.together({"a": W8, "b": W8, "c": W8}).error == 0.0
 
 
 def test_doubt_counts_against_changes_of_uncertain_effect() -> None:
