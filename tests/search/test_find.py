@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -23,9 +23,11 @@ from mixq.search.find import Found, find
 from mixq.search.frontier import build_frontier
 from mixq.search.metric import Judge
 from mixq.search.problem import Choice, Problem
+from mixq.search.refine.refine import Refined
 from mixq.search.trials import Proposal, Trial
 
 if TYPE_CHECKING:
+    from mixq.search.refine.refine import Refinement
     from mixq.search.session import Session
 
 W32, W8, W4, W2 = Format(32), Format(8, 64), Format(4, 64), Format(2, 64)
@@ -113,6 +115,40 @@ def test_with_errors_that_add_the_optimum_is_chosen(compression: float) -> None:
     assert found.certificate.gap == pytest.approx(0, abs=1e-12)
     smaller = [t for t in found.trials if t.totals.compression >= compression]
     assert found.chosen.measured.error == min(t.measured.error for t in smaller)
+
+
+@dataclass
+class FakeRefinement:
+    """Finds a plan that errs a little less, by less than two standard errors."""
+
+    seen: list[tuple[Trial, list[Trial]]] = field(default_factory=list)
+
+    def of(
+        self, session: FakeSession, start: Trial, near: Sequence[Trial], *rest: object
+    ) -> Refined:
+        self.seen.append((start, list(near)))
+        error, proposal = start.measured.error, start.proposal
+        better = replace(
+            start,
+            proposal=replace(proposal, name="refined 1, 1 change", kind="refined"),
+            errors=(0.7 * error, 1.2 * error),
+        )
+        return Refined(better, (better,))
+
+
+def test_what_the_plan_was_refined_to_is_chosen() -> None:
+    session, refinement = FakeSession(problem()), FakeRefinement()
+    budget = Budget(compression=4.0)
+    found = find(
+        cast("Session", session), build_frontier(session.problem), budget,
+        budget.limits(session.problem), None, trials=4, seed=0,
+        refinement=cast("Refinement", refinement),
+    )  # fmt: skip
+    ((start, near),) = refinement.seen
+    assert start.proposal.name == "optimum"
+    assert start in near
+    assert found.chosen.proposal.kind == "refined"
+    assert found.chosen in found.trials
 
 
 def test_the_uniform_plans_come_first_and_are_named() -> None:
