@@ -54,6 +54,10 @@ class ArtifactError(MixqError, ValueError):
     """A packed file that is damaged, or that belongs to another model."""
 
 
+class ExportError(MixqError, ValueError):
+    """A plan that a runtime cannot take, or a file that does not do what the plan promised."""
+
+
 class OutputError(MixqError, OSError):
     """A file or folder that cannot be written, or that holds something else."""
 

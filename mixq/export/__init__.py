@@ -1,0 +1,1 @@
+"""Plans become files that real runtimes load."""

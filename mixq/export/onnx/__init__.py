@@ -1,0 +1,1 @@
+"""ONNX graphs: made by torch, rewritten to hold packed weights."""

@@ -1,0 +1,88 @@
+"""Runtime: what every export target does; one module of this room per target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from mixq.batch import Batch
+from mixq.export.source import Source
+
+FLOAT_TOLERANCE = 1e-3
+"""Largest relative difference of outputs where the runtime's activations are floats."""
+INT8_TOLERANCE = 2e-2
+"""The same where its kernels round activations to 8 bits."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an exporter put into a file or folder.
+
+    Attributes:
+        tensor_bytes: of all tensors in it: codes, scales, zero points and all that stays plain.
+        predicted_bytes: what they should take, from the plan and the runtime's way of storing
+            formats alone; verified to 0.5%.
+        tolerance: largest relative root mean square difference of the outputs from those of
+            the applied plan, `FLOAT_TOLERANCE` or `INT8_TOLERANCE`.
+        notes: what a user should know, a sentence each: formats that were mapped up, tensors
+            that the file does not need, kernels that are slow.
+    """
+
+    tensor_bytes: int
+    predicted_bytes: int
+    tolerance: float
+    notes: tuple[str, ...] = ()
+
+
+class Session(Protocol):
+    """A file that a runtime has loaded."""
+
+    def run(self, batch: Batch) -> dict[str, Tensor]:
+        """The outputs for a batch, by the names of `mixq.sensitivity.outputs.floating_outputs`.
+
+        `output` for a model that returns one tensor, else `logits`, `last_hidden_state`, `0`...
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the runtime holds."""
+        ...
+
+
+class Runtime(Protocol):
+    """A target of `mixq export`.
+
+    Attributes:
+        name: as `--runtime` takes it.
+        extra: which extra of mixq installs what it needs.
+        is_folder: whether it writes a folder in place of a file.
+    """
+
+    name: ClassVar[str]
+    extra: ClassVar[str]
+    is_folder: ClassVar[bool]
+
+    def check(self, source: Source) -> None:
+        """Refuse early what this runtime cannot take.
+
+        Raises:
+            ExportError: a width, a group size, an architecture, with the legal choices.
+            MissingExtraError: if the runtime is not installed.
+        """
+        ...
+
+    def write(self, source: Source, path: Path) -> Written:
+        """Write to `path`, a temporary place that the caller renames once it is verified."""
+        ...
+
+    def open(self, path: Path, *, threads: int = 1) -> Session:
+        """Load what `write` wrote in the real runtime.
+
+        Raises:
+            ExportError: if it does not load, with the runtime's reason in one line.
+            MissingExtraError: if the runtime is not installed.
+        """
+        ...
