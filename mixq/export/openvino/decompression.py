@@ -1,6 +1,7 @@
 """Decompression subgraphs: packed constants that OpenVINO's kernels read without unpacking.
 
-Constant, Convert, Subtract (zero points), Multiply (scales), Reshape, Convert is the pattern that its CPU plug-in keeps packed in matrix products and, at 8 and 4 bits, in lookups
+Constant, Convert, Subtract (zero points), Multiply (scales), Reshape, Convert: the pattern that
+its CPU plug-in keeps packed in matrix products and, at 8 and 4 bits, in lookups
 (openvino 2026.4, common/transformations: mark_dequantization_subgraph, keep_const_precision).
 """
 
