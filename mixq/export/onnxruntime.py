@@ -15,10 +15,12 @@ from mixq.export.onnx.rounding import activation_effects
 from mixq.export.onnx.session import OnnxSession
 from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE, Written
 from mixq.export.source import Source
+from mixq.export.verify import output_difference
 
 ActivationChoice: TypeAlias = Literal["auto", "int8", "float"]
 MARGIN: Final = 0.8
 """Share of the tolerance that kernels are chosen for: effects are estimates."""
+TRIES: Final = 4
 
 
 class OnnxRuntime:
@@ -56,11 +58,19 @@ class OnnxRuntime:
             ExportError: if the model cannot be traced.
             MissingExtraError: without onnxscript.
         """
-        chosen = chosen_kernels(source, self.activations)
-        graph = float_graph(source)
-        done = rewrite(graph.model, graph.weights, source.units, chosen=chosen)
-        written = weigh(source, graph, done)
-        file.save(graph.model, path)
+        if self.activations != "auto":
+            return _write(source, path, _everywhere(source, self.activations))
+        effects = activation_effects(source)
+        aim = MARGIN * INT8_TOLERANCE
+        for _ in range(TRIES):
+            written = _write(source, path, effects.choose(aim))
+            session = self.open(path)
+            difference = output_difference(source, session)
+            session.close()
+            if difference <= written.tolerance:
+                break
+            # Effects are estimates, and those that were chosen are rather too small.
+            aim *= MARGIN * INT8_TOLERANCE / difference
         return written
 
     def open(self, path: Path, *, threads: int = 1) -> OnnxSession:
@@ -68,10 +78,16 @@ class OnnxRuntime:
         return OnnxSession(path, threads=threads)
 
 
-def chosen_kernels(source: Source, activations: ActivationChoice) -> dict[str, Kernel]:
-    """How MatMulNBits runs each unit; units that are not there run the fastest way."""
-    if activations == "auto":
-        return activation_effects(source).choose(MARGIN * INT8_TOLERANCE)
+def _write(source: Source, path: Path, chosen: Mapping[str, Kernel]) -> Written:
+    graph = float_graph(source)
+    done = rewrite(graph.model, graph.weights, source.units, chosen=chosen)
+    written = weigh(source, graph, done)
+    file.save(graph.model, path)
+    return written
+
+
+def _everywhere(source: Source, activations: ActivationChoice) -> dict[str, Kernel]:
+    """The fastest kernel of each unit, or the most accurate one."""
     place = 0 if activations == "int8" else -1
     ladders = {
         name: kernels(unit.packed.format, unit.packed.columns)

@@ -21,7 +21,7 @@ from mixq.export.onnx.kernel import Kernel, kernels
 from mixq.export.source import Source
 from mixq.sensitivity.outputs import main_output, rows
 
-SAMPLES: Final = 4
+SAMPLES: Final = 8
 PROBES: Final = 8
 SEED: Final = 0
 
