@@ -39,8 +39,8 @@ def output_difference(source: Source, session: Session) -> float:
     """Relative root mean square difference of a session's outputs from the applied plan's.
 
     The largest over the outputs that the plan's error is of, each over all its numbers on
-    `SAMPLES` samples; positions that an attention mask hides do not count. What nobody measured when the
-    plan was made, such as a pooler beside the embedding, is left to chance there and here.
+    `SAMPLES` samples; positions that an attention mask hides do not count. What nobody measured
+    when the plan was made, such as a pooler beside the embedding, is not measured here either.
 
     Raises:
         ExportError: if an output is missing or has another shape.
