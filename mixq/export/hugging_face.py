@@ -77,6 +77,9 @@ def config_of(source: Source) -> dict[str, Any]:
     for key in ("quantization_config", "_name_or_path"):
         config.pop(key, None)
     config["architectures"] = [type(source.model).__name__]
+    # Without it transformers takes the dtype of the file's first tensor, which may be a scale.
+    dtypes = [p.dtype for p in source.model.parameters() if p.is_floating_point()]
+    config["dtype"] = str(dtypes[0]).removeprefix("torch.")
     return config
 
 

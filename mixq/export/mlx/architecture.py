@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pkgutil
-import resource
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,17 +20,17 @@ def mlx_lm_utils() -> ModuleType:
         MissingExtraError: if mlx or mlx-lm is not installed.
     """
     try:
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        import resource  # not on Windows, where mlx-lm does not import either
+
+        wanted, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         utils = import_module("mlx_lm.utils")
     except ImportError as error:
         raise MissingExtraError("mlx-lm", "mlx", "the mlx runtime") from error
-    # At import it allows the whole process no more than 2048 open files.
+    # At its import it lowers the open files of the whole process to 2048, of 4096 at most.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = resource.RLIM_INFINITY
-    soft = hard if limits[0] == unlimited else limits[0]
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (soft if hard == unlimited else min(soft, hard), hard)
-    )
+    if hard != resource.RLIM_INFINITY:
+        wanted = hard if wanted == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return utils
 
 
@@ -66,7 +65,7 @@ def skeleton(config: Mapping[str, Any]) -> Any:
     kind = config["model_type"]
     known = known_architectures(utils)
     if kind not in known:
-        close = get_close_matches(kind, known, 3, 0.4) or ["llama", "qwen2", "phi3"]
+        close = [*get_close_matches(kind, known, 3), "llama", "qwen2", "phi3"]
         raise ExportError(
             f"architecture {kind!r:.60} is none of the {len(known)} of mlx-lm "
             f"({', '.join(close)}, ...: the files of mlx_lm/models); "
@@ -83,9 +82,11 @@ def skeleton(config: Mapping[str, Any]) -> Any:
 
 
 def known_architectures(utils: ModuleType) -> list[str]:
-    """Model types that mlx-lm may know, its helper modules among them."""
-    models = import_module("mlx_lm.models")
-    found = {module.name for module in pkgutil.iter_modules(models.__path__)}
+    """Model types that mlx-lm knows: its modules with a `Model`, and other names for them."""
+    folder = Path(import_module("mlx_lm.models").__path__[0])
+    found = {
+        file.stem for file in folder.glob("*.py") if "class Model(" in file.read_text("utf-8")
+    }
     return sorted(found | set(utils.MODEL_REMAPPING))
 
 

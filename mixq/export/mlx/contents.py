@@ -75,9 +75,9 @@ class Contents:
             ]
             if not paths:
                 raise ExportError(
-                    f"unit {name!r:.100} is planned as {fmt.name}, but mlx quantizes only Linear "
-                    f"and Embedding, which mlx-lm's {settings['model_type']} does not take it "
-                    "for; keep it at 16 or 32 bits"
+                    f"unit {name!r:.100} is planned as {fmt.name}, but mlx quantizes Linear and "
+                    f"Embedding alone, and mlx-lm's {settings['model_type']} has it elsewhere; "
+                    "keep it at 16 or 32 bits"
                 )
             for path in paths:
                 units[path] = name
