@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from mixq.batch import Batch, call
@@ -27,12 +28,13 @@ class TransformersSession:
 
     def __init__(self, path: Path) -> None:
         model_class = _class_of(path)
+        wrong = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
         try:
             with _quiet():
                 model, info = model_class.from_pretrained(
                     path, local_files_only=True, output_loading_info=True
                 )
-        except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        except (*wrong, SafetensorError) as error:
             raise ExportError(
                 f"transformers does not load {one_line(path)}: {one_line(error)}; export it again"
             ) from error
