@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from mixq.batch import named_tensors
 from mixq.calibration import Calibration
 from mixq.errors import ExportError, MissingExtraError
 from mixq.export.compressed_tensors import CompressedTensors, contents, runtime
@@ -101,7 +102,8 @@ def test_codes_are_packed_as_the_library_packs_them(
     unit = Unit("w", ("w",), pack_weight(weight, Format(bits, grid=grid), rows, columns))
     scheme = Scheme(bits, None, False, "pack-quantized")
     stored = tensors_of(unit, scheme)
-    codes = unpack_from_int32(stored["weight_packed"], bits, stored["weight_shape"])
+    codes = unpack_from_int32(stored["weight_packed"], bits, torch.Size((rows, columns)))
+    assert stored["weight_shape"].tolist() == [rows, columns]
     signed = torch.from_numpy(unit.codes).to(torch.int16) - (1 << (bits - 1))
     assert torch.equal(codes, signed.to(torch.int8))
     size = sum(t.numel() * t.element_size() for t in stored.values())
@@ -146,7 +148,10 @@ def test_what_the_format_cannot_say_is_refused(
 
 def test_a_refused_plan_writes_nothing(tmp_path: Path) -> None:
     source = hf_models.source(hf_models.model("llama"), "w8", "w4g64-affine")
-    for step in (CompressedTensors().check, lambda s: CompressedTensors().write(s, tmp_path / "o")):
+    for step in (
+        CompressedTensors().check,
+        lambda s: CompressedTensors().write(s, tmp_path / "o"),
+    ):
         with pytest.raises(ExportError, match="w4g64-affine"):
             step(source)
     assert list(tmp_path.iterdir()) == []
@@ -172,7 +177,7 @@ def test_the_configuration_is_the_library_s(tmp_path: Path) -> None:
     source = hf_models.source(hf_models.model("llama"), "w8g64", "w4g32", "w4", "w32")
     CompressedTensors().write(source, tmp_path / "out")
     config = hf_models.read_json(tmp_path / "out" / "config.json")
-    parsed = QuantizationConfig.model_validate(config["quantization_config"])
+    parsed: Any = QuantizationConfig.model_validate(config["quantization_config"])
     targets = {t: group for group in parsed.config_groups.values() for t in group.targets}
     coded = {name: layer for name, layer in source.plan.layers.items() if layer.bits < 16}
     assert targets.keys() == {name.removesuffix(".weight") for name in coded}
@@ -250,6 +255,6 @@ def test_minilm_loads_with_auto_model(tmp_path: Path) -> None:
     written = CompressedTensors().write(source, tmp_path / "out")
     assert written.tensor_bytes == written.predicted_bytes
     found = CompressedTensors().open(tmp_path / "out").run(calibration.batches[0])
-    expected = hf_models.outputs(source.applied, calibration.batches[0])  # type: ignore[arg-type]
+    expected = hf_models.outputs(source.applied, dict(named_tensors(calibration.batches[0])))
     for name, output in expected.items():
         assert hf_models.difference(found[name], output) < ROUNDING

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from mixq.batch import named_tensors
 from mixq.calibration import Calibration
 from mixq.errors import ExportError, MissingExtraError
 from mixq.export.mlx import Mlx
@@ -272,7 +273,8 @@ def test_smollm2_computes_what_was_measured_and_writes_a_sentence(tmp_path: Path
     written = Mlx().write(source, tmp_path / "out")
     assert written.tensor_bytes == written.predicted_bytes
 
-    batch = {"input_ids": calibration.batches[0]["input_ids"][:, :32]}  # type: ignore[call-overload, index]
+    ids = dict(named_tensors(calibration.batches[0]))["input_ids"]
+    batch = {"input_ids": ids[:, :32]}
     found = Mlx().open(tmp_path / "out").run(batch)["logits"]
     expected = hf_models.outputs(source.applied, batch)["logits"]
     # Thirty layers deep; float16 biases would make it 2e-3.

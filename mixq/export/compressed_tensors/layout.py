@@ -52,8 +52,8 @@ class Scheme:
     @property
     def name(self) -> str:
         """What the config calls it."""
-        grid = "zero-point" if self.has_zeros else "symmetric"
-        return f"{Format(self.bits, self.group_size, grid).name} {self.container}"
+        fmt = Format(self.bits, self.group_size, "zero-point" if self.has_zeros else "symmetric")
+        return f"{fmt.name} {self.container}"
 
     def arguments(self) -> dict[str, Any]:
         """The config group, without its targets."""

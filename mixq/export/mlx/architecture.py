@@ -6,32 +6,11 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from mixq.errors import ExportError, MissingExtraError
+from mixq.errors import ExportError
+from mixq.export.mlx.library import core, lm_utils
 from mixq.files import one_line
-
-
-def mlx_lm_utils() -> ModuleType:
-    """`mlx_lm.utils`.
-
-    Raises:
-        MissingExtraError: if mlx or mlx-lm is not installed.
-    """
-    try:
-        import resource  # not on Windows, where mlx-lm does not import either
-
-        wanted, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        utils = import_module("mlx_lm.utils")
-    except ImportError as error:
-        raise MissingExtraError("mlx-lm", "mlx", "the mlx runtime") from error
-    # At its import it lowers the open files of the whole process to 2048, of 4096 at most.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        wanted = hard if wanted == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return utils
 
 
 def mlx_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +40,7 @@ def skeleton(config: Mapping[str, Any]) -> Any:
         ExportError: if mlx-lm has no such architecture, or not with these settings.
         MissingExtraError: if it is not installed.
     """
-    utils = mlx_lm_utils()
+    utils = lm_utils()
     kind = config["model_type"]
     known = known_architectures(utils)
     if kind not in known:
@@ -81,7 +60,7 @@ def skeleton(config: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def known_architectures(utils: ModuleType) -> list[str]:
+def known_architectures(utils: Any) -> list[str]:
     """Model types that mlx-lm knows: its modules with a `Model`, and other names for them."""
     folder = Path(import_module("mlx_lm.models").__path__[0])
     found = {
@@ -105,8 +84,7 @@ def renamed(
         model has no use for (a tied head) is in neither, nor is a packed one that it transposes
         or stacks.
     """
-    import mlx.core as mx
-
+    mx = core()
     stand_ins = {name: mx.zeros(tuple(shape)) for name, shape in packed.items()}
     ours = {id(array): name for name, array in stand_ins.items()}
     given = {**plain, **stand_ins}

@@ -13,6 +13,7 @@ from mixq.errors import ExportError
 from mixq.export.hugging_face import config_of, formats
 from mixq.export.mlx.architecture import mlx_config, renamed, skeleton
 from mixq.export.mlx.layout import Layout, layout_of, tensors_of
+from mixq.export.mlx.library import flattened, layers
 from mixq.export.mlx.tensors import from_mlx, to_mlx
 from mixq.export.source import Source
 from mixq.files import one_line
@@ -49,8 +50,6 @@ class Contents:
         """
         settings = mlx_config(config_of(source))
         model = skeleton(settings)
-        import mlx.nn
-
         names = {
             alias: unit.name
             for unit in source.units.values()
@@ -85,7 +84,7 @@ class Contents:
                     name,
                     fmt,
                     source.units[name].packed.columns,
-                    is_embedding=isinstance(modules[path], mlx.nn.Embedding),
+                    is_embedding=isinstance(modules[path], layers().Embedding),
                 )
         return cls(source, settings, plain, units, layouts, tuple(set(modules) - set(units)))
 
@@ -114,9 +113,11 @@ class Contents:
     @property
     def predicted_bytes(self) -> int:
         """Bytes of all tensors."""
-        matrices = {path: self.source.plan.layers[name].matrix for path, name in self.units.items()}
+        matrices = {
+            path: self.source.plan.layers[name].matrix for path, name in self.units.items()
+        }
         coded = sum(self.layouts[path].stored_bytes(*matrices[path]) for path in self.units)
-        return coded + sum(array.nbytes for array in self.plain.values())
+        return coded + sum(int(array.nbytes) for array in self.plain.values())
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -152,9 +153,7 @@ def _fitting(
     Raises:
         ExportError: if it has a parameter that is not there.
     """
-    from mlx.utils import tree_flatten
-
-    theirs = dict(tree_flatten(model.parameters()))
+    theirs = flattened(model.parameters())
     missing = [
         name
         for name, array in theirs.items()

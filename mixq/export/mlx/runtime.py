@@ -49,4 +49,3 @@ class Mlx:
             MissingExtraError: without mlx-lm.
         """
         return MlxSession(path)
-

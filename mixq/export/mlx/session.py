@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mixq.batch import Batch, describe, named_tensors
 from mixq.errors import ExportError
-from mixq.export.mlx.architecture import mlx_lm_utils
+from mixq.export.mlx.library import core, lm_utils
 from mixq.export.mlx.tensors import from_mlx
 from mixq.files import one_line
 
@@ -19,9 +19,7 @@ class MlxSession:
     """A causal language model in mlx, computed on the CPU."""
 
     def __init__(self, path: Path) -> None:
-        utils = mlx_lm_utils()
-        import mlx.core as mx
-
+        utils, mx = lm_utils(), core()
         try:
             with mx.stream(mx.cpu):
                 self._model: Any = utils.load_model(path)[0]
@@ -36,8 +34,7 @@ class MlxSession:
         Raises:
             ExportError: if the batch holds other inputs, or padding on the left.
         """
-        import mlx.core as mx
-
+        mx = core()
         ids = mx.array(_token_ids(batch).numpy())
         with mx.stream(mx.cpu):
             logits = self._model(ids).astype(mx.float32)
@@ -62,4 +59,3 @@ def _token_ids(batch: Batch) -> Tensor:
             "calibrate with those, without padding on the left"
         )
     return ids
-

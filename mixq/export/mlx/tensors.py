@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixq.export.mlx.library import core
+
 
 def to_mlx(tensor: Tensor) -> Any:
     """An mlx array of the same dtype and bits."""
-    import mlx.core as mx
-
+    mx = core()
     plain = tensor.detach().contiguous()
     if plain.dtype == torch.bfloat16:  # which numpy lacks
         return mx.array(plain.view(torch.int16).numpy()).view(mx.bfloat16)
@@ -21,8 +22,7 @@ def to_mlx(tensor: Tensor) -> Any:
 
 def from_mlx(array: Any) -> Tensor:
     """A tensor of the same dtype and bits."""
-    import mlx.core as mx
-
+    mx = core()
     if array.dtype == mx.bfloat16:
         return torch.from_numpy(np.array(array.view(mx.int16))).view(torch.bfloat16)
     return torch.from_numpy(np.array(array))
