@@ -5,6 +5,7 @@ A folder holds `config.json`, one safetensors file and the tokenizer.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,7 +74,9 @@ def config_of(source: Source) -> dict[str, Any]:
 
     Defaults are spelled out, because another library's may differ.
     """
-    config: dict[str, Any] = source.model.config.to_dict()  # type: ignore[union-attr, operator]
+    # Its own text, not to_dict: infinity is spelled there as transformers and mlx-lm read it.
+    made: Any = source.model.config
+    config: dict[str, Any] = json.loads(made.to_json_string(use_diff=False))
     for key in ("quantization_config", "_name_or_path"):
         config.pop(key, None)
     config["architectures"] = [type(source.model).__name__]

@@ -222,6 +222,18 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path, change: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_threads_and_odd_numbers_of_a_configuration(tmp_path: Path) -> None:
+    model = hf_models.model("llama", odd=float("inf"))
+    CompressedTensors().write(hf_models.source(model, "w8"), tmp_path / "out")
+    before, seen = torch.get_num_threads(), []
+    session = CompressedTensors().open(tmp_path / "out", threads=before + 1)
+    loaded = session._model
+    loaded.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    session.run(hf_models.batch())
+    assert (seen, torch.get_num_threads()) == ([before + 1], before)
+    assert loaded.config.odd == float("inf")
+
+
 @pytest.mark.parametrize("missing", ["transformers", "compressed_tensors"])
 def test_a_missing_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str

@@ -42,14 +42,14 @@ class CompressedTensors:
         return Written(size, contents.predicted_bytes, FLOAT_TOLERANCE, contents.notes)
 
     def open(self, path: Path, *, threads: int = 1) -> TransformersSession:
-        """Load a folder on the CPU; the number of threads is torch's own, of the process.
+        """Load a folder on the CPU.
 
         Raises:
             ExportError: if transformers does not load it.
             MissingExtraError: without transformers or compressed-tensors.
         """
         _need()
-        return TransformersSession(path)
+        return TransformersSession(path, threads)
 
 
 def _need() -> None:

@@ -26,7 +26,7 @@ FAULTS: Final = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_ms
 class TransformersSession:
     """A model of transformers, computed by torch on the CPU."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = 1) -> None:
         model_class = _class_of(path)
         wrong = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
         try:
@@ -47,11 +47,12 @@ class TransformersSession:
                     f"{first} first; export it again"
                 )
         self._model: Any = model.eval()
+        self._threads = threads
 
     @torch.no_grad()
     def run(self, batch: Batch) -> dict[str, Tensor]:
         """Every floating-point output by its name; the first batch turns codes into floats."""
-        with _quiet():
+        with _quiet(), _threads(self._threads):
             return floating_outputs(call(self._model, batch))
 
     def close(self) -> None:
@@ -79,3 +80,14 @@ def _quiet() -> Iterator[None]:
     """Without the progress bars of transformers and compressed-tensors."""
     with redirect_stderr(io.StringIO()):
         yield
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """With as many threads of torch, whose number belongs to the whole process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
