@@ -63,6 +63,12 @@ def formats(plan: Plan) -> dict[str, Format]:
     return {name: layer.format for name, layer in plan.layers.items() if layer.bits != 32}
 
 
+def halves(plan: Plan) -> set[str]:
+    """All names of the parameters that the plan stores as 16-bit floats."""
+    kept = {name: layer for name, layer in plan.layers.items() if layer.bits == 16}
+    return {*kept, *(alias for layer in kept.values() for alias in layer.aliases)}
+
+
 def owner(model: nn.Module, name: str) -> tuple[str, nn.Module, str]:
     """Path and module of the parameter `name`, and its name there."""
     path, _, leaf = name.rpartition(".")
@@ -103,7 +109,7 @@ def write_folder(
             if file.is_file():
                 shutil.copyfile(file, path / file.name)
     plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    # transformers refuses files without a format, and every tool takes this one.
+    # As `save_pretrained` of transformers writes it.
     save_file(plain, path / WEIGHTS_FILE, metadata={"format": "pt"})
     (path / CONFIG_FILE).write_text(json_text(dict(config)), encoding="utf-8")
     return sum(tensor.numel() * tensor.element_size() for tensor in plain.values())

@@ -34,7 +34,7 @@ CAUSAL = {"num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", 
 
 
 def model(kind: str, **settings: Any) -> Any:
-    """A random model: `llama`, `qwen2`, `phi3`, `mamba` or `bert`."""
+    """A random model: `llama`, `qwen2`, `phi3`, `mamba`, `gpt2` or `bert`."""
     import transformers
 
     config_class, model_class, own = {
@@ -42,6 +42,7 @@ def model(kind: str, **settings: Any) -> Any:
         "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM, CAUSAL),
         "phi3": (transformers.Phi3Config, transformers.Phi3ForCausalLM, CAUSAL),
         "mamba": (transformers.MambaConfig, transformers.MambaForCausalLM, {}),
+        "gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel, {"n_ctx": 64}),
         "bert": (transformers.BertConfig, transformers.BertModel, {}),
     }[kind]
     config = config_class(**{**SIZES, **own, **settings})

@@ -133,6 +133,7 @@ def test_each_unit_has_a_container_that_loads(fmt: str, module: nn.Module, conta
         ("w8g48", nn.Linear(128, 8), "weight", ["divide the row of 128"]),
         ("w8a8-dynamic", nn.Linear(128, 8), "weight", ["activations", "onnxruntime"]),
         ("w8", nn.Conv1d(128, 8, 1), "weight", ["Conv1d", "16 or 32 bits"]),
+        ("w8", nn.Linear(128, 8), "delta", ["'delta' of Linear", "16 or 32 bits"]),
         ("w8", nn.LSTM(128, 8), "weight_ih_l0", ["weight_ih_l0", "LSTM", "16 or 32 bits"]),
     ],
 )

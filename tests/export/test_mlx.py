@@ -167,8 +167,9 @@ def test_formats_without_a_layout_are_refused(fmt: str, columns: int, told: list
         ("bert", ("w4g64",), ["'bert'", "mlx-lm", "llama"]),
         ("mamba", ("w4g32",), ["A_log", "Linear and Embedding", "16 or 32 bits"]),
         ("llama", ("w4g16",), ["embed_tokens", "w4g16"]),
+        ("gpt2", ("w16",), ["model.wte.weight", "(96, 128)", "another runtime"]),
     ],
-    ids=["architecture", "no-linear", "format"],
+    ids=["architecture", "no-linear", "format", "tensors"],
 )
 def test_models_that_mlx_does_not_take_are_refused(
     tmp_path: Path, kind: str, formats: tuple[str, ...], told: list[str]
@@ -199,11 +200,11 @@ def test_a_model_without_a_configuration_is_refused() -> None:
 
 
 def test_the_configuration_names_every_module(tmp_path: Path) -> None:
-    source = hf_models.source(hf_models.model("llama"), "w8g64", "w4g32", "w4g32", "w32")
+    source = hf_models.source(hf_models.model("llama"), "w4g32", "w8g64", "w8g64", "w32")
     Mlx().write(source, tmp_path / "out")
     config = hf_models.read_json(tmp_path / "out" / "config.json")
     quantization = config["quantization"]
-    assert (quantization["group_size"], quantization["bits"]) == (32, 4)
+    assert (quantization["group_size"], quantization["bits"]) == (64, 8)
     for name, layer in source.plan.layers.items():
         expected = {"group_size": layer.group_size, "bits": layer.bits}
         found = quantization[name.removesuffix(".weight")]
@@ -224,7 +225,12 @@ def test_positions_are_spelled_as_mlx_lm_reads_them() -> None:
 def test_the_tokenizer_comes_along(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json", "model.safetensors", "README.md"):
+    for name in (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "model.safetensors.index.json",
+        "a.md",
+    ):
         (folder / name).write_text(name, encoding="utf-8")
     source = hf_models.source(hf_models.model("llama"), "w4g64", folder=folder)
     Mlx().write(source, tmp_path / "out")

@@ -9,7 +9,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from mixq.export.compressed_tensors.layout import Scheme, scheme_of, tensors_of
-from mixq.export.hugging_face import config_of, formats, owner
+from mixq.export.hugging_face import config_of, formats, halves, owner
 from mixq.export.source import Source
 from mixq.graph.state import stored_tensors
 
@@ -96,7 +96,12 @@ class Contents:
             scheme.stored_bytes(*layers[self.units[path]].matrix)
             for path, scheme in self.schemes.items()
         )
-        return coded + sum(t.numel() * t.element_size() for t in self.plain.values())
+        half = halves(self.source.plan)
+        plain = sum(
+            tensor.numel() * (2 if name in half else tensor.element_size())
+            for name, tensor in self.plain.items()
+        )
+        return coded + plain
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from mixq.errors import ExportError
-from mixq.export.hugging_face import config_of, formats
+from mixq.export.hugging_face import config_of, formats, halves
 from mixq.export.mlx.architecture import mlx_config, renamed, skeleton
 from mixq.export.mlx.layout import Layout, layout_of, tensors_of
 from mixq.export.mlx.library import flattened, layers
@@ -117,7 +117,12 @@ class Contents:
             path: self.source.plan.layers[name].matrix for path, name in self.units.items()
         }
         coded = sum(self.layouts[path].stored_bytes(*matrices[path]) for path in self.units)
-        return coded + sum(int(array.nbytes) for array in self.plain.values())
+        half = halves(self.source.plan)
+        plain = sum(
+            int(array.size) * (2 if name in half else int(array.itemsize))
+            for name, array in self.plain.items()
+        )
+        return coded + plain
 
     @property
     def notes(self) -> tuple[str, ...]:
