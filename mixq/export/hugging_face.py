@@ -69,10 +69,10 @@ def halves(plan: Plan) -> set[str]:
     return {*kept, *(alias for layer in kept.values() for alias in layer.aliases)}
 
 
-def owner(model: nn.Module, name: str) -> tuple[str, nn.Module, str]:
-    """Path and module of the parameter `name`, and its name there."""
+def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module of the parameter `name`, and its name there."""
     path, _, leaf = name.rpartition(".")
-    return path, model.get_submodule(path), leaf
+    return model.get_submodule(path), leaf
 
 
 def config_of(source: Source) -> dict[str, Any]:

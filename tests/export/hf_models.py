@@ -34,17 +34,19 @@ CAUSAL = {"num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", 
 
 
 def model(kind: str, **settings: Any) -> Any:
-    """A random model: `llama`, `qwen2`, `phi3`, `mamba`, `gpt2` or `bert`."""
+    """A random model: `llama`, `qwen2`, `phi3`, `mamba`, `gpt2`, `bert` or `bert-lm`."""
     import transformers
 
-    config_class, model_class, own = {
+    kinds: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM, CAUSAL),
         "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM, CAUSAL),
         "phi3": (transformers.Phi3Config, transformers.Phi3ForCausalLM, CAUSAL),
         "mamba": (transformers.MambaConfig, transformers.MambaForCausalLM, {}),
         "gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel, {"n_ctx": 64}),
         "bert": (transformers.BertConfig, transformers.BertModel, {}),
-    }[kind]
+        "bert-lm": (transformers.BertConfig, transformers.BertForMaskedLM, {}),
+    }
+    config_class, model_class, own = kinds[kind]
     config = config_class(**{**SIZES, **own, **settings})
     config._attn_implementation = "eager"
     torch.manual_seed(0)

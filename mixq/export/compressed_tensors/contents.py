@@ -20,13 +20,11 @@ class Contents:
 
     Attributes:
         source: the quantized model.
-        units: unit name of every module that holds codes, by its path.
-        schemes: of those modules.
+        schemes: of every unit with codes, by its name.
         plain: everything else that is stored, by its name.
     """
 
     source: Source
-    units: Mapping[str, str]
     schemes: Mapping[str, Scheme]
     plain: Mapping[str, Tensor]
 
@@ -37,43 +35,32 @@ class Contents:
         Raises:
             ExportError: for a unit that the format has no words for.
         """
-        units, schemes = {}, {}
+        schemes = {}
         for name, fmt in formats(source.plan).items():
-            if fmt.is_float:
-                continue
-            unit = source.units[name]
-            for alias in unit.names:
-                path, module, leaf = owner(source.model, alias)
-                schemes[path] = scheme_of(name, module, leaf, fmt, unit.packed.columns)
-                units[path] = name
-        return cls(source, units, schemes, _plain(source))
-
-    @property
-    def is_untied(self) -> bool:
-        """Whether a packed weight has several modules, each of which stores its own copy."""
-        return len(set(self.units.values())) < len(self.units)
+            if not fmt.is_float:
+                unit = source.units[name]
+                owners = [owner(source.model, alias) for alias in unit.names]
+                schemes[name] = scheme_of(name, fmt, unit.packed.columns, owners)
+        return cls(source, schemes, _plain(source))
 
     @property
     def config(self) -> dict[str, Any]:
         """The configuration; each scheme names its modules, so that nothing else is touched."""
         config = config_of(self.source)
-        if self.is_untied:
-            config["tie_word_embeddings"] = False
-        if not self.units:
+        if not self.schemes:
             return config
-        groups = {
-            scheme.name: {
-                "targets": sorted(p for p, other in self.schemes.items() if other == scheme),
-                **scheme.arguments(),
-            }
-            for scheme in sorted(set(self.schemes.values()), key=lambda scheme: scheme.name)
-        }
-        containers = {scheme.container for scheme in self.schemes.values()}
+        targets: dict[Scheme, list[str]] = {}
+        for name, scheme in self.schemes.items():
+            targets.setdefault(scheme, []).extend(self._paths(name))
+        containers = {scheme.container for scheme in targets}
         config["quantization_config"] = {
             "quant_method": "compressed-tensors",
             "format": containers.pop() if len(containers) == 1 else "mixed-precision",
             "quantization_status": "compressed",
-            "config_groups": groups,
+            "config_groups": {
+                scheme.name: {"targets": sorted(paths), **scheme.arguments()}
+                for scheme, paths in targets.items()
+            },
             "ignore": [],
         }
         return config
@@ -82,10 +69,13 @@ class Contents:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that is stored, by its name in the file."""
         stored = dict(self.plain)
-        for path, name in self.units.items():
-            parts = tensors_of(self.source.units[name], self.schemes[path])
-            # Clones: safetensors refuses two names for one storage.
-            stored |= {f"{path}.{part}": tensor.clone() for part, tensor in parts.items()}
+        for name, scheme in self.schemes.items():
+            parts = tensors_of(self.source.units[name], scheme)
+            for path in self._paths(name):
+                # Clones: safetensors refuses two names for one storage.
+                stored |= {f"{path}.{part}": tensor.clone() for part, tensor in parts.items()}
+                # transformers ties the codes of the other modules to those of the first.
+                parts.pop("weight", None)
         return stored
 
     @property
@@ -93,8 +83,8 @@ class Contents:
         """Bytes of all tensors."""
         layers = self.source.plan.layers
         coded = sum(
-            scheme.stored_bytes(*layers[self.units[path]].matrix)
-            for path, scheme in self.schemes.items()
+            scheme.stored_bytes(*layers[name].matrix, len(self._paths(name)))
+            for name, scheme in self.schemes.items()
         )
         half = halves(self.source.plan)
         plain = sum(
@@ -108,15 +98,17 @@ class Contents:
         """What a user should know."""
         planned = self.source.plan.predicted.weight_bytes
         more = self.predicted_bytes - planned
-        notes = [
+        return (
             f"compressed-tensors takes {more:+,} bytes ({more / planned:+.1%}) beside the plan's "
-            f"{planned:,}: it fills rows up to 4 bytes and stores the shape of packed weights",
+            f"{planned:,}: it fills rows up to 4 bytes, stores the shape of packed weights, and "
+            "the scales of shared weights once for each of their modules",
             "transformers turns codes into floats at the first batch: the folder is small, the "
             "memory of the model is not",
-        ]
-        if self.is_untied:
-            notes.append("weights that modules share are stored once for each of them, untied")
-        return tuple(notes)
+        )
+
+    def _paths(self, name: str) -> list[str]:
+        """The modules that hold a unit."""
+        return [alias.removesuffix(".weight") for alias in self.source.units[name].names]
 
 
 def _plain(source: Source) -> dict[str, Tensor]:

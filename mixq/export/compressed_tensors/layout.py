@@ -10,11 +10,13 @@ compressed_tensors/compressors/naive_quantized/base.py.
 
 Zero points exist in the packed format too, packed along a column, and so do packed embeddings; but
 transformers 5.23 makes room for zero points of another shape than compressed-tensors 0.20 unpacks,
-and initializes the `weight` that a packed embedding no longer has. So both are int-quantized here.
+initializes the `weight` that a packed embedding no longer has, and ties parameters named `weight`
+alone. So all of these are int-quantized here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -68,24 +70,31 @@ class Scheme:
         }
         return {"weights": weights | grouped, "format": self.container}
 
-    def stored_bytes(self, rows: int, columns: int) -> int:
-        """Bytes of `tensors_of` a unit."""
+    def stored_bytes(self, rows: int, columns: int, modules: int) -> int:
+        """Bytes of a unit that as many modules share: codes once, steps for each of them."""
         groups = rows * (1 if self.group_size is None else columns // self.group_size)
         scales = groups * SCALE_BYTES
         if self.container == "int-quantized":
-            return rows * columns + scales + groups * self.has_zeros
+            return rows * columns + (scales + groups * self.has_zeros) * modules
         words = -(-columns * self.bits // WORD_BITS)
         return rows * words * WORD_BITS // 8 + scales + SHAPE_BYTES
 
 
-def scheme_of(name: str, module: nn.Module, leaf: str, fmt: Format, columns: int) -> Scheme:
-    """How a unit with codes is stored in one of its modules.
+def scheme_of(
+    name: str, fmt: Format, columns: int, owners: Sequence[tuple[nn.Module, str]]
+) -> Scheme:
+    """How a unit with codes is stored.
+
+    Args:
+        name: of the unit.
+        fmt: its format.
+        columns: of its matrix.
+        owners: every module that holds it, and its name there.
 
     Raises:
         ExportError: if the format has no words for it, naming the legal choices.
     """
     what = f"unit {name!r:.100} is planned as {fmt.name}, but "
-    keep = "keep it at 16 or 32 bits, or choose the onnxruntime runtime"
     if fmt.activation != "none":
         raise ExportError(
             f"{what}compressed-tensors rounds activations to other codes than the plan; choose a "
@@ -96,30 +105,33 @@ def scheme_of(name: str, module: nn.Module, leaf: str, fmt: Format, columns: int
             f"{what}compressed-tensors has integer zero points and no float minimums; choose the "
             "symmetric or signed grid, zero-point at 8 bits, or the mlx or onnxruntime runtime"
         )
-    if not isinstance(module, MODULES) or leaf != "weight":
-        raise ExportError(
-            f"{what}compressed-tensors stores codes of Linear and Embedding alone, and this is "
-            f"{leaf!r:.40} of {type(module).__name__}; {keep}"
-        )
+    for module, leaf in owners:
+        if not isinstance(module, MODULES) or leaf != "weight":
+            raise ExportError(
+                f"{what}compressed-tensors stores codes of Linear and Embedding alone, and this "
+                f"is {leaf!r:.40} of {type(module).__name__}; keep it at 16 or 32 bits, or choose "
+                "the onnxruntime runtime"
+            )
     if fmt.group_size is not None and columns % fmt.group_size:
         raise ExportError(
             f"{what}compressed-tensors takes no group that does not divide the row of {columns} "
             "weights; choose another group size or one scale per channel"
         )
     has_zeros = fmt.grid == "zero-point"
-    if not has_zeros and not isinstance(module, nn.Embedding):
-        return Scheme(fmt.bits, fmt.group_size, False, "pack-quantized")
-    if fmt.bits != 8:
-        trouble, choices = (
-            ("embeddings", "8, 16 or 32 bits")
-            if isinstance(module, nn.Embedding)
-            else ("zero points", "the symmetric or signed grid, or 8 bits")
-        )
+    trouble, choices = "", "8, 16 or 32 bits"
+    if any(isinstance(module, nn.Embedding) for module, _ in owners):
+        trouble = "embeddings"
+    elif len(owners) > 1:
+        trouble = "weights that modules share"
+    elif has_zeros:
+        trouble, choices = "zero points", "the symmetric or signed grid, or 8 bits"
+    if trouble and fmt.bits != 8:
         raise ExportError(
             f"{what}transformers cannot load packed {trouble} of compressed-tensors; choose "
             f"{choices}, or the mlx or onnxruntime runtime"
         )
-    return Scheme(fmt.bits, fmt.group_size, has_zeros, "int-quantized")
+    container: Container = "int-quantized" if trouble else "pack-quantized"
+    return Scheme(fmt.bits, fmt.group_size, has_zeros, container)
 
 
 def tensors_of(unit: Unit, scheme: Scheme) -> dict[str, Tensor]:
