@@ -17,6 +17,7 @@ from mixq.calibration import Calibration
 from mixq.errors import ExportError, MissingExtraError
 from mixq.export.compressed_tensors import CompressedTensors, contents, runtime
 from mixq.export.compressed_tensors.layout import Scheme, scheme_of, tensors_of
+from mixq.export.runtime import Runtime
 from mixq.export.source import Source, Unit
 from mixq.formats import Format
 from mixq.quantize.weights import pack_weight
@@ -27,6 +28,7 @@ from tests.plans import plan_for
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("compressed_tensors")
 
+RUNTIME: Runtime = CompressedTensors()
 ROUNDING = 1e-5
 """Both models compute the same float32 products; threads may add them in another order."""
 MIXES = {
@@ -236,6 +238,14 @@ def test_threads_and_odd_numbers_of_a_configuration(tmp_path: Path) -> None:
     session.run(hf_models.batch())
     assert (seen, torch.get_num_threads()) == ([before + 1], before)
     assert loaded.config.odd == float("inf")
+
+
+def test_the_runtime_has_a_name() -> None:
+    assert (RUNTIME.name, RUNTIME.extra, RUNTIME.is_folder) == (
+        "transformers",
+        "compressed-tensors",
+        True,
+    )
 
 
 @pytest.mark.parametrize("missing", ["transformers", "compressed_tensors"])

@@ -19,6 +19,7 @@ from mixq.export.mlx import Mlx
 from mixq.export.mlx.architecture import mlx_config
 from mixq.export.mlx.layout import layout_of, tensors_of
 from mixq.export.mlx.tensors import to_mlx
+from mixq.export.runtime import Runtime
 from mixq.export.source import Source, Unit
 from mixq.formats import Format
 from mixq.quantize.weights import pack_weight
@@ -29,6 +30,7 @@ from tests.plans import plan_for
 mx = pytest.importorskip("mlx.core")
 mlx_lm = pytest.importorskip("mlx_lm")
 
+RUNTIME: Runtime = Mlx()
 ROUNDING = 1e-5
 """Sums of some hundred float32 products in another order, two layers deep."""
 MIXES = {
@@ -263,6 +265,10 @@ def test_inputs_that_mlx_lm_ignores_are_refused(tmp_path: Path) -> None:
     for wrong in ({"attention_mask": mask.flip(1)}, {"position_ids": ids}):
         with pytest.raises(ExportError, match="input_ids alone"):
             session.run({"input_ids": ids, **wrong})
+
+
+def test_the_runtime_has_a_name() -> None:
+    assert (RUNTIME.name, RUNTIME.extra, RUNTIME.is_folder) == ("mlx", "mlx", True)
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ class Contents:
         """What a user should know."""
         planned = self.source.plan.predicted.weight_bytes
         more = self.predicted_bytes - planned
+        if not self.schemes:
+            return ()
         return (
             f"compressed-tensors takes {more:+,} bytes ({more / planned:+.1%}) beside the plan's "
             f"{planned:,}: it fills rows up to 4 bytes, stores the shape of packed weights, and "

@@ -129,6 +129,8 @@ class Contents:
         """What a user should know."""
         planned = self.source.plan.predicted.weight_bytes
         more = self.predicted_bytes - planned
+        if not self.units:
+            return ()
         return (
             f"mlx takes {more:+,} bytes ({more / planned:+.1%}) beside the plan's {planned:,}: it "
             "stores a bias for every group, repeats scales of groups above 128, and keeps those "
