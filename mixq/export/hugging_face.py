@@ -54,7 +54,7 @@ def check_model(source: Source, runtime: str) -> None:
         raise ExportError(
             f"the plan's equalization adds or removes {len(changed)} tensors "
             f"({one_line(changed[0], 80)}), which {type(source.model).__name__} has no place for; "
-            "search without --equalize or choose another runtime"
+            "search with --equalize none, or choose another runtime"
         )
 
 
