@@ -11,6 +11,7 @@ from torch import Tensor
 from mixq.export.compressed_tensors.layout import Scheme, scheme_of, tensors_of
 from mixq.export.hugging_face import config_of, formats, halves, owner
 from mixq.export.source import Source
+from mixq.files import one_line
 from mixq.graph.state import stored_tensors
 
 
@@ -100,13 +101,24 @@ class Contents:
         more = self.predicted_bytes - planned
         if not self.schemes:
             return ()
-        return (
+        notes = [
             f"compressed-tensors takes {more:+,} bytes ({more / planned:+.1%}) beside the plan's "
             f"{planned:,}: it fills rows up to 4 bytes, stores the shape of packed weights, and "
             "the scales of shared weights once for each of their modules",
             "transformers turns codes into floats at the first batch: the folder is small, the "
             "memory of the model is not",
-        )
+        ]
+        layers = self.source.plan.layers
+        wider = [n for n, scheme in self.schemes.items() if scheme.bits > layers[n].bits]
+        if wider:
+            first = wider[0]
+            notes.append(
+                f"{len(wider)} units take more bits than planned ({one_line(first, 80)} "
+                f"{self.schemes[first].bits} for {layers[first].bits}), because transformers does "
+                "not load packed zero points, embeddings or shared weights; the values are the "
+                "plan's, and a search with --grids symmetric and --pin '*embed*=8' avoids it"
+            )
+        return tuple(notes)
 
     def _paths(self, name: str) -> list[str]:
         """The modules that hold a unit."""

@@ -8,10 +8,12 @@ compressed_tensors/compressors/pack_quantized/helpers.py, 0.20. A code stands fo
 `int-quantized`: 8-bit codes and zero points as int8, both less 128. Source: `decompress` in
 compressed_tensors/compressors/naive_quantized/base.py.
 
-Zero points exist in the packed format too, packed along a column, and so do packed embeddings; but
-transformers 5.23 makes room for zero points of another shape than compressed-tensors 0.20 unpacks,
-initializes the `weight` that a packed embedding no longer has, and ties parameters named `weight`
-alone. So all of these are int-quantized here.
+The packed format has zero points and embeddings too. But transformers 5.23 makes room for zero
+points of another shape than compressed-tensors 0.20 unpacks, initializes the `weight` that a
+packed embedding no longer has, and ties parameters named `weight` alone. So embeddings and shared
+weights are int-quantized at any width; zero points are int-quantized at 8 bits, and below they are
+taken off the codes before these are packed, which needs one bit more: code - zero point lies
+within 1 - 2^bits..2^bits - 1.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mixq.errors import ExportError
 from mixq.export.source import Unit
 from mixq.formats import SCALE_BYTES, Format
-from mixq.quantize.packing import pack
+from mixq.quantize.packing import PACKED_WIDTHS, pack
 
 Container = Literal["pack-quantized", "int-quantized"]
 
@@ -42,7 +45,9 @@ class Scheme:
     """What one config group says.
 
     Attributes:
-        bits, group_size, has_zeros: of the integers; no group size is one scale per channel.
+        bits: of the integers in the file.
+        group_size: columns that share a scale; None is one scale per channel.
+        has_zeros: whether zero points are stored.
         container: the format that holds them.
     """
 
@@ -54,8 +59,8 @@ class Scheme:
     @property
     def name(self) -> str:
         """What the config calls it."""
-        fmt = Format(self.bits, self.group_size, "zero-point" if self.has_zeros else "symmetric")
-        return f"{fmt.name} {self.container}"
+        group = "" if self.group_size is None else f"g{self.group_size}"
+        return f"w{self.bits}{group}{'-zp' if self.has_zeros else ''} {self.container}"
 
     def arguments(self) -> dict[str, Any]:
         """The config group, without its targets."""
@@ -103,7 +108,7 @@ def scheme_of(
     if fmt.grid == "affine":
         raise ExportError(
             f"{what}compressed-tensors has integer zero points and no float minimums; choose the "
-            "symmetric or signed grid, zero-point at 8 bits, or the mlx or onnxruntime runtime"
+            "symmetric, signed or zero-point grid, or the mlx or onnxruntime runtime"
         )
     for module, leaf in owners:
         if not isinstance(module, MODULES) or leaf != "weight":
@@ -118,41 +123,57 @@ def scheme_of(
             "weights; choose another group size or one scale per channel"
         )
     has_zeros = fmt.grid == "zero-point"
-    trouble, choices = "", "8, 16 or 32 bits"
-    if any(isinstance(module, nn.Embedding) for module, _ in owners):
-        trouble = "embeddings"
-    elif len(owners) > 1:
-        trouble = "weights that modules share"
-    elif has_zeros:
-        trouble, choices = "zero points", "the symmetric or signed grid, or 8 bits"
-    if trouble and fmt.bits != 8:
-        raise ExportError(
-            f"{what}transformers cannot load packed {trouble} of compressed-tensors; choose "
-            f"{choices}, or the mlx or onnxruntime runtime"
-        )
-    container: Container = "int-quantized" if trouble else "pack-quantized"
-    return Scheme(fmt.bits, fmt.group_size, has_zeros, container)
+    is_embedding = any(isinstance(module, nn.Embedding) for module, _ in owners)
+    if fmt.bits == 8:
+        plain = not (is_embedding or has_zeros or len(owners) > 1)
+        return Scheme(8, fmt.group_size, has_zeros, "pack-quantized" if plain else "int-quantized")
+    if is_embedding or len(owners) > 1:
+        return Scheme(8, fmt.group_size, False, "int-quantized")
+    return Scheme(fmt.bits + has_zeros, fmt.group_size, False, "pack-quantized")
 
 
 def tensors_of(unit: Unit, scheme: Scheme) -> dict[str, Tensor]:
     """What is stored of a unit, by the names within its module."""
     packed = unit.packed
-    codes = torch.from_numpy(unit.codes)
     scales = {"weight_scale": packed.tensors["scales"]}
+    if scheme.has_zeros:
+        assert unit.zeros is not None
+        codes, zeros = torch.from_numpy(unit.codes), torch.from_numpy(unit.zeros)
+        return {"weight": _less(codes, 128), "weight_zero_point": _less(zeros, 128), **scales}
+    signed = _signed(unit)
     if scheme.container == "int-quantized":
-        stored = {"weight": _signed(codes), **scales}
-        if unit.zeros is not None:
-            stored["weight_zero_point"] = _signed(torch.from_numpy(unit.zeros))
-        return stored
-    missing = -packed.columns % (WORD_BITS // scheme.bits)
-    words = pack(nn.functional.pad(codes, (0, missing)), scheme.bits).view(torch.int32)
+        return {"weight": signed, **scales}
     return {
-        "weight_packed": words.view(packed.rows, -1),
+        "weight_packed": _words(signed, scheme.bits),
         "weight_shape": torch.tensor([packed.rows, packed.columns]),
         **scales,
     }
 
 
-def _signed(codes: Tensor) -> Tensor:
-    """Unsigned 8-bit codes less 128, as int8."""
-    return (codes.to(torch.int16) - 128).to(torch.int8)
+def _signed(unit: Unit) -> Tensor:
+    """What the scales multiply, as int8 of shape (rows, columns): codes less their zero points."""
+    codes = torch.from_numpy(unit.codes)
+    if unit.zeros is None:
+        return _less(codes, 1 << (unit.packed.format.bits - 1))
+    columns = unit.packed.columns
+    group = torch.arange(columns) // (unit.packed.format.group_size or columns)
+    return _less(codes, torch.from_numpy(unit.zeros)[:, group].to(torch.int16))
+
+
+def _less(codes: Tensor, zero: Tensor | int) -> Tensor:
+    return (codes.to(torch.int16) - zero).to(torch.int8)
+
+
+def _words(signed: Tensor, bits: int) -> Tensor:
+    """Integers (rows, columns) with 2^(bits-1) added, as int32 of shape (rows, words)."""
+    rows, columns = signed.shape
+    codes = (signed.to(torch.int16) + (1 << (bits - 1))).to(torch.uint8)
+    filled = nn.functional.pad(codes, (0, -columns % WORD_BITS))
+    if bits in PACKED_WIDTHS:
+        stream = pack(filled, bits).view(rows, -1)
+    else:
+        lanes = (filled.numpy()[:, :, None] >> np.arange(bits, dtype=np.uint8)) & 1
+        stream = torch.from_numpy(np.packbits(lanes.reshape(rows, -1), axis=1, bitorder="little"))
+    # Whole words of what was filled up alone are cut off again.
+    words = -(-columns * bits // WORD_BITS)
+    return stream.view(torch.int32)[:, :words].contiguous()
