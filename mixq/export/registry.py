@@ -10,6 +10,8 @@ from mixq.export.runtime import Runtime
 
 RUNTIMES: Final = {
     "onnxruntime": "mixq.export.onnxruntime:OnnxRuntime",
+    "mlx": "mixq.export.mlx:Mlx",
+    "transformers": "mixq.export.compressed_tensors:CompressedTensors",
     "torch": "mixq.export.torch_artifact:Torch",
     "qdq": "mixq.export.qdq.runtime:Qdq",
     "openvino": "mixq.export.openvino.runtime:Openvino",
