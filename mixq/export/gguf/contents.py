@@ -1,0 +1,148 @@
+"""Entry: a tensor of a GGUF file, known before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mixq.errors import ExportError, MissingExtraError
+from mixq.export.gguf.architecture import Described
+from mixq.export.gguf.blocks import blocks
+from mixq.export.gguf.storage import BF16, F16, F32, TensorType, storage
+from mixq.export.source import ByteArray, Source, Unit
+from mixq.files import one_line
+
+_FLOATS = {torch.float32: F32, torch.float16: F16, torch.bfloat16: BF16}
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One tensor.
+
+    Attributes:
+        name: in GGUF, `blk.0.attn_q.weight`.
+        shape: (rows, columns) or (columns,).
+        type: of its numbers.
+        make: gives its bytes, shape (rows, bytes of a row) or (bytes,).
+        note: what was mapped up, or empty.
+        unit: the weight unit that it holds, or empty.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: TensorType
+    make: Callable[[], ByteArray]
+    note: str = ""
+    unit: str = ""
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that it takes, by formula."""
+        return self.type.stored_bytes(int(np.prod(self.shape[:-1])), self.shape[-1])
+
+
+def entries(source: Source, model: Described) -> list[Entry]:
+    """Every tensor of the file, in the order of the model.
+
+    Raises:
+        ExportError: for a format without a type, or a tensor without a place in llama.cpp.
+        MissingExtraError: if gguf is not installed.
+    """
+    names = gguf_names(model)
+    found = [*_packed(source, model, names), *_plain(source, model, names)]
+    factors = model.rope_factors()
+    if factors is not None:
+        found.append(
+            Entry("rope_freqs.weight", factors.shape, F32, lambda: factors.view(np.uint8))
+        )
+    return found
+
+
+def gguf_names(model: Described) -> Callable[[tuple[str, ...]], str]:
+    """From all names of a parameter in transformers to its one name in GGUF.
+
+    Raises:
+        MissingExtraError: if gguf is not installed.
+    """
+    try:
+        import gguf
+    except ImportError as error:
+        raise MissingExtraError("gguf", "gguf", "writing GGUF files") from error
+    arch = next(
+        key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == model.architecture.name
+    )
+    table = gguf.get_tensor_name_map(arch, model.layers)
+
+    def named(names: tuple[str, ...]) -> str:
+        for name in names:
+            found = table.get_name(name, try_suffixes=(".weight", ".bias"))
+            # A tied head is stored once, as the embedding.
+            if found is not None and (len(names) == 1 or found != "output.weight"):
+                return str(found)
+        raise ExportError(
+            f"tensor {one_line(names[0], 80)} has no place in llama.cpp's architecture "
+            f"{model.architecture.name!r}; take a plan that leaves the model's structure as it is"
+        )
+
+    return named
+
+
+def _packed(
+    source: Source, model: Described, names: Callable[[tuple[str, ...]], str]
+) -> Iterator[Entry]:
+    for unit in source.units.values():
+        packed = unit.packed
+        place = names(unit.names)
+        chosen = storage(unit.name, packed.format, packed.columns)
+        yield Entry(
+            place,
+            (packed.rows, packed.columns),
+            chosen.type,
+            _codes(unit, chosen.type, model.row_order(unit.names[0], packed.rows)),
+            f"{unit.name}: {chosen.note}" if chosen.note else "",
+            unit.name,
+        )
+
+
+def _codes(unit: Unit, kind: TensorType, rows: npt.NDArray[np.intp]) -> Callable[[], ByteArray]:
+    if unit.is_float:
+        return lambda: _bytes(unit.packed.tensors["half"][torch.from_numpy(rows)])
+    return lambda: blocks(unit, kind, rows)
+
+
+def _plain(
+    source: Source, model: Described, names: Callable[[tuple[str, ...]], str]
+) -> Iterator[Entry]:
+    tied = {name: layer.aliases for name, layer in source.plan.layers.items()}
+    for name, tensor in source.plain.items():
+        place = names((name, *tied.get(name, ())))
+        # llama.cpp adds and multiplies vectors in float32 alone.
+        kind = F32 if tensor.dim() == 1 else _FLOATS.get(tensor.dtype)
+        if kind is None:
+            raise ExportError(
+                f"tensor {one_line(name, 80)} is {tensor.dtype}, but GGUF takes float32, float16 "
+                "and bfloat16; convert the model"
+            )
+        offset = model.architecture.norm_offset if place.endswith("_norm.weight") else 0.0
+        rows = torch.from_numpy(model.row_order(name, tensor.shape[0]))
+        unit = name if name in source.plan.layers else ""
+        yield Entry(place, tuple(tensor.shape), kind, _floats(tensor, kind, offset, rows), "", unit)
+
+
+def _floats(tensor: Tensor, kind: TensorType, offset: float, rows: Tensor) -> Callable[[], ByteArray]:
+    def make() -> ByteArray:
+        moved = tensor.detach()[rows]
+        return _bytes(moved.to(torch.float32) + offset if kind is F32 else moved)
+
+    return make
+
+
+def _bytes(tensor: Tensor) -> ByteArray:
+    """The bytes of a tensor; numpy has no bfloat16, so they are taken in torch."""
+    data: ByteArray = tensor.contiguous().view(torch.uint8).numpy()
+    return data

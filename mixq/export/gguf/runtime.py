@@ -1,0 +1,109 @@
+"""Gguf: the runtime `gguf` of `mixq export`, one file for llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from mixq.export.gguf.architecture import Described, described, sliding_window
+from mixq.export.gguf.contents import Entry, entries
+from mixq.export.gguf.metadata import add_hyper_parameters
+from mixq.export.gguf.session import LlamaCpp, binding
+from mixq.export.gguf.tokenizer import add_tokenizer, split_name, tokenizer_json
+from mixq.export.runtime import INT8_TOLERANCE, Written
+from mixq.export.source import Source
+
+
+@final
+class Gguf:
+    """A mixed-type GGUF file of the plan's own integers, run in llama.cpp."""
+
+    name: ClassVar[str] = "gguf"
+    extra: ClassVar[str] = "gguf"
+    is_folder: ClassVar[bool] = False
+
+    def check(self, source: Source) -> None:
+        """Refuse early what GGUF or llama.cpp cannot take.
+
+        Raises:
+            ExportError: an architecture, a format, a tokenizer, with the legal choices.
+            MissingExtraError: if gguf or llama.cpp is not installed.
+        """
+        binding()
+        entries(source, described(source))
+        split_name(tokenizer_json(source.folder), f"{source.folder}/tokenizer.json")
+
+    def write(self, source: Source, path: Path) -> Written:
+        """Write the file.
+
+        Raises:
+            ExportError: as `check`.
+        """
+        model = described(source)
+        found = entries(source, model)
+        write_file(path, model, found, source.folder)
+        return Written(
+            tensor_bytes=tensor_bytes(path),
+            predicted_bytes=sum(entry.stored_bytes for entry in found),
+            tolerance=INT8_TOLERANCE,
+            notes=(*_notes(model), *(entry.note for entry in found if entry.note)),
+        )
+
+    def open(self, path: Path, *, threads: int = 1) -> LlamaCpp:
+        """Load the file in llama.cpp.
+
+        Raises:
+            ExportError: if it does not load.
+            MissingExtraError: if llama.cpp is not installed.
+        """
+        return LlamaCpp(path, threads=threads)
+
+
+def write_file(path: Path, model: Described, found: Sequence[Entry], folder: Path | None) -> None:
+    """Write a GGUF file, one tensor in memory at a time.
+
+    Raises:
+        ExportError: if the folder has no tokenizer that llama.cpp has.
+    """
+    import gguf
+
+    writer: Any = gguf.GGUFWriter(None, model.architecture.name)
+    add_hyper_parameters(writer, model)
+    add_tokenizer(writer, folder, model.config.vocab_size)
+    for entry in found:
+        row = entry.type.stored_bytes(1, entry.shape[-1])
+        writer.add_tensor_info(
+            entry.name,
+            (*entry.shape[:-1], row),  # of bytes, because that is what is written
+            np.dtype(np.uint8),
+            entry.stored_bytes,
+            gguf.GGMLQuantizationType[entry.type.name],
+        )
+    try:
+        writer.write_header_to_file(path)
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for entry in found:
+            writer.write_tensor_data(entry.make())
+    finally:
+        writer.close()
+
+
+def tensor_bytes(path: Path) -> int:
+    """Bytes of all tensors of a GGUF file, as it says itself."""
+    import gguf
+
+    return sum(int(tensor.n_bytes) for tensor in gguf.GGUFReader(path).tensors)
+
+
+def _notes(model: Described) -> tuple[str, ...]:
+    window = sliding_window(model.config)
+    if window is None or model.architecture.name == "phi3":
+        return ()
+    return (
+        f"the model's attention looks back {window} tokens, llama.cpp's all of them: texts "
+        "longer than that give other outputs",
+    )
