@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from mixq.export.gguf.blocks import blocks
 from mixq.export.gguf.storage import BF16, F16, F32, TensorType, storage
 from mixq.export.source import ByteArray, Source, Unit
 from mixq.files import one_line
+from mixq.graph.state import stored_tensors
 
 _FLOATS = {torch.float32: F32, torch.float16: F16, torch.bfloat16: BF16}
 
@@ -30,7 +31,6 @@ class Entry:
         type: of its numbers.
         make: gives its bytes, shape (rows, bytes of a row) or (bytes,).
         note: what was mapped up, or empty.
-        unit: the weight unit that it holds, or empty.
     """
 
     name: str
@@ -38,7 +38,6 @@ class Entry:
     type: TensorType
     make: Callable[[], ByteArray]
     note: str = ""
-    unit: str = ""
 
     @property
     def stored_bytes(self) -> int:
@@ -54,13 +53,21 @@ def entries(source: Source, model: Described) -> list[Entry]:
         MissingExtraError: if gguf is not installed.
     """
     names = gguf_names(model)
-    found = [*_packed(source, model, names), *_plain(source, model, names)]
-    factors = model.rope_factors()
-    if factors is not None:
-        found.append(
-            Entry("rope_freqs.weight", factors.shape, F32, lambda: factors.view(np.uint8))
-        )
-    return found
+    plain = {
+        (name, *_aliases(source, name)): tensor for name, tensor in source.plain.items()
+    }
+    return [*_packed(source, model, names), *_plain(plain, model, names), *_rope(model)]
+
+
+def float_entries(source: Source, model: Described) -> list[Entry]:
+    """The same of the original model, with nothing rounded.
+
+    Raises:
+        ExportError: for a tensor without a place in llama.cpp.
+        MissingExtraError: if gguf is not installed.
+    """
+    tensors = {item.names: item.tensor for item in stored_tensors(source.model)}
+    return [*_plain(tensors, model, gguf_names(model)), *_rope(model)]
 
 
 def gguf_names(model: Described) -> Callable[[tuple[str, ...]], str]:
@@ -105,7 +112,6 @@ def _packed(
             chosen.type,
             _codes(unit, chosen.type, model.row_order(unit.names[0], packed.rows)),
             f"{unit.name}: {chosen.note}" if chosen.note else "",
-            unit.name,
         )
 
 
@@ -115,12 +121,27 @@ def _codes(unit: Unit, kind: TensorType, rows: npt.NDArray[np.intp]) -> Callable
     return lambda: blocks(unit, kind, rows)
 
 
+def _aliases(source: Source, name: str) -> tuple[str, ...]:
+    """Other names of a parameter that the plan leaves at 32 bits."""
+    for canonical, layer in source.plan.layers.items():
+        if name in (together := (canonical, *layer.aliases)):
+            return tuple(other for other in together if other != name)
+    return ()
+
+
+def _rope(model: Described) -> Iterator[Entry]:
+    factors = model.rope_factors()
+    if factors is not None:
+        yield Entry("rope_freqs.weight", factors.shape, F32, lambda: factors.view(np.uint8))
+
+
 def _plain(
-    source: Source, model: Described, names: Callable[[tuple[str, ...]], str]
+    tensors: Mapping[tuple[str, ...], Tensor],
+    model: Described,
+    names: Callable[[tuple[str, ...]], str],
 ) -> Iterator[Entry]:
-    tied = {name: layer.aliases for name, layer in source.plan.layers.items()}
-    for name, tensor in source.plain.items():
-        place = names((name, *tied.get(name, ())))
+    for (name, *others), tensor in tensors.items():
+        place = names((name, *others))
         # llama.cpp adds and multiplies vectors in float32 alone.
         kind = F32 if tensor.dim() == 1 else _FLOATS.get(tensor.dtype)
         if kind is None:
@@ -130,8 +151,7 @@ def _plain(
             )
         offset = model.architecture.norm_offset if place.endswith("_norm.weight") else 0.0
         rows = torch.from_numpy(model.row_order(name, tensor.shape[0]))
-        unit = name if name in source.plan.layers else ""
-        yield Entry(place, tuple(tensor.shape), kind, _floats(tensor, kind, offset, rows), "", unit)
+        yield Entry(place, tuple(tensor.shape), kind, _floats(tensor, kind, offset, rows))
 
 
 def _floats(tensor: Tensor, kind: TensorType, offset: float, rows: Tensor) -> Callable[[], ByteArray]:

@@ -44,8 +44,21 @@ BF16: Final = TensorType("BF16", 1, 2)
 Q8_0: Final = TensorType("Q8_0", 32, 34, largest=128)
 Q4_0: Final = TensorType("Q4_0", 32, 18, largest=8)
 Q4_1: Final = TensorType("Q4_1", 32, 20)
+Q5_0: Final = TensorType("Q5_0", 32, 22)
+Q5_1: Final = TensorType("Q5_1", 32, 24)
 Q2_K: Final = TensorType("Q2_K", SUPER, 84)
+Q3_K: Final = TensorType("Q3_K", SUPER, 110)
 Q4_K: Final = TensorType("Q4_K", SUPER, 144)
+Q5_K: Final = TensorType("Q5_K", SUPER, 176)
+Q6_K: Final = TensorType("Q6_K", SUPER, 210)
+TYPES: Final = {
+    kind.name: kind
+    for kind in (
+        *(F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0),
+        *(Q6_K, Q5_K, Q4_K, Q3_K, Q2_K),
+    )
+}
+"""By name."""
 
 EXACT: Final = (
     "w32, w16 and w16-bf16; w8, w8-reduced and w8-signed; w4, w4-signed, w4-zp and w4-affine; "
