@@ -34,7 +34,8 @@ def tiny(kind: str, **changes: Any) -> nn.Module:
 
     config = transformers.AutoConfig.for_model(kind, **{**SIZES, **changes})
     torch.manual_seed(0)
-    model: nn.Module = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+    build: Any = transformers.AutoModelForCausalLM
+    model: nn.Module = build.from_config(config).float().eval()
     with torch.no_grad():  # norms and biases start as ones and zeros, which hide mistakes
         for parameter in model.parameters():
             if parameter.dim() == 1:
@@ -45,7 +46,9 @@ def tiny(kind: str, **changes: Any) -> nn.Module:
 
 
 def calibration(samples: int = 2, tokens: int = 24) -> Calibration:
-    ids = torch.randint(0, VOCABULARY, (samples, tokens), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(
+        0, VOCABULARY, (samples, tokens), generator=torch.Generator().manual_seed(1)
+    )
     return Calibration.of([{"input_ids": ids}])
 
 

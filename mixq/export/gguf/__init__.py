@@ -1,4 +1,4 @@
-"""GGUF, run in llama.cpp: the plan's own integers in ggml's block types, or a plan for K-quants."""
+"""GGUF, run in llama.cpp: the plan's own integers in ggml's types, or its widths as K types."""
 
 from mixq.export.gguf.runtime import Gguf
 

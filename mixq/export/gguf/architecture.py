@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from mixq.errors import ExportError
-from mixq.export.source import Source
 from mixq.files import one_line
 
 Rows = npt.NDArray[np.intp]
@@ -124,17 +124,17 @@ class Described:
         return np.where(wavelengths < original / high, 1.0, factors).astype(np.float32)
 
 
-def described(source: Source) -> Described:
+def described(model: nn.Module) -> Described:
     """What llama.cpp would call this model.
 
     Raises:
         ExportError: if it knows no such model, or not this variant, with the legal choices.
     """
-    config = getattr(source.model, "config", None)
+    config = getattr(model, "config", None)
     kind = getattr(config, "model_type", None)
-    name = type(source.model).__name__
+    name = type(model).__name__
     known = ", ".join(ARCHITECTURES)
-    if kind not in ARCHITECTURES or not name.endswith("ForCausalLM"):
+    if not isinstance(kind, str) or kind not in ARCHITECTURES or not name.endswith("ForCausalLM"):
         raise ExportError(
             f"model {one_line(name, 60)} of type {kind!r:.40} has no counterpart in llama.cpp "
             f"that mixq can write; GGUF takes causal language models of transformers of the types "

@@ -86,9 +86,10 @@ def _q4_k(
     # the others the low halves; their high bits, which share bytes with the first, are zero.
     one = np.ones_like(factor)
     six = [one] * 4 + [factor] * 4 + [one | factor << 4] * 4
-    halves = codes.reshape(*codes.shape[:-1], SUPER // 64, 2, 32).astype(np.uint8)
-    packed = (halves[..., 0, :] | halves[..., 1, :] << 4).reshape(*codes.shape[:-1], -1)
-    return [_bytes(scales), _bytes(offset), np.stack(six, -1).astype(np.uint8), packed]
+    each: ByteArray = np.stack(six, -1).astype(np.uint8)
+    halves: ByteArray = codes.astype(np.uint8).reshape(*codes.shape[:-1], SUPER // 64, 2, 32)
+    packed = halves[..., 0, :] | (halves[..., 1, :] << np.uint8(4))
+    return [_bytes(scales), _bytes(offset), each, packed.reshape(*codes.shape[:-1], -1)]
 
 
 _PARTS: Final[dict[str, Callable[..., list[ByteArray]]]] = {
@@ -113,6 +114,5 @@ def _bytes(halves: HalfArray) -> ByteArray:
 
 def _nibbles(codes: Integers) -> ByteArray:
     """32 codes below 16 in 16 bytes: the first half low, the second half high."""
-    small = codes.astype(np.uint8)
-    packed: ByteArray = small[..., :16] | small[..., 16:] << 4
-    return packed
+    small: ByteArray = codes.astype(np.uint8)
+    return small[..., :16] | (small[..., 16:] << np.uint8(4))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixq.errors import ExportError, MissingExtraError
 from mixq.export.gguf.architecture import Described
@@ -53,20 +53,18 @@ def entries(source: Source, model: Described) -> list[Entry]:
         MissingExtraError: if gguf is not installed.
     """
     names = gguf_names(model)
-    plain = {
-        (name, *_aliases(source, name)): tensor for name, tensor in source.plain.items()
-    }
+    plain = {(name, *_aliases(source, name)): tensor for name, tensor in source.plain.items()}
     return [*_packed(source, model, names), *_plain(plain, model, names), *_rope(model)]
 
 
-def float_entries(source: Source, model: Described) -> list[Entry]:
-    """The same of the original model, with nothing rounded.
+def float_entries(original: nn.Module, model: Described) -> list[Entry]:
+    """Every tensor of a file of the model itself, with nothing rounded.
 
     Raises:
         ExportError: for a tensor without a place in llama.cpp.
         MissingExtraError: if gguf is not installed.
     """
-    tensors = {item.names: item.tensor for item in stored_tensors(source.model)}
+    tensors = {item.names: item.tensor for item in stored_tensors(original)}
     return [*_plain(tensors, model, gguf_names(model)), *_rope(model)]
 
 
@@ -154,7 +152,9 @@ def _plain(
         yield Entry(place, tuple(tensor.shape), kind, _floats(tensor, kind, offset, rows))
 
 
-def _floats(tensor: Tensor, kind: TensorType, offset: float, rows: Tensor) -> Callable[[], ByteArray]:
+def _floats(
+    tensor: Tensor, kind: TensorType, offset: float, rows: Tensor
+) -> Callable[[], ByteArray]:
     def make() -> ByteArray:
         moved = tensor.detach()[rows]
         return _bytes(moved.to(torch.float32) + offset if kind is F32 else moved)

@@ -63,7 +63,7 @@ def overrides(source: Source, types: Mapping[int, str] = K_TYPES) -> tuple[Overr
         ExportError: for a model that llama.cpp does not know, or a width or type without meaning.
         MissingExtraError: if gguf is not installed.
     """
-    names = gguf_names(described(source))
+    names = gguf_names(described(source.model))
     places = {item.names: names(item.names) for item in stored_tensors(source.model)}
     found = []
     for unit, layer in source.plan.layers.items():

@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from torch import nn
+
 from mixq.errors import ExportError
 from mixq.export.gguf.architecture import Described, described
 from mixq.export.gguf.contents import Entry, float_entries
@@ -34,19 +36,33 @@ RECIPES: Final = (
 _PURE: Final = {"Q3_K": "Q3_K_S", "Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "Q2_K": "Q2_K"}
 
 
-def write_float(source: Source, path: Path) -> None:
-    """Write the original model, nothing rounded: what `llama-quantize` starts from.
+def write_float(model: nn.Module, tokenizer: Path | None, path: Path) -> None:
+    """Write a model with nothing rounded: what `llama-quantize` starts from.
+
+    Args:
+        model: of transformers.
+        tokenizer: Hugging Face folder of its tokenizer.
+        path: where to.
 
     Raises:
         ExportError: for a model or tokenizer that llama.cpp does not know.
         MissingExtraError: if gguf is not installed.
     """
-    model = described(source)
-    write_file(path, model, float_entries(source, model), source.folder)
+    known = described(model)
+    write_file(path, known, float_entries(model, known), tokenizer)
 
 
-def write_recipe(source: Source, path: Path, recipe: str, *, threads: int = 1) -> None:
-    """Write the original model, rounded by a recipe of llama.cpp such as Q4_K_M.
+def write_recipe(
+    model: nn.Module, tokenizer: Path | None, path: Path, recipe: str, *, threads: int = 1
+) -> None:
+    """Write a model rounded by a recipe of llama.cpp such as Q4_K_M.
+
+    Args:
+        model: of transformers.
+        tokenizer: Hugging Face folder of its tokenizer.
+        path: where to.
+        recipe: one of `RECIPES`.
+        threads: of the rounding.
 
     Raises:
         ExportError: for a recipe, model or tokenizer that llama.cpp does not know.
@@ -58,7 +74,7 @@ def write_recipe(source: Source, path: Path, recipe: str, *, threads: int = 1) -
         )
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         floats = Path(folder) / "float.gguf"
-        write_float(source, floats)
+        write_float(model, tokenizer, floats)
         _quantize(floats, path, recipe, pure=False, threads=threads)
 
 
@@ -77,13 +93,13 @@ def write_overridden(
         ExportError: as `overrides`.
         MissingExtraError: if gguf or llama.cpp is not installed.
     """
-    model = described(source)
+    model = described(source.model)
     chosen = {item.tensor: item for item in overrides(source, types)}
     entries = [
         replace(entry, type=TYPES[chosen[entry.name].type], note=chosen[entry.name].note)
         if entry.name in chosen
         else entry
-        for entry in float_entries(source, model)
+        for entry in float_entries(source.model, model)
     ]
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = _rounded(source, model, entries, Path(folder), threads)
@@ -103,7 +119,7 @@ def _rounded(
     """By name of a tensor, what gives its bytes in its type."""
     import gguf
 
-    floats = {entry.name: entry for entry in float_entries(source, model)}
+    floats = {entry.name: entry for entry in float_entries(source.model, model)}
     made: dict[str, Callable[[], ByteArray]] = {}
     for kind in dict.fromkeys(entry.type.name for entry in entries):
         names = [e.name for e in entries if e.type.name == kind and floats[e.name].type != e.type]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, final
 
 import numpy as np
@@ -28,8 +27,8 @@ FLASH_ATTENTION_OFF = 0
 CONTEXT_STEP = 256
 
 
-def binding() -> ModuleType:
-    """cyllama's module of llama.cpp, which logs nothing.
+def binding() -> Any:
+    """The module of llama.cpp in cyllama, which has no types and logs nothing.
 
     Raises:
         MissingExtraError: if it is not installed.
@@ -39,8 +38,7 @@ def binding() -> ModuleType:
     except ImportError as error:
         raise MissingExtraError("cyllama", "gguf", "llama.cpp") from error
     llama_cpp.disable_logging()
-    module: ModuleType = llama_cpp
-    return module
+    return llama_cpp
 
 
 @final
@@ -60,13 +58,8 @@ class LlamaCpp:
         self._library = library = binding()
         params = library.LlamaModelParams()
         params.n_gpu_layers = 0
-
-        class Model(library.LlamaModel):  # type: ignore[misc]
-            # cyllama 0.2.18 asks its model for this when logits are read, and never set it.
-            n_vocab = property(lambda self: self.get_vocab().n_vocab)
-
         try:
-            self._model = Model(str(path), params, verbose=False)
+            self._model = _model_class(library)(str(path), params, verbose=False)
         except (ValueError, RuntimeError, OSError) as error:
             raise ExportError(
                 f"llama.cpp does not load {one_line(path)}: {one_line(error)}"
@@ -182,3 +175,9 @@ class LlamaCpp:
         if self._context is not None:
             self._context.close()
         self._context = self._library.LlamaContext(self._model, params, verbose=False)
+
+
+def _model_class(library: Any) -> Any:
+    # cyllama 0.2.18 asks its model for this when logits are read, and never set it.
+    size = property(lambda model: model.get_vocab().n_vocab)
+    return type("Model", (library.LlamaModel,), {"n_vocab": size})

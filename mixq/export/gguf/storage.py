@@ -108,7 +108,9 @@ def storage(unit: str, fmt: Format, columns: int) -> Storage:
     if fmt.group_size is not None and fmt.group_size % Q8_0.columns:
         raise _refused(unit, fmt, f"its groups are no whole blocks of {Q8_0.columns}; {_CHOICES}")
     if fmt.bits == 8 and fmt.grid in ("zero-point", "affine"):
-        raise _refused(unit, fmt, f"GGUF's 8-bit type has neither zero points nor minimums; {_CHOICES}")
+        raise _refused(
+            unit, fmt, f"GGUF's 8-bit type has neither zero points nor minimums; {_CHOICES}"
+        )
     whole = columns % SUPER == 0 and fmt.group_size in (None, SUPER)
     if fmt.bits == 2 and whole:
         return Storage(Q2_K)

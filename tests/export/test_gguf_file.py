@@ -1,0 +1,265 @@
+"""A model as a GGUF file: what is in it, and what llama.cpp computes with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from gguf.quants import dequantize
+from torch import Tensor, nn
+
+from mixq.errors import ExportError
+from mixq.export.gguf import Gguf
+from mixq.export.gguf.architecture import described
+from mixq.export.gguf.runtime import HALF_TOLERANCE, ROUNDED_TOLERANCE
+from mixq.export.runtime import FLOAT_TOLERANCE
+from mixq.export.source import Source
+
+from .gguf_models import VOCABULARY, calibration, source_of, tiny, tokenizer_folder
+
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
+}  # fmt: skip
+LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama-tied": ("llama", {"tie_word_embeddings": True}),
+    "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama-wide-heads": ("llama", {"head_dim": 64}),
+    "llama-3.1": ("llama", {"rope_parameters": LLAMA3}),
+    "llama-linear": ("llama", {"rope_parameters": LINEAR}),
+    "mistral": ("mistral", {}),
+    "qwen2": ("qwen2", {}),
+    "qwen3": ("qwen3", {"head_dim": 32}),
+    "phi3": ("phi3", {}),
+    "phi3-partly-rotated": ("phi3", {"partial_rotary_factor": 0.5}),
+    "gemma": ("gemma", {"head_dim": 32}),
+}
+FLOAT_ROUNDING = 1e-5
+"""Sums of up to 256 float32 products in another order, through two layers."""
+GELU_TABLE = 1e-3
+"""ggml looks its GELU up in a table of float16 numbers."""
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tokenizer_folder(tmp_path_factory.mktemp("tokenizer"))
+
+
+def outputs(source: Source, path: Path) -> tuple[Tensor, Tensor]:
+    """Logits in llama.cpp, and those of the applied plan."""
+    batch = source.calibration.batches[0]
+    assert isinstance(batch, dict)
+    session = Gguf().open(path)
+    found = session.run(batch)["logits"]
+    session.close()
+    with torch.no_grad():
+        return found, source.applied(**batch).logits
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+
+
+def rounded(values: Tensor) -> Tensor:
+    """What `quantize_row_q8_0` in ggml-quants.c makes of activations: 8 bits, 32 to a scale."""
+    blocks = values.unflatten(-1, (-1, 32))
+    scales = blocks.abs().amax(-1, keepdim=True) / 127
+    return ((blocks / scales).round() * scales.half().float()).flatten(-2)
+
+
+def tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    return {
+        item.name: dequantize(item.data, item.tensor_type)
+        for item in gguf.GGUFReader(path).tensors
+    }
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_llama_cpp_computes_what_transformers_computes(
+    variant: str, tokenizer: Path, tmp_path: Path
+) -> None:
+    kind, changes = VARIANTS[variant]
+    source = source_of(tiny(kind, **changes), tokenizer, "w32")
+    path = tmp_path / "model.gguf"
+    Gguf().check(source)
+    written = Gguf().write(source, path)
+    assert written.tensor_bytes == written.predicted_bytes
+    limit = GELU_TABLE if kind == "gemma" else FLOAT_ROUNDING
+    assert difference(*outputs(source, path)) < limit
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_mixed_types_are_the_weights_of_the_plan(
+    variant: str, tokenizer: Path, tmp_path: Path
+) -> None:
+    kind, changes = VARIANTS[variant]
+    names = ("w8g32", "w4g32-affine", "w4g32-signed", "w2g64-zp", "w16", "w4-zp", "w8", "w16-bf16")
+    source = source_of(tiny(kind, **changes), tokenizer, *names)
+    path = tmp_path / "model.gguf"
+    written = Gguf().write(source, path)
+    assert written.tensor_bytes == written.predicted_bytes
+    assert written.tensor_bytes == sum(int(t.n_bytes) for t in gguf.GGUFReader(path).tensors)
+    read = tensors(path)
+    model = described(source.model)
+    table = gguf.get_tensor_name_map(gguf.MODEL_ARCH[model.architecture.name.upper()], 2)
+    for unit in source.units.values():
+        places = [table.get_name(name, (".weight",)) for name in unit.names]
+        place = next(p for p in places if p in read)
+        order = model.row_order(unit.names[0], unit.packed.rows)
+        np.testing.assert_array_equal(read[place], unit.weight().numpy()[order])
+    assert difference(*outputs(source, path)) < written.tolerance
+
+
+@pytest.mark.parametrize("name", ["w8g32", "w4g32-signed"])
+def test_rounded_activations_are_all_that_differs(
+    name: str, tokenizer: Path, tmp_path: Path
+) -> None:
+    """With the inputs of every linear layer rounded as ggml does, torch gives the same logits."""
+    source = source_of(tiny("llama"), tokenizer, name)
+    Gguf().write(source, tmp_path / "model.gguf")
+    found, applied = outputs(source, tmp_path / "model.gguf")
+    for module in source.restored.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(lambda _, inputs: (rounded(inputs[0]),))
+    batch = source.calibration.batches[0]
+    assert isinstance(batch, dict)
+    with torch.no_grad():
+        expected = source.restored(**batch).logits
+    assert difference(found, expected) < FLOAT_ROUNDING
+    assert 1e-2 < difference(found, applied) < ROUNDED_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("names", "tolerance"),
+    [
+        (("w32",), FLOAT_TOLERANCE),
+        (("w32", "w16"), HALF_TOLERANCE),
+        (("w32", "w16-bf16"), HALF_TOLERANCE),
+        (("w32", "w8g32"), ROUNDED_TOLERANCE),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_the_tolerance_is_that_of_the_coarsest_activations(
+    names: tuple[str, ...], tolerance: float, tokenizer: Path, tmp_path: Path
+) -> None:
+    written = Gguf().write(source_of(tiny("llama"), tokenizer, *names), tmp_path / "model.gguf")
+    assert written.tolerance == tolerance
+    assert difference(*outputs(source_of(tiny("llama"), tokenizer, *names), tmp_path / "model.gguf")) < tolerance
+
+
+def test_queries_and_keys_alone_change_the_order_of_rows(tokenizer: Path) -> None:
+    model = described(source_of(tiny("llama"), tokenizer, "w8").model)
+    # Two key heads of 32 rows: the halves 0..15 and 16..31 of each are interleaved.
+    head = np.stack([np.arange(16), np.arange(16, 32)], 1).reshape(-1)
+    order = model.row_order("model.layers.0.self_attn.k_proj.weight", 64)
+    np.testing.assert_array_equal(order, np.concatenate([head, head + 32]))
+    plain = model.row_order("model.layers.0.self_attn.v_proj.weight", 64)
+    np.testing.assert_array_equal(plain, np.arange(64))
+
+
+def test_a_tied_head_is_stored_once(tokenizer: Path, tmp_path: Path) -> None:
+    for name in ("w32", "w8g32"):
+        source = source_of(tiny("llama", tie_word_embeddings=True), tokenizer, name)
+        Gguf().write(source, tmp_path / "model.gguf")
+        read = tensors(tmp_path / "model.gguf")
+        assert "token_embd.weight" in read
+        assert "output.weight" not in read
+
+
+def test_what_is_mapped_up_is_said(tokenizer: Path, tmp_path: Path) -> None:
+    source = source_of(tiny("llama"), tokenizer, "w8g32", "w4g32-zp")
+    written = Gguf().write(source, tmp_path / "model.gguf")
+    packed = [u for u in source.units.values() if u.packed.format.name == "w4g32-zp"]
+    note = "model.layers.0.self_attn.q_proj.weight: w4g32-zp is stored as Q8_0, at 8 bits"
+    assert note in written.notes
+    assert len(written.notes) == len(packed)
+
+
+def test_a_window_that_llama_cpp_does_not_keep_is_said(tokenizer: Path, tmp_path: Path) -> None:
+    source = source_of(tiny("mistral", sliding_window=64), tokenizer, "w8g32")
+    (note,) = Gguf().write(source, tmp_path / "model.gguf").notes
+    assert "looks back 64 tokens" in note
+
+
+class Cnn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 64)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        result: Tensor = self.layer(input_ids.float())
+        return result
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (lambda: Cnn(), "model Cnn of type None has no counterpart.* llama, mistral, qwen2"),
+        (lambda: tiny("gpt2"), "of type 'gpt2' has no counterpart"),
+        (lambda: tiny("llama", hidden_act="gelu"), "hidden_act=gelu.* it takes silu"),
+        (
+            lambda: tiny("llama", rope_parameters={**LINEAR, "rope_type": "dynamic"}),
+            "rope_type=dynamic.* it takes default, linear, llama3",
+        ),
+    ],
+    ids=["no-language-model", "gpt2", "activation", "rope"],
+)
+def test_models_that_llama_cpp_does_not_know(model: Any, reason: str, tokenizer: Path) -> None:
+    with pytest.raises(ExportError, match=reason):
+        described(model())
+
+
+def test_a_format_without_a_type_is_refused_before_anything_is_written(tokenizer: Path) -> None:
+    source = source_of(tiny("llama"), tokenizer, "w8g32-zp")
+    with pytest.raises(ExportError, match="unit model.embed_tokens.weight is planned as w8g32-zp"):
+        Gguf().check(source)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"no such thing" * 99], ids=len)
+def test_a_damaged_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ExportError, match=r"llama.cpp does not load .*model.gguf") as refusal:
+        Gguf().open(path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_truncated_file_is_refused(tokenizer: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    Gguf().write(source_of(tiny("llama"), tokenizer, "w8g32"), path)
+    path.write_bytes(path.read_bytes()[:-100_000])
+    with pytest.raises(ExportError, match="llama.cpp does not load"):
+        Gguf().open(path)
+
+
+def test_batches(tokenizer: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    Gguf().write(source_of(tiny("llama"), tokenizer, "w32"), path)
+    session = Gguf().open(path)
+    (batch,) = calibration(samples=3, tokens=5).batches
+    assert isinstance(batch, dict)
+    ids = batch["input_ids"]
+    together = session.run(batch)["logits"]
+    assert together.shape == (3, 5, VOCABULARY)
+    for index in range(3):
+        assert torch.equal(session.logits(ids[index].tolist()), together[index])
+    long = torch.arange(300).remainder(VOCABULARY)[None]  # more than fits into the first context
+    assert session.run({"input_ids": long})["logits"].shape == (1, 300, VOCABULARY)
+    ones = torch.ones_like(ids)
+    padded = {"input_ids": ids, "attention_mask": ones.index_fill(1, torch.tensor([4]), 0)}
+    assert torch.equal(session.run(padded)["logits"], together)
+    left = {"input_ids": ids, "attention_mask": ones.index_fill(1, torch.tensor([0]), 0)}
+    with pytest.raises(ExportError, match="padded on its left"):
+        session.run(left)
+    with pytest.raises(ExportError, match="takes input_ids and attention_mask"):
+        session.run(ids)
+    with pytest.raises(ExportError, match=f"token {VOCABULARY} is not in 0..{VOCABULARY - 1}"):
+        session.run({"input_ids": torch.tensor([[1, VOCABULARY]])})
+    session.close()

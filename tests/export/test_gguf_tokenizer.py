@@ -1,0 +1,115 @@
+"""The tokenizer in the file reads text as the folder's tokenizer does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+from tokenizers import Regex, Tokenizer, pre_tokenizers
+
+from mixq.errors import ExportError
+from mixq.export.gguf import Gguf
+from mixq.export.gguf.tokenizer import _SPLITS, split_name, tokenizer_json
+
+from .gguf_models import TEXTS, VOCABULARY, source_of, tiny, tokenizer_folder
+
+TEXT = f"{TEXTS[1]} <|end|> WE'RE 1234567 naïve 🦙 \t\n\n x  y {TEXTS[0]}"
+BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+
+
+def split_at(pattern: str) -> Any:
+    return pre_tokenizers.Split(Regex(pattern), "isolated")
+
+
+def steps_of(name: str) -> list[Any]:
+    steps = next(steps for steps, known in _SPLITS.items() if known == name)
+    made = {
+        "ByteLevel": BYTES,
+        "ByteLevel+regex": pre_tokenizers.ByteLevel(add_prefix_space=False),
+        "Digits": pre_tokenizers.Digits(individual_digits=True),
+    }
+    return [made[step] if step in made else split_at(step) for step in steps]
+
+
+@pytest.mark.parametrize("name", _SPLITS.values())
+def test_llama_cpp_splits_text_as_the_tokenizer_does(name: str, tmp_path: Path) -> None:
+    folder = tokenizer_folder(tmp_path / "folder", *steps_of(name))
+    path = tmp_path / "model.gguf"
+    Gguf().write(source_of(tiny("llama"), folder, "w8g32"), path)
+    reader = gguf.GGUFReader(path)
+    assert reader.fields["tokenizer.ggml.pre"].contents() == name
+    session = Gguf().open(path)
+    expected = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for text in (*TEXTS, TEXT.replace("<|end|>", "")):
+        assert session.tokenize(text) == expected.encode(text, add_special_tokens=False).ids
+    assert session.generate("The quick", 3) == session.generate("The quick", 3)
+    session.close()
+
+
+def test_metadata(tmp_path: Path) -> None:
+    folder = tokenizer_folder(tmp_path / "folder")
+    path = tmp_path / "model.gguf"
+    Gguf().write(source_of(tiny("llama"), folder, "w8g32"), path)
+    fields = gguf.GGUFReader(path).fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    kinds = fields["tokenizer.ggml.token_type"].contents()
+    assert len(tokens) == len(kinds) == VOCABULARY
+    assert (tokens[0], kinds[0]) == ("<|end|>", gguf.TokenType.CONTROL)
+    unused = VOCABULARY - Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    assert kinds.count(gguf.TokenType.UNUSED) == unused > 0
+    assert tokens[-1] == f"[PAD{VOCABULARY - 1}]"
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == 0
+    assert fields["tokenizer.ggml.add_bos_token"].contents() is False
+    assert fields["tokenizer.chat_template"].contents() == "{{ messages }}"
+
+
+def test_no_folder_is_refused() -> None:
+    with pytest.raises(ExportError, match="none is known; pass .* `--tokenizer FOLDER`"):
+        tokenizer_json(None)
+
+
+def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="has no tokenizer.json; pass .* `--tokenizer FOLDER`"):
+        Gguf().check(source_of(tiny("llama"), tmp_path, "w8g32"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model": {"type": "Unigram"}}, "type 'Unigram', but mixq writes byte-level BPE only"),
+        ({"model": {"type": "BPE", "byte_fallback": True}}, "with byte fallback, but"),
+        (
+            {"pre_tokenizer": {"type": "Whitespace"}},
+            "llama.cpp has no name for that mixq knows; it knows those of gpt-2, smollm, qwen2",
+        ),
+    ],
+    ids=["unigram", "sentencepiece", "split"],
+)
+def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(
+    change: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    data = {**tokenizer_json(tokenizer_folder(tmp_path)), **change}
+    with pytest.raises(ExportError, match=reason):
+        split_name(data, "tokenizer.json")
+
+
+def test_another_models_tokenizer_is_refused(tmp_path: Path) -> None:
+    folder = tokenizer_folder(tmp_path / "folder")
+    source = source_of(tiny("llama", vocab_size=256), folder, "w8g32")
+    with pytest.raises(ExportError, match=r"has a token \d+, but the model has 256 tokens"):
+        Gguf().write(source, tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": 1}'])
+def test_a_damaged_tokenizer_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ExportError, match=r"tokenizer.json"):
+        tokenizer_json(tmp_path)
+
+
+def test_json_is_not_changed_by_reading(tmp_path: Path) -> None:
+    folder = tokenizer_folder(tmp_path)
+    assert tokenizer_json(folder) == json.loads((folder / "tokenizer.json").read_text("utf-8"))
