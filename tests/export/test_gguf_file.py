@@ -71,7 +71,8 @@ def rounded(values: Tensor) -> Tensor:
     """What `quantize_row_q8_0` in ggml-quants.c makes of activations: 8 bits, 32 to a scale."""
     blocks = values.unflatten(-1, (-1, 32))
     scales = blocks.abs().amax(-1, keepdim=True) / 127
-    return ((blocks / scales).round() * scales.half().float()).flatten(-2)
+    result: Tensor = ((blocks / scales).round() * scales.half().float()).flatten(-2)
+    return result
 
 
 def tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
@@ -149,9 +150,10 @@ def test_rounded_activations_are_all_that_differs(
 def test_the_tolerance_is_that_of_the_coarsest_activations(
     names: tuple[str, ...], tolerance: float, tokenizer: Path, tmp_path: Path
 ) -> None:
-    written = Gguf().write(source_of(tiny("llama"), tokenizer, *names), tmp_path / "model.gguf")
+    source = source_of(tiny("llama"), tokenizer, *names)
+    written = Gguf().write(source, tmp_path / "model.gguf")
     assert written.tolerance == tolerance
-    assert difference(*outputs(source_of(tiny("llama"), tokenizer, *names), tmp_path / "model.gguf")) < tolerance
+    assert difference(*outputs(source, tmp_path / "model.gguf")) < tolerance
 
 
 def test_queries_and_keys_alone_change_the_order_of_rows(tokenizer: Path) -> None:
@@ -218,7 +220,9 @@ def test_models_that_llama_cpp_does_not_know(model: Any, reason: str, tokenizer:
 
 def test_a_format_without_a_type_is_refused_before_anything_is_written(tokenizer: Path) -> None:
     source = source_of(tiny("llama"), tokenizer, "w8g32-zp")
-    with pytest.raises(ExportError, match="unit model.embed_tokens.weight is planned as w8g32-zp"):
+    with pytest.raises(
+        ExportError, match=r"unit model\.embed_tokens\.weight is planned as w8g32-zp"
+    ):
         Gguf().check(source)
 
 
@@ -235,7 +239,7 @@ def test_a_truncated_file_is_refused(tokenizer: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     Gguf().write(source_of(tiny("llama"), tokenizer, "w8g32"), path)
     path.write_bytes(path.read_bytes()[:-100_000])
-    with pytest.raises(ExportError, match="llama.cpp does not load"):
+    with pytest.raises(ExportError, match=r"llama\.cpp does not load"):
         Gguf().open(path)
 
 

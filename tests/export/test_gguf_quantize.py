@@ -54,8 +54,8 @@ def test_every_unit_has_the_type_of_its_width(source: Source) -> None:
         layer = source.plan.layers[item.unit]
         assert item.wanted == K_TYPES[layer.bits]
         assert item.type == fallback(item.wanted, layer.matrix[1])
-    queries = next(item for item in found if item.unit.endswith("layers.1.self_attn.q_proj.weight"))
-    assert queries.tensor == "blk.1.attn_q.weight"
+    places = {item.unit: item.tensor for item in found}
+    assert places["model.layers.1.self_attn.q_proj.weight"] == "blk.1.attn_q.weight"
 
 
 def test_the_argument_file_is_what_llama_quantize_parses(source: Source) -> None:

@@ -67,12 +67,12 @@ def test_metadata(tmp_path: Path) -> None:
 
 
 def test_no_folder_is_refused() -> None:
-    with pytest.raises(ExportError, match="none is known; pass .* `--tokenizer FOLDER`"):
+    with pytest.raises(ExportError, match=r"none is known; pass .* `--tokenizer FOLDER`"):
         tokenizer_json(None)
 
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="has no tokenizer.json; pass .* `--tokenizer FOLDER`"):
+    with pytest.raises(ExportError, match=r"has no tokenizer\.json; pass .* `--tokenizer FOLDER`"):
         Gguf().check(source_of(tiny("llama"), tmp_path, "w8g32"))
 
 

@@ -10,8 +10,8 @@ from mixq.export.gguf.architecture import Described, described, sliding_window
 from mixq.export.gguf.contents import entries
 from mixq.export.gguf.file import tensor_bytes, write_file
 from mixq.export.gguf.session import LlamaCpp, binding
-from mixq.export.gguf.tokenizer import split_name, tokenizer_json
 from mixq.export.gguf.storage import BF16, F16, F32
+from mixq.export.gguf.tokenizer import split_name, tokenizer_json
 from mixq.export.runtime import FLOAT_TOLERANCE, Written
 from mixq.export.source import Source
 
