@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mixq.errors import ExportError
 from mixq.export.gguf import Gguf
 from mixq.export.gguf.architecture import described
+from mixq.export.gguf.contents import gguf_names
 from mixq.export.gguf.runtime import HALF_TOLERANCE, ROUNDED_TOLERANCE
 from mixq.export.runtime import FLOAT_TOLERANCE
 from mixq.export.source import Source
@@ -167,6 +168,10 @@ def test_queries_and_keys_alone_change_the_order_of_rows(tokenizer: Path) -> Non
 
 
 def test_a_tied_head_is_stored_once(tokenizer: Path, tmp_path: Path) -> None:
+    names = ("lm_head.weight", "model.embed_tokens.weight")
+    place = gguf_names(described(tiny("llama", tie_word_embeddings=True)))
+    assert place(names) == place(names[::-1]) == "token_embd.weight"
+    assert place(names[:1]) == "output.weight"
     for name in ("w32", "w8g32"):
         source = source_of(tiny("llama", tie_word_embeddings=True), tokenizer, name)
         Gguf().write(source, tmp_path / "model.gguf")
@@ -254,8 +259,9 @@ def test_batches(tokenizer: Path, tmp_path: Path) -> None:
     assert together.shape == (3, 5, VOCABULARY)
     for index in range(3):
         assert torch.equal(session.logits(ids[index].tolist()), together[index])
-    long = torch.arange(300).remainder(VOCABULARY)[None]  # more than fits into the first context
-    assert session.run({"input_ids": long})["logits"].shape == (1, 300, VOCABULARY)
+    for tokens in (300, 400):  # more than fits into the first context, and what fits into that
+        long = torch.arange(tokens).remainder(VOCABULARY)[None]
+        assert session.run({"input_ids": long})["logits"].shape == (1, tokens, VOCABULARY)
     ones = torch.ones_like(ids)
     padded = {"input_ids": ids, "attention_mask": ones.index_fill(1, torch.tensor([4]), 0)}
     assert torch.equal(session.run(padded)["logits"], together)

@@ -56,8 +56,8 @@ def test_the_file_is_as_small_as_predicted(mixed: tuple[Source, Any, Path, Writt
 
 def test_it_says_where_france_is_governed(session: LlamaCpp) -> None:
     assert session.generate("The capital of France is", 8).strip().startswith("Paris")
-    question = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
-    assert "Paris" in session.generate(question, 16)
+    question = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n"
+    assert "Paris" in session.generate(f"{question}<|im_start|>assistant\n", 16)
 
 
 def test_outputs_and_perplexity_are_those_of_the_plan(
