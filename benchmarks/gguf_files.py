@@ -40,8 +40,10 @@ MIXES = {"Q4_K": {8: "Q8_0", 4: "Q4_K"}, "Q3_K": {8: "Q6_K", 4: "Q3_K"}}
 
 def searched(loaded: LoadedModel, size_mb: float, arguments: argparse.Namespace) -> Plan:
     """The plan of least divergence whose tensors take no more than `size_mb` megabytes."""
+    assert loaded.calibration is not None
+    texts = loaded.calibration.take(arguments.texts or loaded.calibration.samples)
     result = mixq.search(
-        loaded.model, loaded.calibration, hardware="intel_cpu", max_size_mb=size_mb,
+        loaded.model, texts, hardware="intel_cpu", max_size_mb=size_mb,
         palette=Palette((8, 4), (32,), GRIDS, arguments.method), evaluate=loaded.evaluate,
         samples=arguments.samples, trials=arguments.trials, rounds=arguments.rounds,
         sensitivity=arguments.sensitivity, folder=arguments.folder, metric="kl", name="smollm2",
@@ -83,7 +85,8 @@ def main() -> None:
     parser.add_argument("--plan", type=Path, nargs="*", default=[])
     parser.add_argument("--targets", nargs="*", default=["Q4_K_M", "Q3_K_M", "Q2_K"])
     parser.add_argument("--method", default="clip", help="of rounding, or auto")
-    parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--texts", type=int, help="of calibration, of all that there are")
+    parser.add_argument("--samples", type=int, default=2, help="that errors are measured on")
     parser.add_argument("--trials", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=0)
     parser.add_argument(

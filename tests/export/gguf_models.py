@@ -77,6 +77,37 @@ def tokenizer_folder(folder: Path, *steps: Any) -> Path:
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
+    return saved(tokenizer, folder)
+
+
+def pieces_folder(folder: Path) -> Path:
+    """A folder with a tokenizer as transformers converts it from SentencePiece's BPE."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+
+    sample = Tokenizer(models.BPE())
+    steps = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    sample.normalizer = normalizers.Sequence(steps)
+    trainer = trainers.BpeTrainer(vocab_size=120, show_progress=False)
+    sample.train_from_iterator(TEXTS, trainer)
+    pieces = sorted(sample.get_vocab().items(), key=lambda item: item[1])
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    names = ["<unk>", "<s>", "</s>", *byte_tokens, *(name for name, _ in pieces)][:VOCABULARY]
+    vocabulary = {name: index for index, name in enumerate(names)}
+    merges = [
+        (name[:cut], name[cut:])
+        for name in names
+        for cut in range(1, len(name))
+        if name not in byte_tokens and name[:cut] in vocabulary and name[cut:] in vocabulary
+    ]
+    model = models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.decoder = decoders.ByteFallback()
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return saved(tokenizer, folder)
+
+
+def saved(tokenizer: Any, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"bos_token": "<|end|>", "eos_token": "<|end|>", "chat_template": "{{ messages }}"}

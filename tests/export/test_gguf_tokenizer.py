@@ -12,9 +12,17 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from mixq.errors import ExportError
 from mixq.export.gguf import Gguf
+from mixq.export.gguf.pieces import prefixes_space
 from mixq.export.gguf.tokenizer import _SPLITS, split_name, tokenizer_json
 
-from .gguf_models import TEXTS, VOCABULARY, source_of, tiny, tokenizer_folder
+from .gguf_models import (
+    TEXTS,
+    VOCABULARY,
+    pieces_folder,
+    source_of,
+    tiny,
+    tokenizer_folder,
+)
 
 TEXT = f"{TEXTS[1]} <|end|> WE'RE 1234567 naïve 🦙 \t\n\n x  y {TEXTS[0]}"
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -49,6 +57,67 @@ def test_llama_cpp_splits_text_as_the_tokenizer_does(name: str, tmp_path: Path) 
     session.close()
 
 
+def test_llama_cpp_joins_pieces_as_the_tokenizer_does(tmp_path: Path) -> None:
+    folder = pieces_folder(tmp_path / "folder")
+    path = tmp_path / "model.gguf"
+    Gguf().write(source_of(tiny("llama"), folder, "w8g32"), path)
+    reader = gguf.GGUFReader(path)
+    assert reader.fields["tokenizer.ggml.model"].contents() == "llama"
+    session = Gguf().open(path)
+    expected = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for text in (*TEXTS, TEXT.replace("<|end|>", ""), "the", "", "jumps jumps  jumps"):
+        # llama.cpp gives no token for no text, and transformers the space before it.
+        ids = expected.encode(text, add_special_tokens=False).ids if text else []
+        assert session.tokenize(text) == ids
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: {"merges": m["merges"][:-1]}, "does not join pieces as SentencePiece does"),
+        (lambda m: {"merges": [*m["merges"], m["merges"][0]]}, "does not join pieces"),
+        (
+            lambda m: {"vocab": {k: v for k, v in m["vocab"].items() if k != "<0x41>"}},
+            "has no token <0x41> for a byte",
+        ),
+    ],
+    ids=["a-pair-is-missing", "another-order", "a-byte-is-missing"],
+)
+def test_other_pieces_are_refused(change: Any, reason: str, tmp_path: Path) -> None:
+    data = tokenizer_json(pieces_folder(tmp_path))
+    model = {**data["model"], **change(data["model"])}
+    with pytest.raises(ExportError, match=reason):
+        split_name({**data, "model": model}, "tokenizer.json")
+
+
+METASPACE = {"type": "Metaspace", "replacement": "\u2581", "split": False}
+SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "pre", "prefixed"),
+    [
+        (SPACES, None, False),
+        (SPACES, {"type": "Split", "pattern": {"String": " "}}, False),
+        (None, {**METASPACE, "prepend_scheme": "first"}, True),
+        (None, {**METASPACE, "prepend_scheme": "never"}, False),
+        ({"type": "NFKC"}, None, None),
+        (None, {**METASPACE, "split": True}, None),
+    ],
+    ids=["gemma", "gemma-split", "metaspace", "metaspace-never", "nfkc", "words"],
+)
+def test_the_space_before_a_text(
+    normalizer: Any, pre: Any, prefixed: bool | None, tmp_path: Path
+) -> None:
+    data = {"normalizer": normalizer, "pre_tokenizer": pre}
+    if prefixed is None:
+        with pytest.raises(ExportError, match=r"tokenizer\.json changes text by"):
+            prefixes_space(data, "tokenizer.json")
+    else:
+        assert prefixes_space(data, "tokenizer.json") is prefixed
+
+
 def test_metadata(tmp_path: Path) -> None:
     folder = tokenizer_folder(tmp_path / "folder")
     path = tmp_path / "model.gguf"
@@ -79,14 +148,13 @@ def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model": {"type": "Unigram"}}, "type 'Unigram', but mixq writes byte-level BPE only"),
-        ({"model": {"type": "BPE", "byte_fallback": True}}, "with byte fallback, but"),
+        ({"model": {"type": "Unigram"}}, "type 'Unigram', but mixq writes BPE only"),
         (
             {"pre_tokenizer": {"type": "Whitespace"}},
             "llama.cpp has no name for that mixq knows; it knows those of gpt-2, smollm, qwen2",
         ),
     ],
-    ids=["unigram", "sentencepiece", "split"],
+    ids=["unigram", "split"],
 )
 def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(
     change: dict[str, Any], reason: str, tmp_path: Path

@@ -1,8 +1,8 @@
 """Tokenizer: a Hugging Face tokenizer.json as metadata of a GGUF file.
 
-Byte-level BPE only. llama.cpp splits text by rules of its own that a file names (`pre`; see
-`llama-vocab.cpp`), so a tokenizer that splits in another way is refused: it would load, and read
-other tokens than the model was made for.
+Byte-level BPE (`gpt2`) and SentencePiece's BPE with byte fallback (`llama`). llama.cpp splits text
+by rules of its own that a file names (`pre`; see `llama-vocab.cpp`), so a tokenizer that splits in
+another way is refused: it would load, and read other tokens than the model was made for.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mixq.errors import ExportError
+from mixq.export.gguf.pieces import BYTE, prefixes_space, scores
 from mixq.files import one_line, parse_json, read_bounded
 
 LIMIT_BYTES: Final = 1 << 28
@@ -45,6 +46,7 @@ def add_tokenizer(writer: Any, folder: Path | None, vocabulary: int) -> None:
     assert folder is not None
     where = one_line(folder / "tokenizer.json")
     pre = split_name(data, where)
+    is_pieces = bool(data["model"].get("byte_fallback"))
     names: dict[int, str] = {index: token for token, index in data["model"]["vocab"].items()}
     added = {item["id"]: item for item in data.get("added_tokens") or []}
     names |= {index: item["content"] for index, item in added.items()}
@@ -54,17 +56,24 @@ def add_tokenizer(writer: Any, folder: Path | None, vocabulary: int) -> None:
             "pass the model's own tokenizer with `--tokenizer FOLDER`"
         )
     kinds = gguf.TokenType
-    types = [
-        (kinds.CONTROL if added[index]["special"] else kinds.USER_DEFINED)
-        if index in added
-        else (kinds.NORMAL if index in names else kinds.UNUSED)
-        for index in range(vocabulary)
-    ]
-    writer.add_tokenizer_model("gpt2")
+    bytes_ = {BYTE.format(byte) for byte in range(256)} if is_pieces else set()
+
+    def kind(index: int) -> int:
+        if index in added:
+            return int(kinds.CONTROL if added[index]["special"] else kinds.USER_DEFINED)
+        if index not in names:
+            return int(kinds.UNUSED)
+        return int(kinds.BYTE if names[index] in bytes_ else kinds.NORMAL)
+
+    writer.add_tokenizer_model("llama" if is_pieces else "gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list([names.get(index, f"[PAD{index}]") for index in range(vocabulary)])
-    writer.add_token_types(types)
-    _add_special(writer, folder, vocabulary)
+    writer.add_token_types([kind(index) for index in range(vocabulary)])
+    if is_pieces:
+        found = scores(data, where)
+        writer.add_token_scores([found.get(names.get(i, ""), 0.0) for i in range(vocabulary)])
+        writer.add_add_space_prefix(prefixes_space(data, where))
+    _add_special(writer, folder, vocabulary, merges=not is_pieces)
 
 
 def tokenizer_json(folder: Path | None) -> dict[str, Any]:
@@ -93,12 +102,15 @@ def split_name(data: dict[str, Any], where: str) -> str:
         ExportError: if it has none.
     """
     model = data["model"]
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
+    if model.get("type") != "BPE":
         raise ExportError(
-            f"{where} is a tokenizer of type {model.get('type')!r:.20}"
-            f"{' with byte fallback' if model.get('byte_fallback') else ''}, but mixq writes "
-            "byte-level BPE only; convert the tokenizer with llama.cpp's convert_hf_to_gguf.py"
+            f"{where} is a tokenizer of type {model.get('type')!r:.20}, but mixq writes BPE only; "
+            "convert the tokenizer with llama.cpp's convert_hf_to_gguf.py"
         )
+    if model.get("byte_fallback"):
+        scores(data, where)
+        prefixes_space(data, where)
+        return "default"
     pre = data.get("pre_tokenizer") or {}
     steps = tuple(_step(item) for item in pre.get("pretokenizers", [pre]))
     if steps not in _SPLITS:
@@ -122,7 +134,7 @@ def _step(item: dict[str, Any]) -> str:
     return str(item)
 
 
-def _add_special(writer: Any, folder: Path, vocabulary: int) -> None:
+def _add_special(writer: Any, folder: Path, vocabulary: int, *, merges: bool) -> None:
     import gguf
 
     # It logs what it finds, which is no warning of ours.
@@ -130,7 +142,7 @@ def _add_special(writer: Any, folder: Path, vocabulary: int) -> None:
     before = log.level
     log.setLevel(logging.ERROR)
     try:
-        special = gguf.SpecialVocab(folder, load_merges=True, n_vocab=vocabulary)
+        special = gguf.SpecialVocab(folder, load_merges=merges, n_vocab=vocabulary)
         for kind in ("bos", "eos"):  # left out, llama.cpp would go by the way of splitting
             special.add_special_token.setdefault(kind, False)
         special.add_to_gguf(writer, quiet=True)
