@@ -87,11 +87,11 @@ def pieces_folder(folder: Path) -> Path:
     sample = Tokenizer(models.BPE())
     steps = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
     sample.normalizer = normalizers.Sequence(steps)
-    trainer = trainers.BpeTrainer(vocab_size=120, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=240, show_progress=False)
     sample.train_from_iterator(TEXTS, trainer)
     pieces = sorted(sample.get_vocab().items(), key=lambda item: item[1])
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
-    names = ["<unk>", "<s>", "</s>", *byte_tokens, *(name for name, _ in pieces)][:VOCABULARY]
+    names = ["<unk>", "<s>", "</s>", *byte_tokens, *(name for name, _ in pieces)]
     vocabulary = {name: index for index, name in enumerate(names)}
     merges = [
         (name[:cut], name[cut:])

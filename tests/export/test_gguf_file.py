@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from gguf.quants import dequantize
 from torch import Tensor, nn
 
-from mixq.errors import ExportError
+from mixq.errors import ExportError, MissingExtraError
 from mixq.export.gguf import Gguf
 from mixq.export.gguf.architecture import described
 from mixq.export.gguf.contents import gguf_names
@@ -157,6 +158,25 @@ def test_the_tolerance_is_that_of_the_coarsest_activations(
     assert difference(*outputs(source, tmp_path / "model.gguf")) < tolerance
 
 
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [(torch.float16, "F16"), (torch.bfloat16, "BF16")], ids=["half", "bfloat"]
+)
+def test_a_model_of_halves_stays_one(
+    dtype: torch.dtype, kind: str, tokenizer: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.gguf"
+    source = source_of(tiny("llama").to(dtype), tokenizer, "w32", "w8g32")
+    written = Gguf().write(source, path)
+    assert written.tensor_bytes == written.predicted_bytes
+    read = gguf.GGUFReader(path).tensors
+    assert {t.tensor_type.name for t in read} == {"F32", kind, "Q8_0"}
+    embedding = next(t for t in read if t.name == "token_embd.weight")
+    own = source.model.get_parameter("model.embed_tokens.weight").detach().float().numpy()
+    np.testing.assert_array_equal(dequantize(embedding.data, embedding.tensor_type), own)
+    found, expected = outputs(source, path)
+    assert difference(found, expected.float()) < ROUNDED_TOLERANCE
+
+
 def test_queries_and_keys_alone_change_the_order_of_rows(tokenizer: Path) -> None:
     model = described(source_of(tiny("llama"), tokenizer, "w8").model)
     # Two key heads of 32 rows: the halves 0..15 and 16..31 of each are interleaved.
@@ -246,6 +266,17 @@ def test_a_truncated_file_is_refused(tokenizer: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100_000])
     with pytest.raises(ExportError, match=r"llama\.cpp does not load"):
         Gguf().open(path)
+
+
+@pytest.mark.parametrize("package", ["gguf", "cyllama"])
+def test_a_missing_package_is_one_line(
+    package: str, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = source_of(tiny("llama"), tokenizer, "w8g32")
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'mixq\[gguf\]'"):
+        Gguf().check(source)
 
 
 def test_batches(tokenizer: Path, tmp_path: Path) -> None:

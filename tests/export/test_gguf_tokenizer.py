@@ -60,12 +60,15 @@ def test_llama_cpp_splits_text_as_the_tokenizer_does(name: str, tmp_path: Path) 
 def test_llama_cpp_joins_pieces_as_the_tokenizer_does(tmp_path: Path) -> None:
     folder = pieces_folder(tmp_path / "folder")
     path = tmp_path / "model.gguf"
-    Gguf().write(source_of(tiny("llama"), folder, "w8g32"), path)
+    Gguf().write(source_of(tiny("llama", vocab_size=512), folder, "w8g32"), path)
     reader = gguf.GGUFReader(path)
     assert reader.fields["tokenizer.ggml.model"].contents() == "llama"
+    kinds = reader.fields["tokenizer.ggml.token_type"].contents()
+    assert [index for index, kind in enumerate(kinds) if kind == 6] == list(range(3, 259))  # bytes
     session = Gguf().open(path)
     expected = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    for text in (*TEXTS, TEXT.replace("<|end|>", ""), "the", "", "jumps jumps  jumps"):
+    mixed = "jumps jumps  jumps, 99,345 xjagen Sylterquick overlazy"
+    for text in (*TEXTS, TEXT.replace("<|end|>", ""), "the", "", mixed):
         # llama.cpp gives no token for no text, and transformers the space before it.
         ids = expected.encode(text, add_special_tokens=False).ids if text else []
         assert session.tokenize(text) == ids

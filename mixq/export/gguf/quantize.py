@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,6 @@ from mixq.export.gguf.file import tensor_bytes, write_file
 from mixq.export.gguf.overrides import K_TYPES, overrides
 from mixq.export.gguf.session import binding
 from mixq.export.gguf.storage import TYPES
-from mixq.export.runtime import Written
 from mixq.export.source import ByteArray, Source
 from mixq.files import one_line
 
@@ -34,6 +33,21 @@ RECIPES: Final = (
 )  # fmt: skip
 """What `write_recipe` takes, as `llama-quantize` spells it."""
 _PURE: Final = {"Q3_K": "Q3_K_S", "Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "Q2_K": "Q2_K"}
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """What llama.cpp made of a plan's widths; its integers, and so its outputs, are its own.
+
+    Attributes:
+        tensor_bytes: of all tensors of the file.
+        predicted_bytes: what they should take, by formula.
+        notes: tensors that fell back to another type, a sentence each.
+    """
+
+    tensor_bytes: int
+    predicted_bytes: int
+    notes: tuple[str, ...]
 
 
 def write_float(model: nn.Module, tokenizer: Path | None, path: Path) -> None:
@@ -80,7 +94,7 @@ def write_recipe(
 
 def write_overridden(
     source: Source, path: Path, types: Mapping[int, str] = K_TYPES, *, threads: int = 1
-) -> Written:
+) -> Rounded:
     """Write the original model with each unit rounded by llama.cpp to the type of its width.
 
     Args:
@@ -105,10 +119,9 @@ def write_overridden(
         made = _rounded(source, model, entries, Path(folder), threads)
         ready = [replace(e, make=made[e.name]) if e.name in made else e for e in entries]
         write_file(path, model, ready, source.folder)
-    return Written(
+    return Rounded(
         tensor_bytes=tensor_bytes(path),
         predicted_bytes=sum(entry.stored_bytes for entry in entries),
-        tolerance=float("inf"),  # the integers are llama.cpp's, so the outputs are not the plan's
         notes=tuple(entry.note for entry in entries if entry.note),
     )
 
