@@ -19,7 +19,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 import mixq
 from mixq.calibration import Calibration
@@ -33,7 +34,6 @@ from mixq.search.palette import Palette
 from mixq.sources import LoadedModel, load_model
 
 MODEL = Path(__file__).resolve().parents[1] / "examples" / "models" / "smollm2.py"
-GRIDS = ("affine", "signed")
 MIXES = {"Q4_K": {8: "Q8_0", 4: "Q4_K"}, "Q3_K": {8: "Q6_K", 4: "Q3_K"}}
 """Types of a plan's widths in the runs through llama.cpp's own rounding."""
 
@@ -44,11 +44,31 @@ def searched(loaded: LoadedModel, size_mb: float, arguments: argparse.Namespace)
     texts = loaded.calibration.take(arguments.texts or loaded.calibration.samples)
     result = mixq.search(
         loaded.model, texts, hardware="intel_cpu", max_size_mb=size_mb,
-        palette=Palette((8, 4), (32,), GRIDS, arguments.method), evaluate=loaded.evaluate,
-        samples=arguments.samples, trials=arguments.trials, rounds=arguments.rounds,
+        palette=Palette((8, 4), (32,), arguments.grids, arguments.method),
+        evaluate=loaded.evaluate, trials=arguments.trials, rounds=arguments.rounds,
+        samples=arguments.samples,
         sensitivity=arguments.sensitivity, folder=arguments.folder, metric="kl", name="smollm2",
     )  # fmt: skip
     return result.plan
+
+
+def move_off_grid(model: nn.Module, seed: int) -> None:
+    """Move every weight by up to half a step of the grid that it was shipped on, in place.
+
+    The weights before SmolLM2's makers or packers rounded them lay somewhere there, so this is a
+    model as plausible, whose weights favour no type.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() < 2:
+                continue
+            blocks = weight.view(weight.shape[0], -1, 32)
+            if "embed" in name:  # Q8_0
+                step = blocks.abs().amax(-1, keepdim=True) / 127
+            else:  # Q4_1
+                step = (blocks.amax(-1, keepdim=True) - blocks.amin(-1, keepdim=True)) / 15
+            blocks.add_((torch.rand(blocks.shape, generator=generator) - 0.5) * step)
 
 
 def print_row(label: str, path: Path, windows: Tensor, note: str = "") -> None:
@@ -84,7 +104,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--plan", type=Path, nargs="*", default=[])
     parser.add_argument("--targets", nargs="*", default=["Q4_K_M", "Q3_K_M", "Q2_K"])
-    parser.add_argument("--method", default="clip", help="of rounding, or auto")
+    parser.add_argument("--method", default="rtn", help="of rounding, or auto")
+    parser.add_argument("--grids", nargs="*", default=["affine", "signed"])
     parser.add_argument("--texts", type=int, help="of calibration, of all that there are")
     parser.add_argument("--samples", type=int, default=2, help="that errors are measured on")
     parser.add_argument("--trials", type=int, default=2)
@@ -94,12 +115,15 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, help="keeps the plans")
     parser.add_argument("--recipes", nargs="*", default=["Q8_0", "Q4_K_M", "Q3_K_M", "Q2_K"])
+    parser.add_argument("--off-grid", type=int, metavar="SEED", help="see move_off_grid")
     parser.add_argument("--no-k-types", action="store_true")
     arguments = parser.parse_args()
     loaded = load_model(
         f"{MODEL}:{'load' if arguments.method in ('clip', 'rtn') else 'load_more'}"
     )
     tokenizer = Path(loaded.model.config._name_or_path)
+    if arguments.off_grid is not None:
+        move_off_grid(loaded.model, arguments.off_grid)
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "model.gguf"
         print("| file | bytes | perplexity | CPU s | tensors |\n|---|---|---|---|---|")
