@@ -25,6 +25,7 @@ from torch import Tensor, nn
 import mixq
 from mixq.calibration import Calibration
 from mixq.export.gguf.file import tensor_bytes
+from mixq.export.gguf.overrides import overrides
 from mixq.export.gguf.quantize import write_float, write_overridden, write_recipe
 from mixq.export.gguf.runtime import Gguf
 from mixq.export.gguf.session import LlamaCpp
@@ -95,8 +96,9 @@ def print_plan(label: str, plan: Plan, loaded: LoadedModel, target: Path, k_type
         label, target, windows, ", ".join(f"{n} {name}" for name, n in sorted(names.items()))
     )
     for name, types in MIXES.items() if k_types else ():
-        written = write_overridden(source, target, types)
-        note = f"{len(written.notes)} of {len(plan.layers)} tensors fell back"
+        write_overridden(source, target, types)
+        fallen = sum(bool(item.note) for item in overrides(source, types))
+        note = f"{fallen} of {len(plan.layers)} tensors fell back"
         print_row(f"{label}, as {name} and {types[8]}", target, windows, note)
 
 

@@ -82,7 +82,7 @@ def test_a_width_or_type_without_meaning_is_refused(source: Source) -> None:
 def test_notes_name_what_fell_back() -> None:
     assert Override("blk.0.attn_q.weight", "q", "Q4_K", "Q4_K").note == ""
     note = Override("blk.0.attn_q.weight", "q", "Q4_K", "Q5_0").note
-    assert note == "q: Q4_K does not fit its rows, stored as Q5_0"
+    assert note == "Q4_K does not fit the rows, stored as Q5_0"
 
 
 def test_the_file_is_that_of_one_call_with_overrides(source: Source, tmp_path: Path) -> None:
@@ -90,7 +90,8 @@ def test_the_file_is_that_of_one_call_with_overrides(source: Source, tmp_path: P
     path, floats, whole = (tmp_path / name for name in ("mixed.gguf", "float.gguf", "whole.gguf"))
     written = write_overridden(source, path)
     assert written.tensor_bytes == written.predicted_bytes
-    assert len(written.notes) == sum(1 for item in overrides(source) if item.note) > 0
+    (fallen,) = [item for item in overrides(source) if item.note]
+    assert written.notes == (f"Q2_K does not fit the rows, stored as Q4_0: {fallen.unit}",)
     write_float(source.model, source.folder, floats)
     quantize_at_once(floats, whole, overrides(source))
     ours, theirs = (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from mixq.export.source import ByteArray, Source, Unit
 from mixq.files import one_line
 from mixq.graph.state import stored_tensors
 
+NAMED: Final = 3
+"""Units that a note names; the plan has the others, by their format."""
 _FLOATS = {torch.float32: F32, torch.float16: F16, torch.bfloat16: BF16}
 
 
@@ -31,6 +34,7 @@ class Entry:
         type: of its numbers.
         make: gives its bytes, shape (rows, bytes of a row) or (bytes,).
         note: what was mapped up, or empty.
+        unit: the weight unit that it holds, for the notes.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Entry:
     type: TensorType
     make: Callable[[], ByteArray]
     note: str = ""
+    unit: str = ""
 
     @property
     def stored_bytes(self) -> int:
@@ -66,6 +71,19 @@ def float_entries(original: nn.Module, model: Described) -> list[Entry]:
     """
     tensors = {item.names: item.tensor for item in stored_tensors(original)}
     return [*_plain(tensors, model, gguf_names(model)), *_rope(model)]
+
+
+def gathered(found: Iterable[Entry]) -> tuple[str, ...]:
+    """The notes of all tensors, each once, with the units that it is about."""
+    units: dict[str, list[str]] = {}
+    for entry in found:
+        if entry.note:
+            units.setdefault(entry.note, []).append(entry.unit)
+    return tuple(
+        f"{note}: {', '.join(names[:NAMED])}"
+        + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+        for note, names in units.items()
+    )
 
 
 def gguf_names(model: Described) -> Callable[[tuple[str, ...]], str]:
@@ -109,7 +127,8 @@ def _packed(
             (packed.rows, packed.columns),
             chosen.type,
             _codes(unit, chosen.type, model.row_order(unit.names[0], packed.rows)),
-            f"{unit.name}: {chosen.note}" if chosen.note else "",
+            chosen.note,
+            unit.name,
         )
 
 

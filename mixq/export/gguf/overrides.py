@@ -49,7 +49,7 @@ class Override:
         """What was mapped up, in words; empty if nothing was."""
         if self.wanted == self.type:
             return ""
-        return f"{self.unit}: {self.wanted} does not fit its rows, stored as {self.type}"
+        return f"{self.wanted} does not fit the rows, stored as {self.type}"
 
 
 def overrides(source: Source, types: Mapping[int, str] = K_TYPES) -> tuple[Override, ...]:

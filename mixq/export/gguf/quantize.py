@@ -19,9 +19,9 @@ from torch import nn
 
 from mixq.errors import ExportError
 from mixq.export.gguf.architecture import Described, described
-from mixq.export.gguf.contents import Entry, float_entries
+from mixq.export.gguf.contents import Entry, float_entries, gathered
 from mixq.export.gguf.file import tensor_bytes, write_file
-from mixq.export.gguf.overrides import K_TYPES, overrides
+from mixq.export.gguf.overrides import K_TYPES, Override, overrides
 from mixq.export.gguf.session import binding
 from mixq.export.gguf.storage import TYPES
 from mixq.export.source import ByteArray, Source
@@ -42,7 +42,7 @@ class Rounded:
     Attributes:
         tensor_bytes: of all tensors of the file.
         predicted_bytes: what they should take, by formula.
-        notes: tensors that fell back to another type, a sentence each.
+        notes: types that do not fit and what took their place, a sentence each.
     """
 
     tensor_bytes: int
@@ -110,9 +110,7 @@ def write_overridden(
     model = described(source.model)
     chosen = {item.tensor: item for item in overrides(source, types)}
     entries = [
-        replace(entry, type=TYPES[chosen[entry.name].type], note=chosen[entry.name].note)
-        if entry.name in chosen
-        else entry
+        _overridden(entry, chosen[entry.name]) if entry.name in chosen else entry
         for entry in float_entries(source.model, model)
     ]
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -122,7 +120,7 @@ def write_overridden(
     return Rounded(
         tensor_bytes=tensor_bytes(path),
         predicted_bytes=sum(entry.stored_bytes for entry in entries),
-        notes=tuple(entry.note for entry in entries if entry.note),
+        notes=gathered(entries),
     )
 
 
@@ -147,6 +145,10 @@ def _rounded(
             # Mapped from the file, so nothing is read before it is written.
             made[tensor.name] = _view(tensor.data)
     return made
+
+
+def _overridden(entry: Entry, item: Override) -> Entry:
+    return replace(entry, type=TYPES[item.type], note=item.note, unit=item.unit)
 
 
 def _view(data: ByteArray) -> Callable[[], ByteArray]:

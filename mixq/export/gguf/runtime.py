@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from mixq.export.gguf.architecture import Described, described, sliding_window
-from mixq.export.gguf.contents import entries
+from mixq.export.gguf.contents import entries, gathered
 from mixq.export.gguf.file import tensor_bytes, write_file
 from mixq.export.gguf.session import LlamaCpp, binding
 from mixq.export.gguf.storage import BF16, F16, F32
@@ -55,7 +55,7 @@ class Gguf:
             tensor_bytes=tensor_bytes(path),
             predicted_bytes=sum(entry.stored_bytes for entry in found),
             tolerance=_tolerance(entry.type.name for entry in found),
-            notes=(*_notes(model), *(entry.note for entry in found if entry.note)),
+            notes=(*_notes(model), *gathered(found)),
         )
 
     def open(self, path: Path, *, threads: int = 1) -> LlamaCpp:
