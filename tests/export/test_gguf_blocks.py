@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from gguf import GGMLQuantizationType
-from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +17,8 @@ from mixq.export.source import Unit
 from mixq.formats import Format
 from mixq.quantize.codes import Codes, Steps, code_range
 from mixq.quantize.weights import pack_codes, pack_weight
+
+gguf: Any = pytest.importorskip("gguf", reason="an extra")
 
 ROWS = 6
 NAMES = (
@@ -36,7 +38,9 @@ def read_back(unit: Unit, rows: npt.NDArray[np.intp] | None = None) -> npt.NDArr
     kind = storage("w", packed.format, packed.columns).type
     data = blocks(unit, kind, np.arange(packed.rows) if rows is None else rows)
     assert data.nbytes == kind.stored_bytes(len(data), packed.columns)
-    values: npt.NDArray[np.float32] = dequantize(data, GGMLQuantizationType[kind.name])
+    values: npt.NDArray[np.float32] = gguf.quants.dequantize(
+        data, gguf.GGMLQuantizationType[kind.name]
+    )
     return values
 
 

@@ -6,12 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from gguf.quants import dequantize
 from torch import Tensor, nn
 
 from mixq.errors import ExportError, MissingExtraError
@@ -23,6 +21,10 @@ from mixq.export.runtime import FLOAT_TOLERANCE
 from mixq.export.source import Source
 
 from .gguf_models import VOCABULARY, calibration, source_of, tiny, tokenizer_folder
+
+gguf: Any = pytest.importorskip("gguf", reason="an extra")
+pytest.importorskip("cyllama", reason="an extra")
+pytest.importorskip("transformers", reason="an extra")
 
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
@@ -79,7 +81,7 @@ def rounded(values: Tensor) -> Tensor:
 
 def tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     return {
-        item.name: dequantize(item.data, item.tensor_type)
+        item.name: gguf.quants.dequantize(item.data, item.tensor_type)
         for item in gguf.GGUFReader(path).tensors
     }
 
@@ -172,7 +174,9 @@ def test_a_model_of_halves_stays_one(
     assert {t.tensor_type.name for t in read} == {"F32", kind, "Q8_0"}
     embedding = next(t for t in read if t.name == "token_embd.weight")
     own = source.model.get_parameter("model.embed_tokens.weight").detach().float().numpy()
-    np.testing.assert_array_equal(dequantize(embedding.data, embedding.tensor_type), own)
+    np.testing.assert_array_equal(
+        gguf.quants.dequantize(embedding.data, embedding.tensor_type), own
+    )
     found, expected = outputs(source, path)
     assert difference(found, expected.float()) < ROUNDED_TOLERANCE
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import re
 from pathlib import Path
+from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 
@@ -18,6 +18,10 @@ from mixq.export.gguf.storage import TYPES
 from mixq.export.source import Source
 
 from .gguf_models import source_of, tiny, tokenizer_folder
+
+gguf: Any = pytest.importorskip("gguf", reason="an extra")
+pytest.importorskip("cyllama", reason="an extra")
+pytest.importorskip("transformers", reason="an extra")
 
 SIZES = {"hidden_size": 256, "intermediate_size": 288}
 WIDTHS = ("w4g32", "w8", "w2g32", "w32", "w16")

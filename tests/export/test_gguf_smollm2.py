@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import gguf
 import pytest
 import torch
 
@@ -18,6 +17,9 @@ from mixq.formats import Format
 
 from ..example_models import load
 from ..plans import plan_for
+
+gguf: Any = pytest.importorskip("gguf", reason="an extra")
+pytest.importorskip("cyllama", reason="an extra")
 
 pytestmark = pytest.mark.slow
 FORMATS = ("w8g32", "w4g32-affine", "w4g32-affine", "w8g64-signed", "w4g32-affine", "w16")

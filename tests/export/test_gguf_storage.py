@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-import gguf
 import pytest
 
 from mixq.errors import ExportError
 from mixq.export.gguf.storage import TYPES, storage
 from mixq.formats import Format
+
+gguf: Any = pytest.importorskip("gguf", reason="an extra")
 
 
 @pytest.mark.parametrize("name", TYPES)

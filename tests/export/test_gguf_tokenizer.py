@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import gguf
 import pytest
-from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from mixq.errors import ExportError
 from mixq.export.gguf import Gguf
@@ -24,20 +22,25 @@ from .gguf_models import (
     tokenizer_folder,
 )
 
+gguf: Any = pytest.importorskip("gguf", reason="an extra")
+pytest.importorskip("cyllama", reason="an extra")
+pytest.importorskip("transformers", reason="an extra")
+tokenizers: Any = pytest.importorskip("tokenizers", reason="an extra")
+
 TEXT = f"{TEXTS[1]} <|end|> WE'RE 1234567 naïve 🦙 \t\n\n x  y {TEXTS[0]}"
-BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+BYTES = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 
 
 def split_at(pattern: str) -> Any:
-    return pre_tokenizers.Split(Regex(pattern), "isolated")
+    return tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
 
 
 def steps_of(name: str) -> list[Any]:
     steps = next(steps for steps, known in _SPLITS.items() if known == name)
     made = {
         "ByteLevel": BYTES,
-        "ByteLevel+regex": pre_tokenizers.ByteLevel(add_prefix_space=False),
-        "Digits": pre_tokenizers.Digits(individual_digits=True),
+        "ByteLevel+regex": tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False),
+        "Digits": tokenizers.pre_tokenizers.Digits(individual_digits=True),
     }
     return [made[step] if step in made else split_at(step) for step in steps]
 
@@ -50,7 +53,7 @@ def test_llama_cpp_splits_text_as_the_tokenizer_does(name: str, tmp_path: Path) 
     reader = gguf.GGUFReader(path)
     assert reader.fields["tokenizer.ggml.pre"].contents() == name
     session = Gguf().open(path)
-    expected = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    expected = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     for text in (*TEXTS, TEXT.replace("<|end|>", "")):
         assert session.tokenize(text) == expected.encode(text, add_special_tokens=False).ids
     assert session.generate("The quick", 3) == session.generate("The quick", 3)
@@ -66,7 +69,7 @@ def test_llama_cpp_joins_pieces_as_the_tokenizer_does(tmp_path: Path) -> None:
     kinds = reader.fields["tokenizer.ggml.token_type"].contents()
     assert [index for index, kind in enumerate(kinds) if kind == 6] == list(range(3, 259))  # bytes
     session = Gguf().open(path)
-    expected = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    expected = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     mixed = "jumps jumps  jumps, 99,345 xjagen Sylterquick overlazy"
     for text in (*TEXTS, TEXT.replace("<|end|>", ""), "the", "", mixed):
         # llama.cpp gives no token for no text, and transformers the space before it.
@@ -130,7 +133,10 @@ def test_metadata(tmp_path: Path) -> None:
     kinds = fields["tokenizer.ggml.token_type"].contents()
     assert len(tokens) == len(kinds) == VOCABULARY
     assert (tokens[0], kinds[0]) == ("<|end|>", gguf.TokenType.CONTROL)
-    unused = VOCABULARY - Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    unused = (
+        VOCABULARY
+        - tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    )
     assert kinds.count(gguf.TokenType.UNUSED) == unused > 0
     assert tokens[-1] == f"[PAD{VOCABULARY - 1}]"
     assert fields["tokenizer.ggml.eos_token_id"].contents() == 0
