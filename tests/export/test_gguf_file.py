@@ -161,6 +161,18 @@ def test_the_tolerance_is_that_of_the_coarsest_activations(
 
 
 @pytest.mark.parametrize(
+    "name", ["w2", "w2g256-signed", "w2-zp", "w2-affine", "w4-zp", "w4-affine"]
+)
+def test_super_blocks_of_one_group_are_run(name: str, tokenizer: Path, tmp_path: Path) -> None:
+    source = source_of(tiny("llama", hidden_size=256), tokenizer, name)
+    written = Gguf().write(source, tmp_path / "model.gguf")
+    assert written.notes == ()
+    kinds = {item.tensor_type.name for item in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    assert kinds == {"F32", "Q2_K" if name.startswith("w2") else "Q4_K"}
+    assert difference(*outputs(source, tmp_path / "model.gguf")) < written.tolerance
+
+
+@pytest.mark.parametrize(
     ("dtype", "kind"), [(torch.float16, "F16"), (torch.bfloat16, "BF16")], ids=["half", "bfloat"]
 )
 def test_a_model_of_halves_stays_one(
