@@ -1,0 +1,57 @@
+"""Example: the batch that a model is traced with, and which of its dimensions may vary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from torch import Tensor
+from torch.export import Dim
+
+from mixq.batch import Batch, named_tensors, sample_count
+from mixq.calibration import Calibration, repeat_sample
+
+DynamicShapes: TypeAlias = Mapping[str, Any] | tuple[Any, ...]
+LEAST = 2
+"""Samples of an example: torch.export takes a dimension of 1 for a constant."""
+
+
+def example_batch(calibration: Calibration) -> Batch:
+    """A batch to trace with: the calibration's first, with at least two samples if it may be."""
+    first = calibration.batches[0]
+    if sample_count(first) >= LEAST or calibration.whole:
+        return first
+    return repeat_sample(calibration, LEAST)
+
+
+def dynamic_shapes(calibration: Calibration, *, sequence: bool) -> DynamicShapes:
+    """Which dimensions of an example torch.export shall leave open, where the model allows it.
+
+    The samples always; with `sequence`, also every further dimension of integer inputs, which are
+    token ids and masks, and whatever differs between the batches of the calibration.
+    """
+    example = example_batch(calibration)
+    open_dim = Dim.STATIC if calibration.whole else Dim.AUTO
+    shapes = {}
+    for name, tensor in named_tensors(example):
+        others = [dict(named_tensors(batch)).get(name) for batch in calibration.batches]
+        shapes[name] = {
+            axis: (open_dim if axis == 0 or (sequence and _varies(tensor, axis, others)) else None)
+            for axis in range(tensor.dim())
+        }
+    closed = {
+        name: {axis: Dim.STATIC if dim is None else dim for axis, dim in axes.items()}
+        for name, axes in shapes.items()
+    }
+    return closed if isinstance(example, dict) else tuple(closed.values())
+
+
+def _varies(tensor: Tensor, axis: int, others: list[Tensor | None]) -> bool:
+    if not tensor.is_floating_point():
+        return True
+    return any(
+        other is not None
+        and other.dim() == tensor.dim()
+        and other.shape[axis] != tensor.shape[axis]
+        for other in others
+    )

@@ -1,0 +1,244 @@
+"""Operands: a unit's codes, scales and zero points as initializers, each stored once.
+
+The file holds exactly what the plan stores: packed codes without padding, scales in float16, zero
+points packed. Nodes at the start of the graph turn them into what a kernel wants (float32 scales,
+rows filled up to whole blocks). They depend on initializers alone, so ONNX Runtime runs them once,
+while it loads the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from mixq.export.onnx.nodes import Nodes, initializer
+from mixq.export.source import Unit
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+PARTS: Final = ("codes", "half", "scales", "zeros", "minimums", "input_scale", "input_zero")
+"""What a unit may store: `NAME.codes` is an initializer, and so on."""
+_UINT8, _INT32, _FLOAT = 2, 6, 1  # onnx.TensorProto.DataType
+
+
+class Operands:
+    """One unit's operands in one graph.
+
+    Args:
+        graph: that holds them.
+        unit: of 16 or fewer bits.
+        start: collects the nodes that go to the start of the graph.
+    """
+
+    def __init__(self, graph: ir.Graph, unit: Unit, start: Nodes) -> None:
+        self.unit, self.fmt = unit, unit.packed.format
+        self.rows, self.columns = unit.packed.rows, unit.packed.columns
+        self._graph, self.start = graph, start
+        self._made: dict[Hashable, ir.Value] = {}
+
+    def stored_bytes(self) -> int:
+        """Bytes of the initializers that were made for the unit so far."""
+        starts = tuple(f"{self.unit.name}.{part}" for part in PARTS)
+        values = [v for n, v in self._graph.initializers.items() if n.startswith(starts)]
+        return sum(v.const_value.nbytes for v in values if v.const_value is not None)
+
+    def floats(self) -> ir.Value:
+        """16-bit floats as float32, in the shape of the parameter."""
+        return self._cast("half", lambda: _half(self.unit))
+
+    def half(self) -> ir.Value:
+        """16-bit floats as they are stored, in the shape of the parameter."""
+        return self._initializer("half", _half(self.unit))
+
+    def typed_codes(self, *, signed: bool) -> ir.Value:
+        """Codes as UINT8, UINT4 or UINT2 (rows, columns); less 2^(bits-1) as INT8 and so on."""
+        codes = self.unit.codes
+        if signed:
+            codes = (codes.astype(np.int16) - (1 << (self.fmt.bits - 1))).astype(np.int8)
+        return self._initializer("codes", codes.astype(_integer(self.fmt.bits, signed=signed)))
+
+    def byte_codes(self, multiple: int = 1) -> ir.Value:
+        """Unsigned codes packed row by row, low bits first, as uint8 (rows, bytes).
+
+        Args:
+            multiple: columns that rows are filled up to a multiple of, with codes of zero.
+        """
+        width = -(-self.columns // multiple) * multiple
+        return self._byte_rows("codes", self.unit.codes, width)
+
+    def byte_zeros(self, groups: int | None = None) -> ir.Value:
+        """Zero points packed row by row, low bits first, as uint8 (rows, bytes).
+
+        Args:
+            groups: as in `scales`.
+        """
+        zeros = self.unit.zeros
+        assert zeros is not None
+        own = zeros.shape[1]
+        if groups is None or groups == own:
+            return self._byte_rows("zeros", zeros, own)
+        plain = self._once(
+            "uint8 zeros", lambda: self.start.op("Cast", [self.typed_zeros()], {"to": _UINT8})
+        )
+        wide = self._repeated("uint8 zeros", plain, groups)
+        missing = -groups % (8 // self.fmt.bits)
+        return self._once(("byte zeros", groups), lambda: self._packed(wide, missing))
+
+    def typed_zeros(self) -> ir.Value:
+        """Zero points as UINT8, UINT4 or UINT2 (rows, groups)."""
+        zeros = self.unit.zeros
+        assert zeros is not None
+        return self._initializer("zeros", zeros.astype(_integer(self.fmt.bits, signed=False)))
+
+    def scales(self, groups: int | None = None) -> ir.Value:
+        """Scales as float32 (rows, groups).
+
+        Args:
+            groups: a multiple of the unit's own groups; each scale is repeated for its share.
+        """
+        value = self._cast("scales", lambda: self.unit.scales)
+        return self._repeated("scales", value, groups)
+
+    def minimums(self) -> ir.Value:
+        """Float minimums of the affine grid as float32 (rows, groups)."""
+        return self._cast("minimums", lambda: self.unit.minimums)
+
+    def float_zeros(self, groups: int | None = None) -> ir.Value:
+        """Minus minimum over scale, float32 (rows, groups): zero points of the affine grid."""
+
+        def make() -> ir.Value:
+            ratio = self.start.op("Div", [self.minimums(), self.scales()])
+            return self.start.op("Neg", [ratio])  # type: ignore[no-any-return]
+
+        return self._repeated("float zeros", self._once("float zeros", make), groups)
+
+    def add(self, part: str, array: Any) -> ir.Value:
+        """A further initializer of the unit: `input_scale`, `input_zero`."""
+        return self._initializer(part, array)
+
+    def owners(self, size: int) -> ir.Value:
+        """Which group of `size` each column belongs to, int64 (columns,)."""
+
+        def make() -> Any:
+            start = self.start
+            bounds = [start.constant(number) for number in (0, self.columns, 1)]
+            return start.op("Div", [start.op("Range", bounds), start.constant(size)])
+
+        return self._once(("owners", size), make)
+
+    def lifts(self) -> ir.Value:
+        """Minimum + 2^(bits-1) x scale, float32 (rows, groups): the affine grid's middle."""
+
+        def make() -> Any:
+            half = self.start.constant([1 << (self.fmt.bits - 1)], np.float32)
+            return self.start.op(
+                "Add", [self.minimums(), self.start.op("Mul", [self.scales(), half])]
+            )
+
+        return self._once("lifts", make)
+
+    def _initializer(self, part: str, array: Any) -> ir.Value:
+        name = f"{self.unit.name}.{part}"
+        found = self._graph.initializers.get(name)
+        if found is not None and found.shape != array.shape:
+            # Two users want different layouts, which no node converts: stored once more.
+            name += f".{array.dtype}"
+        return initializer(self._graph, name, array)
+
+    def _once(self, key: Hashable, make: Callable[[], Any]) -> ir.Value:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def _cast(self, part: str, array: Callable[[], Any]) -> ir.Value:
+        def make() -> Any:
+            return self.start.op("Cast", [self._initializer(part, array())], {"to": _FLOAT})
+
+        return self._once((part, "float32"), make)
+
+    def _repeated(self, part: str, value: ir.Value, groups: int | None) -> ir.Value:
+        """Each of a row's numbers several times in turn, until a row has `groups` of them."""
+        own = self.fmt.groups_per_row(self.columns)
+        if groups is None or groups == own:
+            return value
+
+        def make() -> Any:
+            start, times = self.start, -(-groups // own)
+            column = start.op("Unsqueeze", [value, start.constant([2])])
+            wide = start.op("Expand", [column, start.constant([self.rows, own, times])])
+            flat = start.op("Reshape", [wide, start.constant([self.rows, own * times])])
+            if own * times == groups:
+                return flat
+            # The last group is short, and so are its blocks fewer.
+            bounds = [start.constant([n]) for n in (0, groups, 1)]
+            return start.op("Slice", [flat, *bounds])
+
+        return self._once((part, groups), make)
+
+    def _byte_rows(self, part: str, values: Any, width: int) -> ir.Value:
+        """Integers (rows, columns) as packed bytes of rows that are `width` integers wide."""
+        bits, columns = self.fmt.bits, values.shape[1]
+        row_bytes = -(-width * bits // 8)
+        if columns * bits % 8 == 0:
+            stored = self._initializer(part, _packed_rows(values, bits))
+            missing = row_bytes - columns * bits // 8
+            return (
+                stored
+                if missing == 0
+                else self._once((part, "bytes", width), lambda: self._padded(stored, missing))
+            )
+        # Rows that end within a byte are stored without gaps, as ONNX packs its small integers.
+        typed = self.typed_zeros() if part == "zeros" else self.typed_codes(signed=False)
+        return self._once(
+            (part, "bytes", width), lambda: self._packed(typed, row_bytes * 8 // bits - columns)
+        )
+
+    def _padded(self, rows: ir.Value, missing: int) -> Any:
+        return self.start.op("Pad", [rows, self.start.constant([0, 0, 0, missing])])
+
+    def _packed(self, typed: ir.Value, missing: int) -> Any:
+        """Typed integers (rows, columns), filled up, as packed bytes."""
+        start, bits = self.start, self.fmt.bits
+        per_byte = 8 // bits
+        wide = self._padded(start.op("Cast", [typed], {"to": _UINT8}), missing)
+        lanes = start.op("Reshape", [wide, start.constant([self.rows, -1, per_byte])])
+        numbers = start.op("Cast", [lanes], {"to": _INT32})
+        shifts = start.constant([1 << (bits * lane) for lane in range(per_byte)], np.int32)
+        placed = start.op("Mul", [numbers, shifts])
+        joined = start.op("ReduceSum", [placed, start.constant([2])], {"keepdims": 0})
+        return start.op("Cast", [joined], {"to": _UINT8})
+
+
+def _packed_rows(values: Any, bits: int) -> Any:
+    """Integers (rows, columns) packed row by row, low bits first, as uint8 (rows, bytes)."""
+    per_byte = 8 // bits
+    lanes = values.reshape(values.shape[0], -1, per_byte)
+    packed = np.zeros(lanes.shape[:2], dtype=np.uint8)
+    for lane in range(per_byte):
+        packed |= lanes[:, :, lane] << (lane * bits)
+    return packed
+
+
+def _integer(bits: int, *, signed: bool) -> Any:
+    import ml_dtypes
+
+    kinds = {
+        (8, False): np.uint8, (8, True): np.int8,
+        (4, False): ml_dtypes.uint4, (4, True): ml_dtypes.int4,
+        (2, False): ml_dtypes.uint2, (2, True): ml_dtypes.int2,
+    }  # fmt: skip
+    return kinds[bits, signed]
+
+
+def _half(unit: Unit) -> Any:
+    """16-bit floats in the parameter's shape, float16 or bfloat16."""
+    import ml_dtypes
+    import torch
+
+    half = unit.packed.tensors["half"].contiguous()
+    if half.dtype == torch.bfloat16:
+        return half.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return half.numpy()
