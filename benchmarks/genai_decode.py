@@ -63,7 +63,9 @@ def main() -> None:
             session.close()
             rows.append([name, f"{written.tensor_bytes / 1e6:.1f}", f"{difference:.1e}"])
         times = decode(paths, arguments.tokens)
-    print("| plan | MB | logits differ by | CPU ms per token | fp32 / plan |\n|---|---|---|---|---|")
+    print(
+        "| plan | MB | logits differ by | CPU ms per token | fp32 / plan |\n|---|---|---|---|---|"
+    )
     for row in rows:
         own = times[row[0]]
         ratio = statistics.median(a / b for a, b in zip(times["w32"], own, strict=True))

@@ -1,4 +1,4 @@
-"""Builder: onnxruntime-genai's own program that makes an fp32 graph with a cache of keys and values.
+"""Builder: onnxruntime-genai's own program, which makes an fp32 graph with a cache of attention.
 
 It reads a Hugging Face folder, so the plan's floats go into one. It runs as a process of its own,
 the way its makers document it (`python -m onnxruntime_genai.models.builder`): imported, it puts

@@ -7,7 +7,7 @@ weight that it wrote equals the floats of its unit bit by bit. What equals no un
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,7 @@ class Place:
     Attributes:
         unit: whose weights they are.
         rows: which of its rows.
-        value: the initializer, (columns, rows) for products and (rows, columns) else.
-        transposed: whether it is (columns, rows).
+        value: the initializer: (columns, rows) where it is multiplied by, else (rows, columns).
         products: MatMul nodes that multiply by it.
         lookups: Gather nodes that read its rows.
     """
@@ -40,7 +39,6 @@ class Place:
     unit: Unit
     rows: slice
     value: ir.Value
-    transposed: bool
     products: tuple[ir.Node, ...]
     lookups: tuple[ir.Node, ...]
 
@@ -59,78 +57,79 @@ def places(graph: ir.Graph, source: Source) -> list[Place]:
     Raises:
         ExportError: if a unit, or a part of one, is nowhere.
     """
-    state = source.restored.state_dict()
-    matrices: dict[str, FloatArray] = {
-        name: state[unit.names[0]].float().reshape(unit.packed.rows, -1).numpy()
-        for name, unit in source.units.items()
-    }
-    found = []
+    matrices = floats(source)
+    found: list[Place] = []
     for value in graph.initializers.values():
         uses = _uses(value)
         if uses.others or len(uses.transposed) != 1 or value.const_value is None:
             continue
-        transposed = uses.transposed.pop()
         array = value.const_value.numpy()
-        matrix = np.ascontiguousarray(array.T if transposed else array)
-        where = next(_matches(matrix, matrices, used=[p for p in found if not p.lookups]), None)
+        matrix = np.ascontiguousarray(array.T if uses.transposed.pop() else array)
+        where = _match(matrix, matrices, found)
         if where is not None:
-            unit, start = source.units[where[0]], where[1]
+            name, start = where
             rows = slice(start, start + len(matrix))
             products, lookups = tuple(uses.products), tuple(uses.lookups)
-            found.append(Place(unit, rows, value, transposed, products, lookups))
+            found.append(Place(source.units[name], rows, value, products, lookups))
     _check_complete(found, source.units)
     return found
 
 
+def floats(source: Source) -> dict[str, FloatArray]:
+    """The weights that each unit's codes stand for, float32 (rows, columns)."""
+    state = source.restored.state_dict()
+    return {
+        name: state[unit.names[0]].float().reshape(unit.packed.rows, -1).numpy()
+        for name, unit in source.units.items()
+    }
+
+
 def _uses(value: ir.Value) -> _Uses:
-    """How the graph reads a float matrix."""
+    """How the graph reads an initializer."""
     uses = _Uses()
-    shape = value.shape
-    if shape is None or len(shape) != 2:
+    if value.shape is None or len(value.shape) != 2:
         return _Uses(others=list(value.consumers()))
     for node, index in value.uses():
-        match node.op_type, index:
-            case "MatMul", 1:
-                uses.products.append(node)
-                uses.transposed.add(True)
-            case "Gather", 0 if _axis(node) == 0:
-                uses.lookups.append(node)
-                uses.transposed.add(False)
-            case "Transpose", 0:  # how the builder reads the rows of a tied head
-                readers = [(n, i, _axis(n)) for n, i in node.outputs[0].uses()]
-                good = all((n.op_type, i, a) == ("Gather", 0, 0) for n, i, a in readers)
-                (uses.lookups if good else uses.others).extend(n for n, _, _ in readers)
-                uses.transposed.add(True)
-            case _:
-                uses.others.append(node)
+        if node.op_type == "MatMul" and index == 1:
+            uses.products.append(node)
+            uses.transposed.add(True)
+        elif _is_lookup(node, index):
+            uses.lookups.append(node)
+            uses.transposed.add(False)
+        elif node.op_type == "Transpose" and all(
+            _is_lookup(*use) for use in node.outputs[0].uses()
+        ):  # how the builder reads the rows of a tied head
+            uses.lookups.extend(node.outputs[0].consumers())
+            uses.transposed.add(True)
+        else:
+            uses.others.append(node)
     return uses
 
 
-def _axis(node: ir.Node) -> int:
-    axis: Any = node.attributes.get("axis")
-    return 0 if axis is None else int(axis.value)
+def _is_lookup(node: ir.Node, index: int) -> bool:
+    axis: Any = node.attributes.get_int("axis", 0)
+    return node.op_type == "Gather" and index == 0 and axis == 0
 
 
-def _matches(
-    matrix: FloatArray, units: Mapping[str, FloatArray], used: list[Place]
-) -> Iterator[tuple[str, int]]:
-    """(unit, first row) of the rows that equal `matrix`, those that nothing holds yet first."""
-    taken = {(place.unit.name, place.rows.start) for place in used}
-    late = []
-    for name, floats in units.items():
-        if floats.shape[1] != matrix.shape[1] or len(floats) < len(matrix):
-            continue
-        for start in _starts(matrix[0], floats[: len(floats) - len(matrix) + 1]):
-            if np.array_equal(floats[start : start + len(matrix)], matrix):
-                if (name, start) not in taken:
-                    yield name, start
-                late.append((name, start))
-    yield from late
+def _match(
+    matrix: FloatArray, units: Mapping[str, FloatArray], found: list[Place]
+) -> tuple[str, int] | None:
+    """(unit, first row) of the rows that equal `matrix`; of several the first still free."""
+    taken = {(place.unit.name, place.rows.start) for place in found}
+    equal = [
+        (name, start)
+        for name, own in units.items()
+        if own.shape[1] == matrix.shape[1]
+        for start in _starts(matrix[0], own[: max(0, len(own) - len(matrix) + 1)])
+        if np.array_equal(own[start : start + len(matrix)], matrix)
+    ]
+    return next((item for item in equal if item not in taken), equal[0] if equal else None)
 
 
-def _starts(row: FloatArray, floats: FloatArray) -> list[int]:
-    candidates = np.flatnonzero(floats[:, 0] == row[0])
-    return [int(i) for i in candidates if np.array_equal(floats[i], row)]
+def _starts(row: FloatArray, own: FloatArray) -> list[int]:
+    """Rows that equal `row`; most differ in their first number."""
+    candidates = np.flatnonzero(own[:, 0] == row[0])
+    return [int(index) for index in candidates if np.array_equal(own[index], row)]
 
 
 def _check_complete(found: list[Place], units: Mapping[str, Unit]) -> None:
