@@ -85,7 +85,7 @@ class Genai:
             tensor_bytes=tensor_bytes(ir.load(path / MODEL)),
             predicted_bytes=kept + sum(p.format.stored_bytes(p.rows, p.columns) for p in packed),
             tolerance=_tolerance(source) if done.rounds_activations else FLOAT_TOLERANCE,
-            notes=_notes(source, kept),
+            notes=_notes(model.graph),
         )
 
     def open(self, path: Path, *, threads: int = 1) -> TextSession:
@@ -111,14 +111,18 @@ def _kept_bytes(graph: ir.Graph, found: list[Place]) -> int:
 
 def _tolerance(source: Source) -> float:
     config: Any = source.model.config
-    return max(INT8_TOLERANCE, LAYER_ERROR * math.sqrt(config.num_hidden_layers))
+    return max(INT8_TOLERANCE, LAYER_ERROR * math.sqrt(getattr(config, "num_hidden_layers", 1)))
 
 
-def _notes(source: Source, kept: int) -> tuple[str, ...]:
-    plain = sum(tensor.numel() * 4 for tensor in source.plain.values())
-    if kept <= plain:
+def _notes(graph: ir.Graph) -> tuple[str, ...]:
+    tables = sum(
+        value.const_value.nbytes
+        for name, value in graph.initializers.items()
+        if name.startswith(("cos_cache", "sin_cache")) and value.const_value is not None
+    )
+    if not tables:
         return ()
     return (
-        f"{kept - plain:,} bytes are tables of rotary positions that the model builder adds; "
-        "the plan does not count them",
+        f"{tables:,} bytes are the model builder's tables of rotary positions, which the plan "
+        "does not count",
     )

@@ -80,8 +80,7 @@ def _placeholder(graph: ir.Graph, name: str, packed: PackedWeight) -> ir.Value:
 
     zeros = np.broadcast_to(np.float32(0), (packed.rows, packed.columns))
     tensor = ir.tensor(zeros, name=name)
-    value = ir.Value(
-        name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype)
-    )
+    shape = ir.Shape(zeros.shape)
+    value = ir.Value(name=name, const_value=tensor, shape=shape, type=ir.TensorType(tensor.dtype))
     graph.initializers.add(value)
     return value

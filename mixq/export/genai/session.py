@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -12,7 +12,12 @@ from torch import Tensor
 
 from mixq.batch import Batch
 from mixq.errors import ExportError
-from mixq.files import one_line
+from mixq.files import one_line, parse_json, read_bounded
+
+CONFIG: Final = "genai_config.json"
+_CONFIG_BYTES: Final = 1 << 20
+_FATAL: Final = 4
+"""Severity of ONNX Runtime's log: errors are raised, and need not be printed as well."""
 
 
 class TextSession:
@@ -30,34 +35,42 @@ class TextSession:
 
         self._path = path
         self._threads = threads
+        self._errors = _runtime_errors()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.log_severity_level = _FATAL
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 str(path / "model.onnx"), options, providers=["CPUExecutionProvider"]
             )
-            settings = json.loads((path / "genai_config.json").read_text(encoding="utf-8"))
-        except (RuntimeError, ValueError, OSError) as error:
+        except self._errors as error:
             raise ExportError(
                 f"{one_line(path)} does not load in ONNX Runtime: {one_line(error)}"
             ) from error
+        text = read_bounded(path / CONFIG, _CONFIG_BYTES, ExportError, "configuration")
+        settings: Any = parse_json(text, ExportError, f"configuration {path / CONFIG}")
         self._head_size = int(settings["model"]["decoder"]["head_size"])
 
     def run(self, batch: Batch) -> dict[str, Tensor]:
         """`logits` (samples, positions, vocabulary) of `input_ids`, of all positions.
 
         Raises:
-            ExportError: if a sample is padded: the graph counts the positions of a sample alone.
+            ExportError: if a sample is padded, or ONNX Runtime refuses the input.
         """
-        ids, mask = _ids_and_mask(batch)
-        feeds = {"input_ids": ids, "attention_mask": mask}
-        if "position_ids" in {item.name for item in self._session.get_inputs()}:
-            feeds["position_ids"] = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+        ids = _token_ids(batch)
+        feeds: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         for item in self._session.get_inputs():
-            if item.name not in feeds:  # (samples, heads, 0, size of a head)
+            if item.name == "position_ids":
+                feeds[item.name] = np.tile(np.arange(ids.shape[1]), (len(ids), 1))
+            elif item.name not in feeds:  # past keys and values (samples, heads, 0, head size)
                 shape = (len(ids), int(item.shape[1]), 0, self._head_size)
                 feeds[item.name] = np.zeros(shape, dtype=np.float32)
-        (logits,) = self._session.run(["logits"], feeds)
+        try:
+            (logits,) = self._session.run(["logits"], feeds)
+        except self._errors as error:
+            raise ExportError(
+                f"{one_line(self._path)} does not run in ONNX Runtime: {one_line(error)}"
+            ) from error
         return {"logits": torch.from_numpy(logits)}
 
     def generate(self, prompt: str, max_tokens: int) -> str:
@@ -93,7 +106,8 @@ class TextSession:
         self._session = None
 
 
-def _ids_and_mask(batch: Batch) -> tuple[Any, Any]:
+def _token_ids(batch: Batch) -> Any:
+    """Token ids (samples, positions) as int64, of samples without padding."""
     if isinstance(batch, Tensor):
         ids, mask = batch, None
     elif isinstance(batch, tuple):
@@ -102,8 +116,16 @@ def _ids_and_mask(batch: Batch) -> tuple[Any, Any]:
         ids, mask = batch["input_ids"], batch.get("attention_mask")
     if mask is not None and not bool((mask == 1).all()):
         raise ExportError(
-            "a sample of the calibration is padded, but the graph of onnxruntime-genai counts "
-            "positions from the first token on; calibrate with texts of one length"
+            "a calibration sample is padded, but the graph of onnxruntime-genai counts every "
+            "position from the first token on; calibrate with texts of one length"
         )
-    whole = ids.to(torch.int64).numpy()
-    return whole, np.ones_like(whole)
+    return ids.to(torch.int64).numpy()
+
+
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: classes for its codes that share no base but Exception."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    found = [value for value in vars(state).values() if isinstance(value, type)]
+    own = [value for value in found if issubclass(value, Exception)]
+    return (*own, RuntimeError, ValueError)
