@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mixq.artifact import save as save
     from mixq.calibration import Calibration as Calibration
     from mixq.errors import MixqError as MixqError
+    from mixq.export.export import export as export
     from mixq.formats import Format as Format
     from mixq.plan import Plan as Plan
     from mixq.search.call import search as search
@@ -24,6 +25,7 @@ __all__ = [
     "Palette",
     "Plan",
     "SearchResult",
+    "export",
     "finetune",
     "load",
     "save",
@@ -47,8 +49,8 @@ def __getattr__(name: str) -> Any:
     # Loaded on first use, so that `mixq --help` answers without importing torch.
     import importlib
 
-    if name == "search":
-        return importlib.import_module("mixq.search")
+    if name in ("export", "search"):  # rooms that are called as functions
+        return importlib.import_module(f"mixq.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

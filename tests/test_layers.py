@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = (
     {"errors"},
-    {"formats", "files", "progress", "batch"},
+    {"formats", "files", "progress", "batch", "callable_room"},
     {"validation"},
     {"plan_parts"},
     {"profiles", "plan", "graph", "quantize", "calibration"},

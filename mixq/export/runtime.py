@@ -59,11 +59,13 @@ class Runtime(Protocol):
         name: as `--runtime` takes it.
         extra: which extra of mixq installs what it needs.
         is_folder: whether it writes a folder in place of a file.
+        suffix: of the file, or of the folder, as in `model.onnx`.
     """
 
     name: ClassVar[str]
     extra: ClassVar[str]
     is_folder: ClassVar[bool]
+    suffix: ClassVar[str]
 
     def check(self, source: Source) -> None:
         """Refuse early what this runtime cannot take.

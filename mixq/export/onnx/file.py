@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-LARGEST: Final = 2**31 - 2**20
+LARGEST: Final = 2**31 - 2**24
 """Bytes: protobuf refuses messages of 2 GiB, and the graph itself takes some."""
 
 
@@ -24,9 +24,22 @@ def tensor_bytes(model: ir.Model) -> int:
 
 
 def save(model: ir.Model, path: Path, *, largest: int = LARGEST) -> None:
-    """Write a graph to `path`, and its tensors to `data_file(path)` where they are too many."""
+    """Write a graph to `path`, and its tensors to `data_file(path)` where they are too many.
+
+    Shapes of what lies between two nodes are left out, and where torch says that a node came from:
+    every reader infers the former, and in a small model both took more room than the weights.
+    """
     import onnx_ir as ir
 
+    graph = model.graph
+    model.metadata_props.clear()
+    graph.metadata_props.clear()
+    kept = {id(value) for value in (*graph.inputs, *graph.outputs)}
+    between = [value for node in graph for value in node.outputs]
+    for value in (*between, *graph.initializers.values()):
+        value.metadata_props.clear()
+        if id(value) not in kept:
+            value.shape, value.type = None, None
     if tensor_bytes(model) > largest:
         ir.save(model, path, external_data=data_file(path).name)
     else:

@@ -93,7 +93,7 @@ def _traced(source: Source, model: nn.Module) -> tuple[Any, tuple[str, ...]]:
     args = (batch,) if isinstance(batch, Tensor) else batch if isinstance(batch, tuple) else ()
     kwargs = batch if isinstance(batch, dict) else {}
     config = getattr(model, "config", None)
-    if getattr(config, "use_cache", None):
+    if config is not None and getattr(config, "use_cache", False):
         config.use_cache = False  # of our own copy: keys and values are nobody's output here
     reason: Exception | None = None
     for sequence in (True, False):

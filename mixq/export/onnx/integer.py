@@ -36,7 +36,7 @@ def rounded(operands: Operands, nodes: Nodes, x: ir.Value) -> tuple[Any, Any, An
     return nodes.op("QuantizeLinear", [x, scale, zero]), scale, zero
 
 
-def rounded_floats(operands: Operands, nodes: Nodes, x: ir.Value) -> ir.Value:
+def rounded_floats(operands: Operands, nodes: Nodes, x: ir.Value) -> Any:
     """The input of a kernel that takes floats, rounded where the format asks for it.
 
     A dynamic range for each block of a row is MatMulNBits's own, so nothing is added for it.
@@ -46,10 +46,10 @@ def rounded_floats(operands: Operands, nodes: Nodes, x: ir.Value) -> ir.Value:
     if fmt.activation == "none" or (fmt.activation == "dynamic" and fmt.group_size and matrix):
         return x
     codes, scale, zero = rounded(operands, nodes, x)
-    return nodes.op("DequantizeLinear", [codes, scale, zero])  # type: ignore[no-any-return]
+    return nodes.op("DequantizeLinear", [codes, scale, zero])
 
 
-def matmul(operands: Operands, nodes: Nodes, x: ir.Value, bias: ir.Value | None) -> ir.Value:
+def matmul(operands: Operands, nodes: Nodes, x: ir.Value, bias: ir.Value | None) -> Any:
     """X W^T + bias; ONNX Runtime fuses the nodes into one integer kernel."""
     codes, scale, zero = rounded(operands, nodes, x)
     weight = operands.start.op("Transpose", [_int8(operands)], {"perm": [1, 0]})
@@ -65,7 +65,7 @@ def convolution(
     x: ir.Value,
     bias: ir.Value | None,
     attributes: Mapping[str, Any],
-) -> ir.Value:
+) -> Any:
     """The convolution of an input with the unit, of any number of spatial dimensions."""
     codes, scale, zero = rounded(operands, nodes, x)
     shape = operands.unit.packed.shape
@@ -79,11 +79,11 @@ def convolution(
     return nodes.op("Add", [result, nodes.op("Reshape", [bias, channels])])
 
 
-def _int8(operands: Operands) -> ir.Value:
+def _int8(operands: Operands) -> Any:
     codes = operands.typed_codes(signed=True)
     if operands.fmt.bits == 8:
         return codes
-    return operands.start.op("Cast", [codes], {"to": _INT8})  # type: ignore[no-any-return]
+    return operands.start.op("Cast", [codes], {"to": _INT8})
 
 
 def _scaled(nodes: Nodes, product: Any, scale: Any, row: Any) -> Any:

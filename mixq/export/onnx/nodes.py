@@ -80,9 +80,12 @@ def initializer(graph: ir.Graph, name: str, array: Any) -> ir.Value:
     found = graph.initializers.get(name)
     if found is not None:
         return found
-    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
+    tensor: Any = ir.tensor(np.asarray(array, order="C"), name=name)
     value = ir.Value(
-        name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype)
+        name=name,
+        const_value=tensor,
+        shape=ir.Shape(tensor.shape),
+        type=ir.TensorType(tensor.dtype),
     )
     graph.initializers.add(value)
     return value

@@ -1,0 +1,85 @@
+"""OnnxSession: a file that ONNX Runtime has loaded on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixq.batch import Batch, named_tensors
+from mixq.errors import ExportError, MissingExtraError
+from mixq.files import one_line
+
+
+class OnnxSession:
+    """A file or serialized model in ONNX Runtime.
+
+    Args:
+        file: its path, or its bytes.
+        threads: that one call may use.
+        profile: prefix of a file that ONNX Runtime writes its own timings to, see `close`.
+
+    Raises:
+        ExportError: if ONNX Runtime does not load it.
+        MissingExtraError: without onnxruntime.
+    """
+
+    def __init__(
+        self, file: Path | bytes, *, threads: int = 1, profile: str | None = None
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingExtraError("onnxruntime", "onnx", "running an ONNX file") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, profile
+        what = file if isinstance(file, bytes) else str(file)
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                what, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its classes are private, and none is a bug of ours alone
+            where = "the graph" if isinstance(file, bytes) else one_line(file)
+            raise ExportError(
+                f"{where} does not load in ONNX Runtime {onnxruntime.__version__}: "
+                f"{one_line(error)}"
+            ) from error
+        self.input_names: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
+        self.output_names: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+
+    def run(self, batch: Batch) -> dict[str, Tensor]:
+        """The outputs by name; tensors are taken by name, or in the order of the graph's inputs.
+
+        Raises:
+            ExportError: if the graph does not take the batch.
+        """
+        named = named_tensors(batch)
+        if isinstance(batch, dict):
+            given = dict(named)
+        else:
+            given = dict(zip(self.input_names, (tensor for _, tensor in named), strict=False))
+        missing = [name for name in self.input_names if name not in given]
+        if missing:
+            raise ExportError(
+                f"the file needs input {missing[0]!r:.100}, which the batch lacks; it takes "
+                f"{', '.join(self.input_names)}"
+            )
+        feed = {name: given[name].detach().cpu().numpy() for name in self.input_names}
+        try:
+            outputs = self._session.run(list(self.output_names), feed)
+        except Exception as error:  # as above
+            raise ExportError(f"ONNX Runtime cannot run the batch: {one_line(error)}") from error
+        return {
+            name: torch.from_numpy(value)
+            for name, value in zip(self.output_names, outputs, strict=True)
+        }
+
+    def close(self) -> str | None:
+        """Free the session; the path of the timings, if they were asked for."""
+        session, self._session = self._session, None
+        return str(session.end_profiling()) if session is not None else None

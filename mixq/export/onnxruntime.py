@@ -1,0 +1,100 @@
+"""onnxruntime: ONNX files with packed weights and ONNX Runtime's low-bit kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from mixq.export.onnx import file
+from mixq.export.onnx.graph import FloatGraph, float_graph
+from mixq.export.onnx.matmul import INT8_ACTIVATIONS
+from mixq.export.onnx.rewrite import Rewritten, rewrite
+from mixq.export.onnx.session import OnnxSession
+from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE, Written
+from mixq.export.source import Source
+
+
+class OnnxRuntime:
+    """ONNX Runtime on CPUs.
+
+    Args:
+        accuracy_level: of MatMulNBits: 4 rounds activations to 8 bits by blocks, 0 keeps floats,
+            which has a fast kernel at 4 bits only.
+    """
+
+    name: ClassVar[str] = "onnxruntime"
+    extra: ClassVar[str] = "onnx"
+    suffix: ClassVar[str] = ".onnx"
+    is_folder: ClassVar[bool] = False
+
+    def __init__(self, accuracy_level: int = INT8_ACTIVATIONS) -> None:
+        self.accuracy_level = accuracy_level
+
+    def check(self, source: Source) -> None:
+        """Everything is taken: what has no kernel is dequantized."""
+
+    def write(self, source: Source, path: Path) -> Written:
+        """Trace the model, pack its units, write one file.
+
+        Raises:
+            ExportError: if the model cannot be traced.
+            MissingExtraError: without onnxscript.
+        """
+        graph = float_graph(source)
+        done = rewrite(
+            graph.model, graph.weights, source.units, accuracy_level=self.accuracy_level
+        )
+        written = weigh(source, graph, done)
+        file.save(graph.model, path)
+        return written
+
+    def open(self, path: Path, *, threads: int = 1) -> OnnxSession:
+        """Load a file in ONNX Runtime."""
+        return OnnxSession(path, threads=threads)
+
+
+def weigh(source: Source, graph: FloatGraph, done: Rewritten) -> Written:
+    """The bytes of a rewritten graph against those that the plan says, and what to know of it."""
+    initializers = graph.model.graph.initializers
+    plain = [name for name in source.plain if name in initializers]
+    plain_bytes = sum(source.plain[name].nbytes for name in plain)
+    written = sum(
+        value.const_value.nbytes
+        for value in (initializers[name] for name in plain)
+        if value.const_value is not None
+    )
+    predicted = {name: source.units[name].packed.stored_bytes for name in done.unit_bytes}
+    return Written(
+        tensor_bytes=sum(done.unit_bytes.values()) + written,
+        predicted_bytes=sum(predicted.values()) + plain_bytes,
+        tolerance=INT8_TOLERANCE if done.rounds_activations else FLOAT_TOLERANCE,
+        notes=(*graph.notes, *_left_out(source, done.unit_bytes, plain), *_kernels(done, source)),
+    )
+
+
+def _left_out(source: Source, units: Mapping[str, int], plain: list[str]) -> list[str]:
+    """What the graph does not hold because no output needs it."""
+    names = [name for name in source.units if name not in units]
+    lost = sum(source.units[name].packed.stored_bytes for name in names)
+    others = [name for name in source.plain if name not in plain]
+    lost += sum(source.plain[name].nbytes for name in others)
+    if not names and not others:
+        return []
+    shown = ", ".join([*names, *others][:3])
+    more = len(names) + len(others) - 3
+    return [
+        f"{lost:,} bytes of the model are not in the file, because no output needs them: {shown}"
+        + (f" and {more} more" if more > 0 else "")
+    ]
+
+
+def _kernels(done: Rewritten, source: Source) -> list[str]:
+    slow = [name for name, kinds in done.kernels.items()
+            if "DequantizeLinear" in kinds and not source.units[name].is_float]  # fmt: skip
+    if not slow:
+        return []
+    return [
+        f"{len(slow)} of {len(done.kernels)} units have no low-bit kernel in ONNX Runtime and are "
+        f"dequantized on every pass: {', '.join(slow[:3])}" + (" ..." if len(slow) > 3 else "")
+    ]

@@ -1,0 +1,87 @@
+"""Verification: a file is loaded in its runtime and must do what the applied plan does."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from mixq.batch import Batch, call
+from mixq.errors import ExportError
+from mixq.export.runtime import Session, Written
+from mixq.export.source import Source
+from mixq.sensitivity.outputs import floating_outputs, rows
+
+SAMPLES: Final = 16
+"""Calibration samples that outputs are compared on."""
+BYTES_TOLERANCE: Final = 0.005
+"""Share of the predicted bytes by which a file's may be off."""
+
+
+def check_bytes(written: Written) -> None:
+    """Refuse a file whose tensors take other bytes than was predicted.
+
+    Raises:
+        ExportError: if they are off by more than `BYTES_TOLERANCE`.
+    """
+    off = abs(written.tensor_bytes - written.predicted_bytes)
+    if off > BYTES_TOLERANCE * written.predicted_bytes:
+        raise ExportError(
+            f"the file has {written.tensor_bytes:,} bytes of tensors where "
+            f"{written.predicted_bytes:,} were predicted, which is off by more than "
+            f"{BYTES_TOLERANCE:.1%}; this is a bug in mixq, please report it with the plan"
+        )
+
+
+def output_difference(source: Source, session: Session) -> float:
+    """Relative root mean square difference of a session's outputs from the applied plan's.
+
+    The largest over the outputs that both have, each over all its numbers on `SAMPLES` samples;
+    positions that an attention mask hides do not count.
+
+    Raises:
+        ExportError: if an output is missing or has another shape.
+    """
+    sums: dict[str, tuple[float, float]] = {}
+    # The floats compute what the packed modules do, faster; rounded activations need those.
+    plain = all(unit.packed.format.activation == "none" for unit in source.units.values())
+    model = source.restored if plain else source.applied
+    for batch in source.calibration.take(SAMPLES).batches:
+        with torch.no_grad():
+            expected = floating_outputs(call(model, batch))
+        found = session.run(batch)
+        for name in [name for name in expected if name in found]:
+            wrong, power = _squares(name, found[name], expected[name], batch)
+            before = sums.get(name, (0.0, 0.0))
+            sums[name] = (before[0] + wrong, before[1] + power)
+    if not sums:
+        raise ExportError("the file has none of the model's outputs; this is a bug in mixq")
+    return max(math.sqrt(w / p) if p else math.sqrt(w) for w, p in sums.values())
+
+
+def check_outputs(difference: float, tolerance: float, runtime: str) -> None:
+    """Refuse a file whose outputs are not those of the plan.
+
+    Raises:
+        ExportError: if the difference exceeds the tolerance, or is not a number.
+    """
+    if not difference <= tolerance:
+        raise ExportError(
+            f"{runtime} computes outputs that differ from the plan's by {difference:.2g} of their "
+            f"size, and {tolerance:g} is allowed; no file was written"
+        )
+
+
+def _squares(name: str, found: Tensor, expected: Tensor, batch: Batch) -> tuple[float, float]:
+    if found.shape != expected.shape:
+        raise ExportError(
+            f"output {name!r} has shape {tuple(found.shape)}, but the model's has "
+            f"{tuple(expected.shape)}"
+        )
+    values, seen = rows(expected.detach().double(), batch)
+    others, _ = rows(found.double(), batch)
+    wrong = torch.where(seen[..., None], others - values, 0.0).square().sum()
+    power = torch.where(seen[..., None], values, 0.0).square().sum()
+    return float(wrong), float(power)
