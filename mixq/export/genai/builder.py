@@ -13,6 +13,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -100,7 +102,8 @@ def build(source: Source, work: Path) -> Path:
     """
     floats, built = work / "floats", work / "built"
     model: Any = source.restored
-    model.save_pretrained(floats)
+    with _without_progress():
+        model.save_pretrained(floats)
     for file in _tokenizer_files(source.folder):
         shutil.copyfile(file, floats / file.name)
     command = [sys.executable, "-P", "-m", "onnxruntime_genai.models.builder"]
@@ -122,6 +125,20 @@ def build(source: Source, work: Path) -> Path:
             f"the model builder of {NAME} refused the model: {reason}; choose another runtime"
         )
     return built
+
+
+@contextmanager
+def _without_progress() -> Iterator[None]:
+    """Without transformers' own bars, which would run through those of a command."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _tokenizer_files(folder: Path | None) -> list[Path]:

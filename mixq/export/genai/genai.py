@@ -7,12 +7,12 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from mixq.export.genai import builder
 from mixq.export.genai.parts import lay_out
 from mixq.export.genai.places import Place, places
-from mixq.export.genai.session import TextSession
+from mixq.export.genai.session import MODEL, TextSession
 from mixq.export.onnx.file import tensor_bytes
 from mixq.export.onnx.matmul import INT8_ACTIVATIONS
 from mixq.export.onnx.rewrite import rewrite
@@ -22,7 +22,6 @@ from mixq.export.source import Source
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-MODEL = "model.onnx"
 DATA = "model.onnx.data"
 LAYER_ERROR = 1e-2
 """Relative error that rounding the activations of one decoder layer adds to the logits.
@@ -46,6 +45,7 @@ class Genai:
 
     name: ClassVar[str] = builder.NAME
     extra: ClassVar[str] = builder.EXTRA
+    suffix: ClassVar[str] = ".genai"
     is_folder: ClassVar[bool] = True
     accuracy_level: int = INT8_ACTIVATIONS
 
@@ -80,11 +80,11 @@ class Genai:
             for file in built.iterdir():
                 if file.name not in (MODEL, DATA):
                     shutil.copyfile(file, path / file.name)
-        packed = (unit.packed for unit in source.units.values())
+        layers = getattr(source.model.config, "num_hidden_layers", 1)
         return Written(
             tensor_bytes=tensor_bytes(ir.load(path / MODEL)),
-            predicted_bytes=kept + sum(p.format.stored_bytes(p.rows, p.columns) for p in packed),
-            tolerance=_tolerance(source) if done.rounds_activations else FLOAT_TOLERANCE,
+            predicted_bytes=kept + sum(u.packed.stored_bytes for u in source.units.values()),
+            tolerance=rounded_tolerance(layers) if done.rounds_activations else FLOAT_TOLERANCE,
             notes=_notes(model.graph),
         )
 
@@ -96,7 +96,7 @@ class Genai:
             MissingExtraError: if it is not installed.
         """
         builder.check_installed()
-        return TextSession(path, threads)
+        return TextSession(path, threads=threads)
 
 
 def _kept_bytes(graph: ir.Graph, found: list[Place]) -> int:
@@ -109,9 +109,9 @@ def _kept_bytes(graph: ir.Graph, found: list[Place]) -> int:
     )
 
 
-def _tolerance(source: Source) -> float:
-    config: Any = source.model.config
-    return max(INT8_TOLERANCE, LAYER_ERROR * math.sqrt(getattr(config, "num_hidden_layers", 1)))
+def rounded_tolerance(layers: int) -> float:
+    """Tolerance of the logits of so many decoder layers whose activations are rounded."""
+    return max(INT8_TOLERANCE, LAYER_ERROR * math.sqrt(layers))
 
 
 def _notes(graph: ir.Graph) -> tuple[str, ...]:
