@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,6 +71,24 @@ class TextSession:
         Raises:
             ExportError: if it does not load there.
         """
+        with self._generating() as (genai, model):
+            tokenizer = genai.Tokenizer(model)
+            tokens = self._following(genai, model, tokenizer.encode(prompt), max_tokens)
+            text: str = tokenizer.decode(tokens)
+        return text
+
+    def following(self, tokens: Sequence[int], count: int) -> list[int]:
+        """The likeliest `count` tokens after `tokens`, fewer where an end of text is among them.
+
+        Raises:
+            ExportError: if it does not load in onnxruntime-genai.
+        """
+        with self._generating() as (genai, model):
+            return [int(token) for token in self._following(genai, model, tokens, count)]
+
+    @contextmanager
+    def _generating(self) -> Iterator[tuple[Any, Any]]:
+        """onnxruntime-genai and the model in it, whose errors become one line."""
         import onnxruntime_genai
 
         genai: Any = onnxruntime_genai
@@ -76,21 +96,20 @@ class TextSession:
         try:
             config = genai.Config(str(self._path))
             config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
-            model = genai.Model(config)
-            tokenizer = genai.Tokenizer(model)
-            tokens = tokenizer.encode(prompt)
-            params = genai.GeneratorParams(model)
-            params.set_search_options(max_length=len(tokens) + max_tokens, do_sample=False)
-            generator = genai.Generator(model, params)
-            generator.append_tokens(tokens)
-            while not generator.is_done():
-                generator.generate_next_token()
-            text: str = tokenizer.decode(generator.get_sequence(0)[len(tokens) :])
+            yield genai, genai.Model(config)
         except RuntimeError as error:
             raise ExportError(
                 f"{one_line(self._path)} does not run in onnxruntime-genai: {one_line(error)}"
             ) from error
-        return text
+
+    def _following(self, genai: Any, model: Any, tokens: Sequence[int], count: int) -> Any:
+        params = genai.GeneratorParams(model)
+        params.set_search_options(max_length=len(tokens) + count, do_sample=False)
+        generator = genai.Generator(model, params)
+        generator.append_tokens(tokens)
+        while not generator.is_done():
+            generator.generate_next_token()
+        return generator.get_sequence(0)[len(tokens) :]
 
     def close(self) -> None:
         """Free what ONNX Runtime holds."""
