@@ -110,8 +110,8 @@ def test_products_cuts_and_tied_heads_are_found(source: Source) -> None:
     made = graph.finished()
     found = places(made, source)
     for place in found:
-        held = place.value.const_value.numpy().T
-        assert np.array_equal(held, wanted[place.unit.name][place.rows])
+        held: Any = place.value.const_value
+        assert np.array_equal(held.numpy().T, wanted[place.unit.name][place.rows])
     tied = next(p for p in found if p.unit.name == "model.embed_tokens.weight")
     assert (len(tied.products), len(tied.lookups)) == (1, 1)
     _, units = lay_out(made, found)
