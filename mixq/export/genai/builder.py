@@ -130,8 +130,9 @@ def build(source: Source, work: Path) -> Path:
 @contextmanager
 def _without_progress() -> Iterator[None]:
     """Without transformers' own bars, which would run through those of a command."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
+    logging: Any = transformers_logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

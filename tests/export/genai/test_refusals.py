@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ def without_folder(tokenizer: Path) -> Source:
 
 
 def without_vocabulary(tokenizer: Path) -> Source:
-    return source_of(model_of("tied"), Path(__file__).parent)
+    half = tokenizer / "half"
+    half.mkdir(exist_ok=True)
+    (half / "tokenizer_config.json").write_text("{}")
+    return source_of(model_of("tied"), half)
 
 
 def with_a_new_bias(tokenizer: Path) -> Source:
@@ -49,7 +53,7 @@ def with_a_new_bias(tokenizer: Path) -> Source:
         (unknown, ("GPT2LMHeadModel", "LlamaForCausalLM, ", "Phi3ForCausalLM", "choose another")),
         (headless, ("LlamaModel", "LlamaForCausalLM")),
         (without_folder, ("no folder is known", "--tokenizer FOLDER")),
-        (without_vocabulary, (str(Path(__file__).parent), "--tokenizer FOLDER")),
+        (without_vocabulary, ("/half", "--tokenizer FOLDER")),
         (with_a_new_bias, ("layers.0.self_attn.q_proj.bias", "bias correction")),
     ],
     ids=lambda item: getattr(item, "__name__", ""),
@@ -80,9 +84,8 @@ def test_the_builder_s_own_refusal_is_one_line(tokenizer: Path, tmp_path: Path) 
 def test_a_missing_package_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, tokenizer: Path, package: str
 ) -> None:
-    found = builder.find_spec
     monkeypatch.setattr(
-        builder, "find_spec", lambda name: None if name == package else found(name)
+        builder, "find_spec", lambda name: None if name == package else find_spec(name)
     )
     source = without_folder(tokenizer)
     with pytest.raises(MissingExtraError, match=r"pip install 'mixq\[genai\]'"):
