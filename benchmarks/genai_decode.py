@@ -1,10 +1,10 @@
 """Decoding in onnxruntime-genai: the plan's folder against the fp32 folder of the same builder.
 
-    OMP_NUM_THREADS=1 python benchmarks/genai_decode.py w8g64 w4g64-zp w8g64,w4g64-zp
+    OMP_NUM_THREADS=1 python benchmarks/genai_decode.py w8g64:int8 w4g64-zp
 
 One token at a time after a prompt of 64 tokens (SmolLM2-135M), so that attention sees 64 to
-64 + --tokens of them. Every argument is a plan: formats that the units get in turn. The folders
-take turns token by token in one process on one thread; a row has medians of the CPU time of a
+64 + --tokens of them. Every argument is a plan: formats that the units get in turn, and after a
+colon what is made of activations (`auto` by default). The folders take turns token by token in one process on one thread; a row has medians of the CPU time of a
 token, the median of the ratios fp32 / plan of a turn, and the difference of the logits from those
 of the applied plan (relative root mean square on calibration texts, all positions).
 """
@@ -51,11 +51,13 @@ def main() -> None:
         rows, texts = [], []
         paths = {}
         for name in ["w32", *arguments.plans]:
-            formats = [Format.parse(part) for part in name.split(",")]
+            plan, _, activations = name.partition(":")
+            formats = [Format.parse(part) for part in plan.split(",")]
+            runtime = Genai(activations or "auto")  # type: ignore[arg-type]
             source = Source.of(model, plan_for(model, *formats), calibration)
             paths[name] = Path(folder) / name
-            written = Genai().write(source, paths[name])
-            session = Genai().open(paths[name])
+            written = runtime.write(source, paths[name])
+            session = runtime.open(paths[name])
             difference = statistics.fmean(
                 relative(source, session, batch) for batch in calibration.batches
             )

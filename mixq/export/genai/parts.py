@@ -42,24 +42,29 @@ def part_of(unit: Unit, rows: slice) -> Unit:
     return Unit(name, (name,), packed)
 
 
-def lay_out(graph: ir.Graph, found: list[Place]) -> tuple[dict[str, str], dict[str, Unit]]:
+def lay_out(
+    graph: ir.Graph, found: list[Place]
+) -> tuple[dict[str, str], dict[str, Unit], dict[str, str]]:
     """Give every place an initializer (rows, columns), as the graphs that torch makes have it.
 
     Products read it through a Transpose, lookups as it is. Places that hold the same rows share
     one: a tied head is stored once.
 
     Returns:
-        The initializers' names and the units, by the parts' names, for `onnx.rewrite.rewrite`.
+        By the parts' names: the initializers' names and the units, for `onnx.rewrite.rewrite`,
+        and the names of the plan's units that they are parts of.
     """
     import onnx_ir as ir
 
     weights: dict[str, str] = {}
     units: dict[str, Unit] = {}
+    wholes: dict[str, str] = {}
     for place in found:
         part = part_of(place.unit, place.rows)
         name = f"{part.name}.floats"
         value = graph.initializers.get(name) or _placeholder(graph, name, part.packed)
         weights[part.name], units[part.name] = name, part
+        wholes[part.name] = place.unit.name
         if place.products:
             turned = ir.Value(name=f"{place.value.name}.turned")
             turn = ir.node("Transpose", [value], {"perm": [1, 0]}, outputs=[turned])
@@ -71,7 +76,7 @@ def lay_out(graph: ir.Graph, found: list[Place]) -> tuple[dict[str, str], dict[s
         for node in list(place.value.consumers()):  # the Transpose of a tied head
             graph.remove(node, safe=True)
         del graph.initializers[str(place.value.name)]
-    return weights, units
+    return weights, units, wholes
 
 
 def _placeholder(graph: ir.Graph, name: str, packed: PackedWeight) -> ir.Value:

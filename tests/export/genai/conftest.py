@@ -92,13 +92,13 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder_of(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Folder]:
-    """The folder of an architecture at an accuracy level, written when first asked for."""
+    """The folder of an architecture with activations of a kind, written when first asked for."""
 
     @cache
-    def write(name: str, accuracy_level: int = 0) -> Folder:
+    def write(name: str, activations: str = "float") -> Folder:
         source = source_of(model_of(name), tokenizer)
         path = tmp_path_factory.mktemp("genai") / name
-        written = Genai(accuracy_level=accuracy_level).write(source, path)
+        written = Genai(activations=activations).write(source, path)
         return Folder(source, path, written)
 
     return write

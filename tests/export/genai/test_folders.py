@@ -12,11 +12,14 @@ import pytest
 import torch
 
 from mixq.export.export import export
-from mixq.export.genai.genai import Genai, rounded_tolerance
+from mixq.export.genai.genai import Genai, fast_only, rounded_tolerance
+from mixq.export.onnx.kernel import kernels
+from mixq.export.onnx.rounding import Effects
 from mixq.export.registry import RUNTIMES
 from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE
 from mixq.export.source import Unit
 from mixq.export.verify import check_bytes, output_difference
+from mixq.formats import Format
 from mixq.quantize.packing import unpack
 
 from .conftest import Folder, logits, model_of, relative, source_of
@@ -147,6 +150,15 @@ def test_export_accepts_rounded_activations(
     written = {item.name for item in (tmp_path / "folder").iterdir()}
     assert written >= {"model.onnx", "model.onnx.data", "genai_config.json", "tokenizer.json"}
     assert not [name for name in written if name.startswith(".")]
+
+
+def test_auto_leaves_out_kernels_that_are_slower_than_floats() -> None:
+    """A float product at 8 bits is dequantized on every call, twelve times slower than fp32."""
+    ladder = kernels(Format.parse("w8g32"), 96)
+    assert max(kernel.cost for kernel in ladder) > 1
+    fast = fast_only(Effects({"unit": ladder}, {"unit": tuple(range(len(ladder)))}))
+    assert [kernel.rounds for kernel in fast.kernels["unit"]] == [True] * len(fast.effects["unit"])
+    assert fast.kernels["unit"] == ladder[:-1]
 
 
 def test_samples_may_be_padded_on_the_right(folder_of: Folders) -> None:

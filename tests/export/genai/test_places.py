@@ -114,7 +114,7 @@ def test_products_cuts_and_tied_heads_are_found(source: Source) -> None:
         assert np.array_equal(held.numpy().T, wanted[place.unit.name][place.rows])
     tied = next(p for p in found if p.unit.name == "model.embed_tokens.weight")
     assert (len(tied.products), len(tied.lookups)) == (1, 1)
-    _, units = lay_out(made, found)
+    _, units, _ = lay_out(made, found)
     assert len(units) == len(wanted) + 2  # one more for each of two layers
     assert other.name in made.initializers
     assert not [name for name in made.initializers if name.startswith("w") and name != other.name]

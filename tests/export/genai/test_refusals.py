@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -132,6 +131,5 @@ def test_padding_on_the_left_is_refused() -> None:
 def test_it_is_a_runtime() -> None:
     from mixq.export.runtime import Runtime
 
-    runtime: Runtime = Genai(accuracy_level=0)
+    runtime: Runtime = Genai(activations="float")
     assert (runtime.name, runtime.extra, runtime.is_folder) == ("onnxruntime-genai", "genai", True)
-    assert dataclasses.replace(Genai(), accuracy_level=0) == runtime

@@ -22,7 +22,7 @@ def test_a_mixed_smollm2_knows_paris(tmp_path: Path) -> None:
     model, calibration, _ = load("smollm2")
     plan = plan_for(model, Format.parse("w8g64"), Format.parse("w4g64-zp"))
     source = Source.of(model, plan, calibration)
-    runtime = Genai()
+    runtime = Genai(activations="int8")
     written = runtime.write(source, tmp_path / "folder")
     check_bytes(written)
     # The tables of rotary positions take the last 0.09 of it.
