@@ -4,9 +4,10 @@
 
 One token at a time after a prompt of 64 tokens (SmolLM2-135M), so that attention sees 64 to
 64 + --tokens of them. Every argument is a plan: formats that the units get in turn, and after a
-colon what is made of activations (`auto` by default). The folders take turns token by token in one process on one thread; a row has medians of the CPU time of a
-token, the median of the ratios fp32 / plan of a turn, and the difference of the logits from those
-of the applied plan (relative root mean square on calibration texts, all positions).
+colon what is made of activations (`auto` by default). The folders take turns token by token in
+one process on one thread; a row has medians of the CPU time of a token, the median of the ratios
+fp32 / plan of a turn, and the difference of the logits from those of the applied plan (relative
+root mean square on calibration texts, all positions).
 """
 
 from __future__ import annotations

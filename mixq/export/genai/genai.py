@@ -81,9 +81,10 @@ class Genai:
             for file in built.iterdir():
                 if file.name not in (MODEL, DATA):
                     shutil.copyfile(file, path / file.name)
-            if self.activations != "auto":
-                return self._pack(source, built, path, self._everywhere(source))
-            return self._chosen(source, built, path)
+            everywhere = self._everywhere(source)
+            if self.activations == "auto" and everywhere:
+                return self._chosen(source, built, path)
+            return self._pack(source, built, path, everywhere)
 
     def open(self, path: Path, *, threads: int = 1) -> TextSession:
         """Load the folder in ONNX Runtime, and in onnxruntime-genai once text is asked for.

@@ -152,6 +152,17 @@ def test_export_accepts_rounded_activations(
     assert not [name for name in written if name.startswith(".")]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["w32", "w16"])
+def test_a_plan_of_floats_has_no_kernels_to_choose(
+    tokenizer: Path, tmp_path: Path, name: str
+) -> None:
+    source = source_of(model_of("tied"), tokenizer, name)
+    written = Genai().write(source, tmp_path / "folder")
+    assert written.tolerance == FLOAT_TOLERANCE
+    assert output_difference(source, Genai().open(tmp_path / "folder")) < FLOAT32_ERROR
+
+
 def test_auto_leaves_out_kernels_that_are_slower_than_floats() -> None:
     """A float product at 8 bits is dequantized on every call, twelve times slower than fp32."""
     ladder = kernels(Format.parse("w8g32"), 96)
