@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mixq.calibration import Calibration
 from mixq.export.genai.genai import Genai
+from mixq.export.onnxruntime import ActivationChoice
 from mixq.export.runtime import Written
 from mixq.export.source import Source
 from mixq.formats import Format
@@ -95,7 +96,7 @@ def folder_of(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     """The folder of an architecture with activations of a kind, written when first asked for."""
 
     @cache
-    def write(name: str, activations: str = "float") -> Folder:
+    def write(name: str, activations: ActivationChoice = "float") -> Folder:
         source = source_of(model_of(name), tokenizer)
         path = tmp_path_factory.mktemp("genai") / name
         written = Genai(activations=activations).write(source, path)
