@@ -100,14 +100,15 @@ class Genai:
         """As `OnnxRuntime.write`: chosen by estimates, measured, chosen again."""
         effects = fast_only(activation_effects(source))
         aim = MARGIN * INT8_TOLERANCE
-        for _ in range(TRIES):
-            written = self._pack(source, built, path, effects.choose(aim))
+        written = self._pack(source, built, path, effects.choose(aim))
+        for _ in range(TRIES - 1):
             session = self.open(path)
             difference = output_difference(source, session)
             session.close()
             if difference <= written.tolerance:
                 break
             aim *= MARGIN * INT8_TOLERANCE / difference
+            written = self._pack(source, built, path, effects.choose(aim))
         return written
 
     def _everywhere(self, source: Source) -> dict[str, Kernel]:
