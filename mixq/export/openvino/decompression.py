@@ -8,9 +8,11 @@ its CPU plug-in keeps packed in matrix products and, at 8 and 4 bits, in lookups
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mixq.export.source import Unit
@@ -37,31 +39,25 @@ class Decompression:
 
         if unit.is_float:
             return ops.convert(self._half(unit), "f32")
-        matrix = ops.concat(self._parts(unit), 1) if _is_ragged(unit) else self._parts(unit)[0]
-        shaped = ops.reshape(matrix, ops.constant(np.array(unit.packed.shape)), False)
+        blocks, shape = _blocks(unit), unit.packed.shape
+        if len(blocks) == 1:  # one Reshape alone: behind two OpenVINO unpacks the weights
+            return ops.convert(self._part(unit, blocks[0], shape), "f32")
+        rows = unit.packed.rows
+        parts = [self._part(unit, block, (rows, block.high - block.low)) for block in blocks]
+        shaped = ops.reshape(ops.concat(parts, 1), ops.constant(np.array(shape)), False)
         return ops.convert(shaped, "f32")
 
-    def _parts(self, unit: Unit) -> list[Any]:
-        """The matrix as float16: its whole groups, and a last one if that is short."""
-        size, columns = group_size(unit), unit.packed.columns
-        whole = columns // size * size
-        times = math.ceil(columns / size) // unit.packed.format.groups_per_row(columns)
-        parts = []
-        for low, high, width in ((0, whole, size), (whole, columns, columns - whole)):
-            if low < high:
-                groups = slice(low // size, math.ceil(high / size))
-                parts.append(self._part(unit, slice(low, high), groups, width, max(times, 1)))
-        return parts
-
-    def _part(self, unit: Unit, columns: slice, groups: slice, width: int, times: int) -> Any:
+    def _part(self, unit: Unit, block: _Block, shape: tuple[int, ...]) -> Any:
+        """Columns of the matrix as float16 of a shape."""
         from openvino import opset15 as ops
 
         p, fmt = unit.packed, unit.packed.format
+        groups = block.starts // (fmt.group_size or p.columns)
 
         def grouped(array: Any) -> Any:
-            return np.ascontiguousarray(np.repeat(array, times, axis=1)[:, groups, None])
+            return np.ascontiguousarray(array[:, groups, None])
 
-        codes = unit.codes[:, columns].reshape(p.rows, -1, width)
+        codes = unit.codes[:, block.low : block.high].reshape(p.rows, -1, block.width)
         floats = ops.convert(self._constant(codes, fmt.bits), "f16")
         if unit.zeros is not None:
             zeros = self._constant(grouped(unit.zeros), fmt.bits)
@@ -72,8 +68,7 @@ class Decompression:
         scaled = ops.multiply(floats, self._floats(grouped(unit.scales)))
         if unit.minimums is not None:
             scaled = ops.add(scaled, self._floats(grouped(unit.minimums)))
-        flat = np.array([p.rows, columns.stop - columns.start])
-        return ops.reshape(scaled, ops.constant(flat), False)
+        return ops.reshape(scaled, ops.constant(np.array(shape)), False)
 
     def _floats(self, array: Any) -> Any:
         from openvino import opset15 as ops
@@ -121,14 +116,37 @@ def predicted_bytes(unit: Unit) -> int:
     p = unit.packed
     if unit.is_float:
         return p.stored_bytes
-    groups = p.rows * math.ceil(p.columns / group_size(unit))
-    zeros = packed_bytes(groups, p.format.bits) if unit.zeros is not None else 0
+    return sum(_block_bytes(unit, block) for block in _blocks(unit))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Columns `low` to `high` of a matrix, in groups of `width`."""
+
+    low: int
+    high: int
+    width: int
+
+    @property
+    def starts(self) -> npt.NDArray[np.intp]:
+        """First column of each group."""
+        return np.arange(self.low, self.high, self.width)
+
+
+def _blocks(unit: Unit) -> list[_Block]:
+    """The whole groups of a unit, and a last one if that is short."""
+    size, columns = group_size(unit), unit.packed.columns
+    whole = columns // size * size
+    blocks = [_Block(0, whole, size), _Block(whole, columns, columns - whole)]
+    return [block for block in blocks if block.low < block.high]
+
+
+def _block_bytes(unit: Unit, block: _Block) -> int:
+    rows, bits = unit.packed.rows, unit.packed.format.bits
+    groups = rows * len(block.starts)
+    zeros = packed_bytes(groups, bits) if unit.zeros is not None else 0
     minimums = 2 * groups if unit.minimums is not None else 0
-    return packed_bytes(p.rows * p.columns, p.format.bits) + 2 * groups + zeros + minimums
-
-
-def _is_ragged(unit: Unit) -> bool:
-    return unit.packed.columns % group_size(unit) != 0 and unit.packed.columns > group_size(unit)
+    return packed_bytes(rows * (block.high - block.low), bits) + 2 * groups + zeros + minimums
 
 
 def _packed(values: Any, bits: int) -> Any:
