@@ -106,6 +106,7 @@ CASES = {
     "linear-3d": Case(lambda: nn.Linear(96, 24), lambda: torch.randn(3, 5, 96)),
     "linear-without-bias": Case(lambda: nn.Linear(96, 24, bias=False), lambda: torch.randn(4, 96)),
     "linear-odd": Case(lambda: nn.Linear(75, 13), lambda: torch.randn(4, 75)),
+    "linear-wide": Case(lambda: nn.Linear(128, 40), lambda: torch.randn(4, 128)),
     "linear-narrow": Case(lambda: nn.Linear(7, 5), lambda: torch.randn(4, 7)),
     "convolution": Case(
         lambda: nn.Sequential(
