@@ -89,7 +89,12 @@ def export(
         OutputError: if the place cannot be written.
     """
     target, kind = Path(path), runtime_named(runtime, **options)
-    _check_target(target, kind, overwrite=overwrite)
+    try:
+        _check_target(target, kind, overwrite=overwrite)
+    except OSError as error:
+        if isinstance(error, MixqError):
+            raise
+        raise _unwritable(target, error, "choose another place") from error
     folder = None if tokenizer is None else Path(tokenizer)
     stage = f"exporting to {runtime}"
     progress(stage, 0, 3)
@@ -146,6 +151,11 @@ def _check_target(target: Path, runtime: Runtime, *, overwrite: bool) -> None:
         )
 
 
+def _unwritable(target: Path, error: OSError, end: str) -> OutputError:
+    reason = one_line(error.strerror or error)
+    return OutputError(f"{one_line(target)} cannot be written: {reason}; {end}")
+
+
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """A folder beside `target` that is gone afterwards, whatever happens."""
@@ -154,19 +164,13 @@ def _beside(target: Path) -> Iterator[Path]:
             tempfile.mkdtemp(prefix=f".{target.name[:32]}.", dir=target.absolute().parent)
         )
     except OSError as error:
-        raise OutputError(
-            f"{one_line(target)} cannot be written: {one_line(error.strerror or error)}; choose "
-            "another place"
-        ) from error
+        raise _unwritable(target, error, "choose another place") from error
     try:
         yield folder
     except OSError as error:
         if isinstance(error, MixqError):
             raise
-        raise OutputError(
-            f"{one_line(target)} cannot be written: {one_line(error.strerror or error)}; nothing "
-            "was changed"
-        ) from error
+        raise _unwritable(target, error, "nothing was changed") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
