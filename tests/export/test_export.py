@@ -289,6 +289,7 @@ def test_every_runtime_keeps_the_interface(name: str) -> None:
     made = registry.runtime(name)
     assert made.name == name
     assert isinstance(made.is_folder, bool)
+    assert f"model{made.suffix}" != "model"
     assert all(callable(getattr(made, part)) for part in ("check", "write", "open"))
 
 
