@@ -1,11 +1,11 @@
 """One table: models x methods x runtimes, exported, loaded, compared, timed and judged.
 
-For each model the methods are fp32, 8 and 4 bits everywhere (as the search rounds and measures them), and
-mixes at 6x and 8x; for each runtime the file is written by `mixq export`'s own code, which verifies
-it, then timed against the same runtime's fp32 in interleaved rounds (process CPU time, medians of
-ratios) at batch 1 and 16, and the model's own evaluation runs through the runtime.
+For each model the methods are fp32, 8 and 4 bits everywhere (searched scales, zero points at 4
+bits), and mixes at 6x and 8x. Each file is written by `mixq export`'s own code, which verifies it,
+then timed against the same runtime's fp32 in interleaved rounds (process CPU time, medians of ratios) at
+batch 1 and 16, and the model's own evaluation runs through the runtime.
 
-    OMP_NUM_THREADS=1 python benchmarks/runtimes.py --plans FOLDER [MODEL ...] [--runtimes NAME ...]
+    OMP_NUM_THREADS=1 python benchmarks/runtimes.py --plans FOLDER [MODEL ...] [--runtimes NAME]
 
 FOLDER holds, or gets, one run of `mixq search` per model and target: FOLDER/MODEL-6 and so on.
 """
@@ -170,8 +170,8 @@ def main() -> None:
     arguments.plans.mkdir(parents=True, exist_ok=True)
     print(f"{date.today()}, {platform.machine()}, one thread, torch {torch.__version__}\n")
     print(
-        "| model | runtime | method | outputs differ by | tensor bytes | off prediction | over plan | "
-        "file bytes | CPU time, batch 1 | batch 16 | metric through the runtime |"
+        "| model | runtime | method | outputs differ by | tensor bytes | off prediction "
+        "| over plan | file bytes | CPU time, batch 1 | batch 16 | metric through the runtime |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as work:
