@@ -3,8 +3,8 @@
 On CUDA this is the fast path of torchao's Int4WeightOnlyConfig with `tile_packed_to_4d`, aten's
 tinygemm kernels (aten/src/ATen/native/cuda/int4mm.cu), which take bfloat16; the operators are
 torch's own, so torchao itself is not needed. On a CPU the same layout has kernels of its own,
-which take float32, exactly and slowly: there `Plan.compile` is the faster way. Codes are the plan's; in
-bfloat16 their scales keep 8 bits of mantissa, as everywhere on that path.
+which take float32, exactly and slowly: there `Plan.compile` is the faster way. Codes are the
+plan's; in bfloat16 their scales keep 8 bits of mantissa, as everywhere on that path.
 """
 
 from __future__ import annotations
