@@ -27,6 +27,7 @@ LEVELS = (
     {"sensitivity", "artifact"},
     {"training", "streaming"},
     {"search", "export"},
+    {"bench"},
     {"report"},
     {"cli"},
 )

@@ -1,0 +1,75 @@
+"""Tables of mixq bench."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from mixq.bench.result import Bench, Row
+from mixq.bench.timing import Spread
+from mixq.report.tables import number_text, plain
+
+MB = 1e6
+
+
+def bench_table(bench: Bench) -> Table:
+    """One row per candidate that ran: size, time, time over fp32, memory, metrics."""
+    settings, machine = bench.settings, bench.machine
+    table = Table(title=plain(f"{bench.model}: {bench.inputs}"))
+    table.add_column("", overflow="fold")
+    shown = [(data, name) for data, name in bench.primary.items()]
+    for column in (
+        "file MB", "latency ms", "p95 ms", "CPU ms", "samples/s", "time / fp32", "CPU / fp32",
+        "predicted ms", "/ fp32", "private MB", "mapped MB", "peak MB",
+        *(name if len(shown) == 1 else f"{data} {name}" for data, name in shown),
+    ):  # fmt: skip
+        table.add_column(plain(column), justify="right")
+    for row in bench.rows:
+        table.add_row(plain(row.name), *_cells(row, shown))
+    table.caption = plain(
+        f"{machine.processor}, {machine.cores} cores, load {machine.load:g}; {settings.threads} "
+        f"thread{'s' * (settings.threads > 1)}, batch {settings.batch_size}, {settings.repeat} "
+        "interleaved rounds in one process; medians, ratios by round with quartiles; memory is "
+        "what a fresh process grows by"
+    )
+    return table
+
+
+def faults(bench: Bench) -> list[str]:
+    """What did not run and why, a line each."""
+    return [f"{row.name} did not run: {row.fault}" for row in bench.rows if row.fault]
+
+
+def _cells(row: Row, shown: Sequence[tuple[str, str]]) -> list[str]:
+    timing, ratio, memory = row.timing, row.ratio, row.memory
+    times = [timing.latency_s, timing.latency_p95_s, timing.cpu_s] if timing else [None] * 3
+    sizes = (
+        [memory.anonymous_bytes, memory.file_backed_bytes, memory.peak_bytes]
+        if memory
+        else [None] * 3
+    )
+    return [
+        _scaled(row.file_bytes or None, 1 / MB),
+        *(_scaled(seconds, 1e3) for seconds in times),
+        "-" if row.throughput_per_s is None else f"{row.throughput_per_s:,.4g}",
+        _ratio(None if ratio is None else ratio.wall),
+        _ratio(None if ratio is None else ratio.cpu),
+        _scaled(row.predicted_latency_s, 1e3),
+        number_text(row.predicted_ratio),
+        *(_scaled(size, 1 / MB) for size in sizes),
+        *(number_text(row.metric.get(data, {}).get(name), 4) for data, name in shown),
+    ]
+
+
+def _scaled(value: float | None, factor: float) -> str:
+    return number_text(None if value is None else value * factor)
+
+
+def _ratio(spread: Spread | None) -> str:
+    """A ratio, and its quartiles where they differ from it."""
+    if spread is None:
+        return "-"
+    if spread.low == spread.high:
+        return f"{spread.median:.3g}"
+    return f"{spread.median:.3g} ({spread.low:.2g}-{spread.high:.2g})"
