@@ -95,7 +95,8 @@ def runtime_of(path: Path, wanted: str) -> str:
         found = [name for name in (SUFFIXES.get(path.suffix),) if name is not None]
     if not found:
         raise UsageError(
-            f"{one_line(path)} is no file that a runtime loads; pass a plan.json, or one of {known}"
+            f"{one_line(path)} is no file that a runtime loads; pass a plan.json, or one of "
+            f"{known}"
         )
     if found[0] not in RUNTIMES:
         raise UsageError(

@@ -25,12 +25,20 @@ class Memory:
         anonymous_bytes: private memory (RssAnon): copies of weights, activations, buffers.
         file_backed_bytes: pages of mapped files (RssFile), which the system can drop and read
             again.
+        library_bytes: those of them that are code of shared libraries: the runtime's, which its
+            first use brings in, whatever the model.
         peak_bytes: the most that was resident at any time, loading included (VmHWM).
     """
 
     anonymous_bytes: int
     file_backed_bytes: int
+    library_bytes: int
     peak_bytes: int
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Pages of mapped files that are no code: weights that the runtime maps."""
+        return self.file_backed_bytes - self.library_bytes
 
 
 def write_batch(batch: Batch, path: Path) -> None:

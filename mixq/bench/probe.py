@@ -19,6 +19,7 @@ from mixq.tensor_file import read_tensors
 PASSES: Final = 3
 """Forward passes before memory is read: buffers have their size by then."""
 STATUS: Final = Path("/proc/self/status")
+MAPS: Final = Path("/proc/self/smaps")
 RESET: Final = Path("/proc/self/clear_refs")
 LIBRARIES: Final = {
     "onnxruntime": "onnxruntime",
@@ -35,7 +36,7 @@ LIBRARIES: Final = {
 def resident() -> dict[str, int]:
     """Memory of this process [bytes], by the names of the Linux kernel.
 
-    Source: Linux, Documentation/filesystems/proc.rst, table 1-2.
+    Source: Linux, Documentation/filesystems/proc.rst, table 1-2 (and 1.1 for smaps).
     """
     found = {}
     for line in STATUS.read_text(encoding="ascii", errors="replace").splitlines():
@@ -43,6 +44,18 @@ def resident() -> dict[str, int]:
         if key in ("VmRSS", "VmHWM", "RssAnon", "RssFile"):
             found[key] = int(value.split()[0]) * 1024
     return found
+
+
+def library_bytes() -> int:
+    """Resident pages of shared libraries, which belong to the runtime and not to the model."""
+    total, is_library = 0, False
+    for line in MAPS.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if "-" in key.split(" ")[0]:  # `7f12-7f34 r-xp 00000000 08:01 1234  /path/lib.so.1`
+            is_library = ".so" in line.rpartition("/")[2]
+        elif is_library and key in ("Rss", "Anonymous"):
+            total += int(value.split()[0]) * (1024 if key == "Rss" else -1024)
+    return total
 
 
 def probe(runtime_name: str, path: Path, batch: Batch, threads: int) -> dict[str, int]:
@@ -54,7 +67,7 @@ def probe(runtime_name: str, path: Path, batch: Batch, threads: int) -> dict[str
         importlib.import_module(LIBRARIES.get(runtime_name, ""))
     with suppress(OSError):  # a kernel without it keeps the peak of the imports
         RESET.write_text("5", encoding="ascii")  # proc.rst: 5 resets the peak resident set size
-    before = resident()
+    libraries, before = library_bytes(), resident()
     session = kind.open(path, threads=threads)
     for _ in range(PASSES):
         session.run(batch)
@@ -63,6 +76,7 @@ def probe(runtime_name: str, path: Path, batch: Batch, threads: int) -> dict[str
     return {
         "anonymous_bytes": after["RssAnon"] - before["RssAnon"],
         "file_backed_bytes": after["RssFile"] - before["RssFile"],
+        "library_bytes": library_bytes() - libraries,
         "peak_bytes": max(after["VmHWM"] - before["VmRSS"], 0),
     }
 

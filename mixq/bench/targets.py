@@ -1,4 +1,4 @@
-"""Targets: what `mixq bench PLAN|FILE...` names becomes candidates beside fp32 and uniform plans."""
+"""Targets: what `mixq bench PLAN|FILE...` names, beside fp32 and uniform plans."""
 
 from __future__ import annotations
 
@@ -97,9 +97,7 @@ def _named(
     plans = {"plan" if len(ours) == 1 else str(path): Plan.load(path) for path in ours}
     for plan in plans.values():
         check_fits(plan, model)
-    files = [
-        Candidate.of_file(path, runtime, str(path)) for path in targets if path not in ours
-    ]
+    files = [Candidate.of_file(path, runtime, str(path)) for path in targets if path not in ours]
     return plans, files
 
 

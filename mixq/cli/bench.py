@@ -30,7 +30,9 @@ def bench(
     ] = 1,
     repeat: Annotated[
         int,
-        typer.Option("--repeat", min=1, help="Rounds, in each of which every candidate has a turn."),
+        typer.Option(
+            "--repeat", min=1, help="Rounds, in each of which every candidate has a turn."
+        ),
     ] = 30,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the order in each round.")] = 0,
     output: Annotated[

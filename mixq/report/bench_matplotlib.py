@@ -81,7 +81,7 @@ def _draw(axes: Axes, panel: Panel, view: BenchView) -> None:
     longest = max(ends, default=0.0) or 1.0
     for row, end, label in zip(rows, ends, panel.labels, strict=True):
         axes.text(
-            end + longest * 0.03, row, label, va="center", fontsize=TEXT_PT, color=INK,
+            end + longest * 0.05, row, label, va="center", fontsize=TEXT_PT, color=INK,
             parse_math=False,
         )  # fmt: skip
     axes.set_xlim(0, longest * LABEL_ROOM)

@@ -20,11 +20,11 @@ def bench_table(bench: Bench) -> Table:
     table.add_column("", overflow="fold")
     shown = [(data, name) for data, name in bench.primary.items()]
     for column in (
-        "file MB", "latency ms", "p95 ms", "CPU ms", "samples/s", "time / fp32", "CPU / fp32",
-        "predicted ms", "/ fp32", "private MB", "mapped MB", "peak MB",
+        "file MB", "latency ms", "p95 ms", "CPU ms", "samples/s", "/ fp32 (quartiles)",
+        "CPU / fp32", "predicted ms", "/ fp32", "private MB", "mapped MB", "peak MB",
         *(name if len(shown) == 1 else f"{data} {name}" for data, name in shown),
     ):  # fmt: skip
-        table.add_column(plain(column), justify="right")
+        table.add_column(plain(column), justify="right", min_width=13 * ("quart" in column))
     for row in bench.rows:
         table.add_row(plain(row.name), *_cells(row, shown))
     table.caption = plain(
@@ -45,7 +45,7 @@ def _cells(row: Row, shown: Sequence[tuple[str, str]]) -> list[str]:
     timing, ratio, memory = row.timing, row.ratio, row.memory
     times = [timing.latency_s, timing.latency_p95_s, timing.cpu_s] if timing else [None] * 3
     sizes = (
-        [memory.anonymous_bytes, memory.file_backed_bytes, memory.peak_bytes]
+        [memory.anonymous_bytes, memory.mapped_bytes, memory.peak_bytes]
         if memory
         else [None] * 3
     )
@@ -54,7 +54,7 @@ def _cells(row: Row, shown: Sequence[tuple[str, str]]) -> list[str]:
         *(_scaled(seconds, 1e3) for seconds in times),
         "-" if row.throughput_per_s is None else f"{row.throughput_per_s:,.4g}",
         _ratio(None if ratio is None else ratio.wall),
-        _ratio(None if ratio is None else ratio.cpu),
+        number_text(None if ratio is None else ratio.cpu.median),
         _scaled(row.predicted_latency_s, 1e3),
         number_text(row.predicted_ratio),
         *(_scaled(size, 1 / MB) for size in sizes),
@@ -72,4 +72,4 @@ def _ratio(spread: Spread | None) -> str:
         return "-"
     if spread.low == spread.high:
         return f"{spread.median:.3g}"
-    return f"{spread.median:.3g} ({spread.low:.2g}-{spread.high:.2g})"
+    return f"{spread.median:.3g} ({spread.low:.3g}-{spread.high:.3g})"

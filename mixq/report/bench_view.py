@@ -72,7 +72,7 @@ class BenchView:
 
 def _name(row: Row, bench: Bench) -> str:
     """The row's name with its headline metric, if there is one."""
-    name = row.name if len(row.name) <= LONGEST else f"...{row.name[3 - LONGEST:]}"
+    name = row.name if len(row.name) <= LONGEST else f"...{row.name[3 - LONGEST :]}"
     shown = [
         f"{metric} {row.metric[data][metric]:.3g}"
         for data, metric in bench.primary.items()
@@ -111,7 +111,7 @@ def _size(rows: list[Row]) -> Panel:
 def _memory(rows: list[Row]) -> Panel:
     memories = [row.memory for row in rows if row.memory is not None]
     private = tuple(max(m.anonymous_bytes, 0) / 1e6 for m in memories)
-    mapped = tuple(max(m.file_backed_bytes, 0) / 1e6 for m in memories)
+    mapped = tuple(max(m.mapped_bytes, 0) / 1e6 for m in memories)
     return Panel(
         "resident memory of a fresh process, MB",
         private,
