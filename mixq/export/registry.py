@@ -10,6 +10,7 @@ from mixq.export.runtime import Runtime
 
 RUNTIMES: Final = {
     "onnxruntime": "mixq.export.onnxruntime:OnnxRuntime",
+    "openvino": "mixq.export.openvino.runtime:Openvino",
 }
 """Name to module and class: a runtime's libraries are imported when it is asked for."""
 

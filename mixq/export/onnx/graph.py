@@ -76,7 +76,7 @@ def float_graph(source: Source) -> FloatGraph:
         if found is not None
     }
     # As inputs of the graph they are no constants: nothing folds, fuses or transposes them.
-    with _as_inputs(graph, weights.values()), _quiet():
+    with as_inputs(graph, weights.values()), _quiet():
         onnxscript.optimizer.optimize_ir(graph, onnx_shape_inference=False)
     used = {value.name for value in graph.graph.initializers.values() if value.uses()}
     for name in [n for n in graph.graph.initializers if n not in used]:
@@ -135,7 +135,8 @@ def _name_outputs(model: ir.Model, original: nn.Module, batch: Batch) -> None:
 
 
 @contextlib.contextmanager
-def _as_inputs(model: ir.Model, names: Iterable[str]) -> Iterator[None]:
+def as_inputs(model: ir.Model, names: Iterable[str]) -> Iterator[None]:
+    """Initializers of these names as inputs of the graph, put back afterwards."""
     held = {}
     graph = model.graph
     for name in dict.fromkeys(names):

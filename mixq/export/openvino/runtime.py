@@ -1,0 +1,145 @@
+"""openvino: an IR file of mixed widths, read by OpenVINO's `compile_model`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mixq.errors import ExportError, MissingExtraError
+from mixq.export.onnx.graph import FloatGraph, as_inputs, float_graph
+from mixq.export.openvino.decompression import Decompression, predicted_bytes
+from mixq.export.openvino.session import OpenvinoSession
+from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE, Written
+from mixq.export.source import Source
+
+
+class Openvino:
+    """OpenVINO on CPUs; weights are compressed, activations stay floats.
+
+    Its matrix products with zero points round activations to 8 bits by groups where the chip has
+    integer dot products, as OpenVINO decides itself (DYNAMIC_QUANTIZATION_GROUP_SIZE).
+    """
+
+    name: ClassVar[str] = "openvino"
+    extra: ClassVar[str] = "openvino"
+    suffix: ClassVar[str] = ".xml"
+    is_folder: ClassVar[bool] = False
+
+    def check(self, source: Source) -> None:
+        """Refuse what a weight-compressed file cannot say.
+
+        Raises:
+            ExportError: if a format rounds activations.
+        """
+        for name, unit in source.units.items():
+            fmt = unit.packed.format
+            if fmt.activation != "none":
+                raise ExportError(
+                    f"layer {name!r:.100} is planned as {fmt.name}, but an OpenVINO file of "
+                    "compressed weights does not round activations; search with --activations "
+                    "none, or export to onnxruntime"
+                )
+
+    def write(self, source: Source, path: Path) -> Written:
+        """Trace the model, let OpenVINO read it, put packed constants where weights were.
+
+        Raises:
+            ExportError: if the model cannot be traced, or the file's name does not end in .xml.
+            MissingExtraError: without openvino.
+        """
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingExtraError("openvino", "openvino", "an OpenVINO file") from error
+        if path.suffix != ".xml":
+            raise ExportError(
+                f"{path.name!r:.100} is no name for an OpenVINO file, which ends in .xml and has "
+                "its weights in a .bin beside it; choose such a name"
+            )
+        graph = float_graph(source)
+        model = _read(graph)
+        parameters = {node.get_friendly_name(): node for node in model.get_parameters()}
+        decompression = Decompression()
+        for unit, name in graph.weights.items():
+            parameter = parameters[name]
+            _replace(parameter, decompression.weights(source.units[unit]))
+            model.remove_parameter(parameter)
+        model.validate_nodes_and_infer_types()
+        openvino.save_model(model, str(path), compress_to_fp16=False)
+        return _weigh(source, graph, model, decompression.stored_bytes)
+
+    def open(self, path: Path, *, threads: int = 1) -> OpenvinoSession:
+        """Load a file in OpenVINO."""
+        return OpenvinoSession(path, threads=threads)
+
+
+def _read(graph: FloatGraph) -> Any:
+    """The graph in OpenVINO, with its units' weights as parameters."""
+    import io
+
+    import onnx_ir as ir
+    import openvino
+
+    with as_inputs(graph.model, graph.weights.values()):
+        data = ir.to_proto(graph.model).SerializeToString()
+    return openvino.Core().read_model(io.BytesIO(data))
+
+
+def _replace(parameter: Any, weights: Any) -> None:
+    """Let everything that reads a parameter read `weights`.
+
+    A product with the transposed weights becomes one that transposes them itself, which is the
+    pattern that OpenVINO's kernels know.
+    """
+    from openvino import opset15 as ops
+
+    for target in list(parameter.output(0).get_target_inputs()):
+        node = target.get_node()
+        products = [
+            user
+            for user in (t.get_node() for t in node.output(0).get_target_inputs())
+            if user.get_type_name() == "MatMul"
+        ]
+        if node.get_type_name() != "Transpose" or not products:
+            continue
+        for product in products:
+            if product.input_value(1).get_node() != node:
+                continue
+            flags = product.get_attributes()
+            new = ops.matmul(
+                product.input_value(0), weights, flags["transpose_a"], not flags["transpose_b"]
+            )
+            new.set_friendly_name(product.get_friendly_name())
+            for user in list(product.output(0).get_target_inputs()):
+                user.replace_source_output(new.output(0))
+    for target in list(parameter.output(0).get_target_inputs()):
+        target.replace_source_output(weights.output(0))
+
+
+def _weigh(source: Source, graph: FloatGraph, model: Any, unit_bytes: int) -> Written:
+    """Bytes of the constants against the prediction."""
+    constants = {
+        node.get_friendly_name(): node.get_byte_size()
+        for node in model.get_ops()
+        if node.get_type_name() == "Constant"
+    }
+    plain = [name for name in source.plain if name in constants]
+    repeated = sum(
+        predicted_bytes(source.units[name]) - source.units[name].packed.stored_bytes
+        for name in graph.weights
+    )
+    notes = list(graph.notes)
+    if repeated:
+        notes.append(
+            f"{repeated:,} bytes more than the plan stores, because OpenVINO takes no short last "
+            "group: scales are repeated for smaller ones"
+        )
+    units = [source.units[name] for name in graph.weights]
+    rounds = any(unit.zeros is not None and len(unit.packed.shape) == 2 for unit in units)
+    return Written(
+        tensor_bytes=unit_bytes + sum(constants[name] for name in plain),
+        predicted_bytes=sum(map(predicted_bytes, units))
+        + sum(source.plain[name].nbytes for name in plain),
+        tolerance=INT8_TOLERANCE if rounds else FLOAT_TOLERANCE,
+        notes=tuple(notes),
+    )
