@@ -27,6 +27,7 @@ class Settings:
         batch_size: samples of one call.
         repeat: rounds.
         seed: of the order in each round.
+        sequence: tokens of each sample; None for all of them.
 
     Raises:
         UsageError: if a count is not positive.
@@ -36,14 +37,16 @@ class Settings:
     batch_size: int = 1
     repeat: int = 30
     seed: int = 0
+    sequence: int | None = None
 
     def __post_init__(self) -> None:
         for option, value in (
             ("--threads", self.threads),
             ("--batch-size", self.batch_size),
             ("--repeat", self.repeat),
+            ("--sequence", self.sequence),
         ):
-            if value < 1:
+            if value is not None and value < 1:
                 raise UsageError(f"{option} is {value}, but it must be at least 1")
 
 

@@ -13,7 +13,8 @@ from mixq.bench.candidate import Candidate
 from mixq.bench.memory import Memory, measure_memory, write_batch
 from mixq.bench.result import BASE, Bench, Machine, Row, Settings
 from mixq.bench.timing import measure, warm
-from mixq.calibration import Calibration, repeat_sample
+from mixq.bench.workload import workload
+from mixq.calibration import Calibration
 from mixq.errors import ExportError, MissingExtraError, MixqError, WorkerError
 from mixq.export.module import RuntimeModule
 from mixq.export.registry import runtime as runtime_named
@@ -50,9 +51,9 @@ def bench(
     Raises:
         ExportError: if no candidate runs, with the reason of the first.
         MissingExtraError: if a runtime is not installed.
-        UsageError: if so many samples find no room in memory.
+        UsageError: if so many samples find no room in memory, or have fewer tokens.
     """
-    batch = repeat_sample(calibration, settings.batch_size)
+    batch = workload(calibration, settings.batch_size, settings.sequence)
     machine = Machine.here()
     rows = {c.name: _row(c, sample_count(batch)) for c in candidates}
     found = {c.name: c for c in candidates if c.path is not None}

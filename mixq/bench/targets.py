@@ -11,7 +11,7 @@ from typing import Final
 from torch import nn
 
 from mixq.apply import check_fits
-from mixq.bench.candidate import Candidate, Predicted
+from mixq.bench.candidate import Candidate, Predicted, runtime_of
 from mixq.bench.exporting import export_all
 from mixq.bench.result import BASE, Bench, Settings
 from mixq.bench.run import bench
@@ -56,7 +56,6 @@ def bench_targets(
         ExportError: if nothing runs.
         MissingExtraError: if a runtime is not installed.
     """
-    runtime_named(runtime)
     plans, files = _named(targets, runtime, loaded.model)
     formats = {bits: replace(fmt, method=method) for bits, fmt in UNIFORM.items()}
     uniform = uniform_plans(
@@ -83,17 +82,35 @@ def bench_targets(
         )
 
 
-def _named(
-    targets: Sequence[Path], runtime: str, model: nn.Module
-) -> tuple[dict[str, Plan], list[Candidate]]:
-    """Plans by the names of their rows, and files as candidates."""
+def check_targets(targets: Sequence[Path], runtime: str) -> None:
+    """Refuse early, before a model is loaded, what cannot be benched.
+
+    Raises:
+        UsageError: if there is no target, one is there twice, or one is of no known kind; if
+            there is no such runtime.
+    """
+    runtime_named(runtime)
     if not targets:
         raise UsageError(
             "there is nothing to bench; pass a plan.json or an exported file, or --suite FILE.toml"
         )
     if len(set(targets)) < len(targets):
         raise UsageError("a file is named twice; name each once")
-    ours = [path for path in targets if path.suffix == ".json"]
+    for path in targets:
+        if not _is_plan(path):
+            runtime_of(path, runtime)
+
+
+def _is_plan(path: Path) -> bool:
+    return path.suffix == ".json"
+
+
+def _named(
+    targets: Sequence[Path], runtime: str, model: nn.Module
+) -> tuple[dict[str, Plan], list[Candidate]]:
+    """Plans by the names of their rows, and files as candidates."""
+    check_targets(targets, runtime)
+    ours = [path for path in targets if _is_plan(path)]
     plans = {"plan" if len(ours) == 1 else str(path): Plan.load(path) for path in ours}
     for plan in plans.values():
         check_fits(plan, model)

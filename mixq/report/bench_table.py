@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from mixq.bench.result import Bench, Row
+from mixq.bench.suite import Suite
 from mixq.bench.timing import Spread
 from mixq.report.tables import number_text, plain
 
@@ -28,10 +29,40 @@ def bench_table(bench: Bench) -> Table:
     for row in bench.rows:
         table.add_row(plain(row.name), *_cells(row, shown))
     table.caption = plain(
-        f"{machine.processor}, {machine.cores} cores, load {machine.load:g}; {settings.threads} "
-        f"thread{'s' * (settings.threads > 1)}, batch {settings.batch_size}, {settings.repeat} "
-        "interleaved rounds in one process; medians, ratios by round with quartiles; memory is "
-        "what a fresh process grows by"
+        f"{machine.processor}, {machine.cores} cores, load {machine.load:g}; "
+        f"{_workload(settings.threads, settings.batch_size, settings.repeat)}; medians, ratios by "
+        "round; memory is what a fresh process grows by"
+    )
+    return table
+
+
+def suite_table(suite: Suite) -> Table:
+    """One row per model, data set and method, with the columns of the source's benchmark."""
+    file = suite.file
+    table = Table(title=plain(file.name))
+    for column in ("model", "data", "method"):
+        table.add_column(column, overflow="fold")
+    for column in ("accuracy", "latency_ms", "model_size_mb", "throughput", "/ fp32", "peak MB"):
+        table.add_column(column, justify="right")
+    table.add_column("metric", overflow="fold")
+    last = None
+    for row in suite.rows:
+        if last not in (None, (row.model, row.data)):
+            table.add_section()
+        last = (row.model, row.data)
+        values = row.to_json()
+        numbers = ("accuracy", "latency_ms", "model_size_mb", "throughput", "time_ratio")
+        shown = [values[key] for key in (*numbers, "peak_memory_mb")]
+        table.add_row(
+            plain(row.model), plain(row.data), row.method,
+            *(number_text(value if isinstance(value, float) else None, 4) for value in shown),
+            plain(row.metric or ""),
+        )  # fmt: skip
+    machine = next(iter(suite.benches.values())).machine
+    table.caption = plain(
+        f"{file.runtime} on {machine.processor}, {machine.cores} cores, load {machine.load:g}; "
+        f"{_workload(file.threads, file.batch_size, file.repeat)}; accuracy is the metric named "
+        "beside it, computed through the runtime"
     )
     return table
 
@@ -41,13 +72,26 @@ def faults(bench: Bench) -> list[str]:
     return [f"{row.name} did not run: {row.fault}" for row in bench.rows if row.fault]
 
 
+def suite_faults(suite: Suite) -> list[str]:
+    """The same of a suite: models first, then methods."""
+    models = [f"{name} did not run: {fault}" for name, fault in suite.faults.items()]
+    return models + [
+        f"{name}: {line}" for name, bench in suite.benches.items() for line in faults(bench)
+    ]
+
+
+def _workload(threads: int, batch_size: int, repeat: int) -> str:
+    return (
+        f"{threads} thread{'s' * (threads > 1)}, batch {batch_size}, {repeat} interleaved rounds "
+        "in one process"
+    )
+
+
 def _cells(row: Row, shown: Sequence[tuple[str, str]]) -> list[str]:
     timing, ratio, memory = row.timing, row.ratio, row.memory
     times = [timing.latency_s, timing.latency_p95_s, timing.cpu_s] if timing else [None] * 3
     sizes = (
-        [memory.anonymous_bytes, memory.mapped_bytes, memory.peak_bytes]
-        if memory
-        else [None] * 3
+        [memory.anonymous_bytes, memory.mapped_bytes, memory.peak_bytes] if memory else [None] * 3
     )
     return [
         _scaled(row.file_bytes or None, 1 / MB),
