@@ -45,7 +45,7 @@ HOMES = {
         *("graph", "quantize", "batch", "calibration", "sensitivity"),
         *("activations", "moments", "tensor_file", "packed_module", "packed_units"),
         *("plan_weights", "rounding", "equalize", "training", "streaming"),
-        *("apply", "artifact", "sources", "demo", "export"),
+        *("apply", "artifact", "sources", "demo", "export", "bench"),
     },
     "optuna": {"search"},
 }
