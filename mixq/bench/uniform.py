@@ -109,9 +109,9 @@ def _plain(fmt: Format) -> Format:
 
 
 def _chosen(guarded: Sequence[Format], fmt: Format, is_entered: bool) -> Format:
-    """What the guard made of a format: the same, or another method."""
+    """What the guard made of a format: the same, or `clip` in place of `gptq`."""
     wanted = fmt if is_entered else _plain(fmt)
-    return next(own for own in guarded if replace(own, method=wanted.method) == wanted)
+    return wanted if wanted in guarded else replace(wanted, method="clip")
 
 
 def _legal(rounder: Rounder, unit: str, fmt: Format) -> Format:

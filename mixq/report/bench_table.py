@@ -20,12 +20,11 @@ def bench_table(bench: Bench) -> Table:
     table = Table(title=plain(f"{bench.model}: {bench.inputs}"))
     table.add_column("", overflow="fold")
     shown = [(data, name) for data, name in bench.primary.items()]
-    for column in (
-        "file MB", "latency ms", "p95 ms", "CPU ms", "samples/s", "/ fp32 (quartiles)",
-        "CPU / fp32", "predicted ms", "/ fp32", "private MB", "mapped MB", "peak MB",
-        *(name if len(shown) == 1 else f"{data} {name}" for data, name in shown),
-    ):  # fmt: skip
-        table.add_column(plain(column), justify="right", min_width=13 * ("quart" in column))
+    for column in COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for data, name in shown:
+        title = name if len(shown) == 1 else f"{data} {name}"
+        table.add_column(plain(title), justify="right", overflow="fold")
     for row in bench.rows:
         table.add_row(plain(row.name), *_cells(row, shown))
     table.caption = plain(
