@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
@@ -178,6 +178,38 @@ class Plan(Part):
         from mixq.apply import apply
 
         return apply(self, model)
+
+    def compile(
+        self,
+        model: nn.Module,
+        calibration: object = None,
+        *,
+        runtime: str = "onnxruntime",
+        threads: int = 1,
+        **options: Any,
+    ) -> nn.Module:
+        """The quantized model as a module that computes in a fast runtime, without gradients.
+
+        Where `apply` gives PyTorch modules that dequantize at every use, this runs low-bit
+        kernels: the same integers in ONNX Runtime or OpenVINO, behind the original's interface.
+
+        Args:
+            model: the original; it stays as it is.
+            calibration: inputs to trace and to check with, as `mixq.search` takes them. Without
+                them the first call's inputs serve, and that call takes seconds.
+            runtime: a name that `mixq export` knows.
+            threads: that a call may use.
+            options: of the runtime.
+
+        Raises:
+            PlanError: if the plan was made for another model.
+            ExportError: if the runtime cannot take the plan, or does not compute what it says.
+        """
+        from mixq.calibration import Calibration
+        from mixq.export.compile import CompiledModule
+
+        data = None if calibration is None else Calibration.of(calibration)
+        return CompiledModule(self, model, data, runtime=runtime, threads=threads, **options)
 
     def diff(self, other: Plan) -> dict[str, tuple[str | None, str | None]]:
         """Units whose formats differ: name to this plan's and the other's format name."""

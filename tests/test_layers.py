@@ -34,9 +34,12 @@ LEVELS = (
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 SIDEWAYS = {("sources", "demo")}
 """(importer, imported) of one level: the demo is one source of models."""
-DEFERRED = {("plan", "apply"), ("plan", "plan_weights")}
-"""(importer, imported) allowed inside functions and for types: `plan.apply(model)` and
-`plan.save(path)` are spellings users know, and a plan itself is read without torch."""
+DEFERRED = {
+    *(("plan", room) for room in ("apply", "plan_weights", "calibration", "export")),
+}
+"""(importer, imported) allowed inside functions and for types: `plan.apply(model)`,
+`plan.compile(model)` and `plan.save(path)` are spellings users know, and a plan itself is read
+without torch."""
 EXEMPT = {"", "testing"}
 """mixq itself gathers the public names from everywhere; contract suites meet every room."""
 

@@ -10,6 +10,7 @@ import typer
 from mixq.cli import options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
+from mixq.errors import UsageError
 
 
 def export(
@@ -44,6 +45,14 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a folder that is there.")
     ] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Of the runtime, such as activations=float (onnxruntime) or target=tensorrt "
+            "(qdq); may be given several times.",
+        ),
+    ] = None,
     format: options.Format = OutputFormat.table,
 ) -> None:
     """Write a model as a plan says for a runtime: the integers that were measured, no others.
@@ -60,7 +69,8 @@ def export(
     from mixq.plan import Plan
 
     loaded_plan = Plan.load(plan)
-    target = output or Path(f"model{runtime_named(runtime).suffix}")
+    chosen = dict(_pair(text) for text in option or [])
+    target = output or Path(f"model{runtime_named(runtime, **chosen).suffix}")
     loaded, data = load_inputs(model, calibration)
     with progress_bar() as progress:
         done = export_model(
@@ -72,6 +82,7 @@ def export(
             tokenizer=tokenizer or loaded.folder,
             overwrite=overwrite,
             progress=progress,
+            **chosen,
         )
     if format is OutputFormat.json:
         show_json(done.to_json())
@@ -85,3 +96,12 @@ def export(
         f"{runtime} computes the plan's outputs within {done.difference:.1g} of their size "
         f"({done.tolerance:g} allowed)"
     )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not (sign and name.isidentifier() and value):
+        raise UsageError(
+            f"--option has {text!r:.60}, but it takes NAME=VALUE; try activations=float"
+        )
+    return name, value

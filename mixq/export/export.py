@@ -75,7 +75,7 @@ def export(
             them; by default the one that the model came from.
         overwrite: whether a folder that is there may be replaced. A file is always replaced.
         progress: is told of the steps.
-        options: of the runtime, such as `accuracy_level=0` for onnxruntime.
+        options: of the runtime, such as `activations="float"` for onnxruntime.
 
     Returns:
         What was written, and how well it agrees.

@@ -30,18 +30,19 @@ class RuntimeModule(nn.Module):
     """A module that computes in another runtime, without gradients.
 
     It takes tensors as the original model did, by position or by name; what is no tensor is
-    passed over. A model that returned one tensor returns one; others return `NamedOutputs`.
+    passed over. A model that returned one tensor returns one, one that returned a tuple or list of
+    tensors returns it; others return `NamedOutputs`.
 
     Args:
         session: of the loaded file.
-        input_names: of the graph's inputs in order, if the runtime tells them: what a positional
-            argument is called where others are given by name.
+        example: an output of the original, for its structure.
     """
 
-    def __init__(self, session: Session, input_names: tuple[str, ...] = ()) -> None:
+    def __init__(self, session: Session, example: object = None) -> None:
         super().__init__()
         self.session = session
-        self.input_names = input_names or getattr(session, "input_names", ())
+        self.input_names: tuple[str, ...] = getattr(session, "input_names", ())
+        self._sequence: Any = type(example) if type(example) in (tuple, list) else None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The outputs for these inputs.
@@ -52,6 +53,8 @@ class RuntimeModule(nn.Module):
         outputs = self.session.run(self._batch(args, kwargs))
         if set(outputs) == {ONLY}:
             return outputs[ONLY]
+        if self._sequence is not None:
+            return self._sequence(outputs.values())
         return NamedOutputs(outputs)
 
     def _batch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch:

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final, Literal, TypeAlias, get_args
 
+from mixq.errors import UsageError
 from mixq.export.onnx import file
 from mixq.export.onnx.graph import FloatGraph, float_graph
-from mixq.export.onnx.matmul import INT8_ACTIVATIONS
+from mixq.export.onnx.kernel import Kernel, kernels
 from mixq.export.onnx.rewrite import Rewritten, rewrite
+from mixq.export.onnx.rounding import activation_effects
 from mixq.export.onnx.session import OnnxSession
 from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE, Written
 from mixq.export.source import Source
+from mixq.export.verify import output_difference
+
+ActivationChoice: TypeAlias = Literal["auto", "int8", "float"]
+MARGIN: Final = 0.8
+"""Share of the tolerance that kernels are chosen for: effects are estimates."""
+TRIES: Final = 4
 
 
 class OnnxRuntime:
     """ONNX Runtime on CPUs.
 
     Args:
-        accuracy_level: of MatMulNBits: 4 rounds activations to 8 bits by blocks, 0 keeps floats,
-            which has a fast kernel at 4 bits only.
+        activations: what MatMulNBits makes of activations: `int8` rounds them to 8 bits by
+            blocks, which is fast; `float` keeps them, which has a fast kernel at 4 bits only;
+            `auto` rounds as coarsely as the tolerance of the output allows, layer by layer.
+
+    Raises:
+        UsageError: for another word.
     """
 
     name: ClassVar[str] = "onnxruntime"
@@ -28,8 +40,13 @@ class OnnxRuntime:
     suffix: ClassVar[str] = ".onnx"
     is_folder: ClassVar[bool] = False
 
-    def __init__(self, accuracy_level: int = INT8_ACTIVATIONS) -> None:
-        self.accuracy_level = accuracy_level
+    def __init__(self, activations: ActivationChoice = "auto") -> None:
+        if activations not in get_args(ActivationChoice):
+            raise UsageError(
+                f"activations is {activations!r:.40}, but it takes "
+                f"{', '.join(get_args(ActivationChoice))}"
+            )
+        self.activations = activations
 
     def check(self, source: Source) -> None:
         """Everything is taken: what has no kernel is dequantized."""
@@ -41,17 +58,42 @@ class OnnxRuntime:
             ExportError: if the model cannot be traced.
             MissingExtraError: without onnxscript.
         """
-        graph = float_graph(source)
-        done = rewrite(
-            graph.model, graph.weights, source.units, accuracy_level=self.accuracy_level
-        )
-        written = weigh(source, graph, done)
-        file.save(graph.model, path)
+        if self.activations != "auto":
+            return _write(source, path, _everywhere(source, self.activations))
+        effects = activation_effects(source)
+        aim = MARGIN * INT8_TOLERANCE
+        for _ in range(TRIES):
+            written = _write(source, path, effects.choose(aim))
+            session = self.open(path)
+            difference = output_difference(source, session)
+            session.close()
+            if difference <= written.tolerance:
+                break
+            # Effects are estimates, and those that were chosen are rather too small.
+            aim *= MARGIN * INT8_TOLERANCE / difference
         return written
 
     def open(self, path: Path, *, threads: int = 1) -> OnnxSession:
         """Load a file in ONNX Runtime."""
         return OnnxSession(path, threads=threads)
+
+
+def _write(source: Source, path: Path, chosen: Mapping[str, Kernel]) -> Written:
+    graph = float_graph(source)
+    done = rewrite(graph.model, graph.weights, source.units, chosen=chosen)
+    written = weigh(source, graph, done)
+    file.save(graph.model, path)
+    return written
+
+
+def _everywhere(source: Source, activations: ActivationChoice) -> dict[str, Kernel]:
+    """The fastest kernel of each unit, or the most accurate one."""
+    place = 0 if activations == "int8" else -1
+    ladders = {
+        name: kernels(unit.packed.format, unit.packed.columns)
+        for name, unit in source.units.items()
+    }
+    return {name: ladder[place] for name, ladder in ladders.items() if ladder}
 
 
 def weigh(source: Source, graph: FloatGraph, done: Rewritten) -> Written:

@@ -10,6 +10,8 @@ from mixq.export.runtime import Runtime
 
 RUNTIMES: Final = {
     "onnxruntime": "mixq.export.onnxruntime:OnnxRuntime",
+    "torch": "mixq.export.torch_artifact:Torch",
+    "qdq": "mixq.export.qdq.runtime:Qdq",
     "openvino": "mixq.export.openvino.runtime:Openvino",
 }
 """Name to module and class: a runtime's libraries are imported when it is asked for."""

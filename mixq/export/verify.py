@@ -12,7 +12,7 @@ from mixq.batch import Batch, call
 from mixq.errors import ExportError
 from mixq.export.runtime import Session, Written
 from mixq.export.source import Source
-from mixq.sensitivity.outputs import floating_outputs, rows
+from mixq.sensitivity.outputs import ONLY, floating_outputs, main_output, rows
 
 SAMPLES: Final = 16
 """Calibration samples that outputs are compared on."""
@@ -38,8 +38,9 @@ def check_bytes(written: Written) -> None:
 def output_difference(source: Source, session: Session) -> float:
     """Relative root mean square difference of a session's outputs from the applied plan's.
 
-    The largest over the outputs that both have, each over all its numbers on `SAMPLES` samples;
-    positions that an attention mask hides do not count.
+    The largest over the outputs that the plan's error is of, each over all its numbers on
+    `SAMPLES` samples; positions that an attention mask hides do not count. What nobody measured
+    when the plan was made, such as a pooler beside the embedding, is not measured here either.
 
     Raises:
         ExportError: if an output is missing or has another shape.
@@ -50,9 +51,10 @@ def output_difference(source: Source, session: Session) -> float:
     model = source.restored if plain else source.applied
     for batch in source.calibration.take(SAMPLES).batches:
         with torch.no_grad():
-            expected = floating_outputs(call(model, batch))
-        found = session.run(batch)
-        for name in [name for name in expected if name in found]:
+            output = call(model, batch)
+        expected, found = floating_outputs(output), session.run(batch)
+        names = source.plan.error_metric.outputs or [main_output(output).name or ONLY]
+        for name in [name for name in names if name in expected and name in found]:
             wrong, power = _squares(name, found[name], expected[name], batch)
             before = sums.get(name, (0.0, 0.0))
             sums[name] = (before[0] + wrong, before[1] + power)

@@ -38,12 +38,25 @@ def block_size(fmt: Format, columns: int) -> int | None:
 
 
 def matmul(
-    operands: Operands, nodes: Nodes, x: ir.Value, bias: ir.Value | None, *, accuracy_level: int
+    operands: Operands,
+    nodes: Nodes,
+    x: ir.Value,
+    bias: ir.Value | None,
+    *,
+    block: int,
+    accuracy_level: int,
 ) -> ir.Value:
-    """X W^T + bias, with W the unit as a (rows, columns) matrix; `block_size` is not None."""
+    """The product x W^T + bias, with W the unit as a (rows, columns) matrix.
+
+    Args:
+        operands: of a unit whose `block_size` is not None.
+        nodes: takes the node.
+        x: float32 (..., columns).
+        bias: float32 (rows,), or None.
+        block: divides the unit's `block_size`.
+        accuracy_level: as in `mixq.export.onnx.kernel`.
+    """
     columns, rows, bits = operands.columns, operands.rows, operands.fmt.bits
-    block = block_size(operands.fmt, columns)
-    assert block is not None
     blocks = -(-columns // block)
     start = operands.start
     shape = start.constant([rows, blocks, block * bits // 8])

@@ -47,11 +47,11 @@ class Operands:
 
     def floats(self) -> ir.Value:
         """16-bit floats as float32, in the shape of the parameter."""
-        return self._cast("half", lambda: _half(self.unit))
+        return self._cast("half", lambda: half_floats(self.unit))
 
     def half(self) -> ir.Value:
         """16-bit floats as they are stored, in the shape of the parameter."""
-        return self._initializer("half", _half(self.unit))
+        return self._initializer("half", half_floats(self.unit))
 
     def typed_codes(self, *, signed: bool) -> ir.Value:
         """Codes as UINT8, UINT4 or UINT2 (rows, columns); less 2^(bits-1) as INT8 and so on."""
@@ -233,7 +233,7 @@ def _integer(bits: int, *, signed: bool) -> Any:
     return kinds[bits, signed]
 
 
-def _half(unit: Unit) -> Any:
+def half_floats(unit: Unit) -> Any:
     """16-bit floats in the parameter's shape, float16 or bfloat16."""
     import ml_dtypes
     import torch

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mixq.export.onnx import gather, integer, matmul
 from mixq.export.onnx.dequantize import dequantized
+from mixq.export.onnx.kernel import Kernel
+from mixq.export.onnx.kernel import kernels as kernels_of
 from mixq.export.onnx.nodes import Nodes, replaced
 from mixq.export.onnx.operands import Operands
 from mixq.export.source import Unit
@@ -38,8 +39,7 @@ def rewrite(
     model: ir.Model,
     weights: Mapping[str, str],
     units: Mapping[str, Unit],
-    *,
-    accuracy_level: int = matmul.INT8_ACTIVATIONS,
+    chosen: Mapping[str, Kernel] | None = None,
 ) -> Rewritten:
     """Replace, in place, the float initializers of units by their packed operands.
 
@@ -47,7 +47,7 @@ def rewrite(
         model: a float graph.
         weights: name of the float initializer by unit.
         units: by name.
-        accuracy_level: of MatMulNBits: 4 rounds activations to 8 bits by blocks, 0 keeps floats.
+        chosen: how MatMulNBits runs a unit, by its name; the fastest way by default.
     """
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -55,11 +55,16 @@ def rewrite(
     start = Nodes(graph, "load")
     kernels: dict[str, tuple[str, ...]] = {}
     operands: dict[str, Operands] = {}
+    rounds = False
     for unit_name, name in weights.items():
         value = graph.initializers[name]
         # The packed tensors may take the parameter's own name.
         operands[unit_name] = own = Operands(graph, units[unit_name], start)
-        found = [_replace(own, node, index, accuracy_level) for node, index in list(value.uses())]
+        kernel = (chosen or {}).get(unit_name) or next(
+            iter(kernels_of(own.fmt, own.columns)), None
+        )
+        found = [_replace(own, node, index, kernel) for node, index in list(value.uses())]
+        rounds |= kernel is not None and kernel.rounds and "MatMulNBits" in found
         _dequantize_rest(own, value)
         kernels[unit_name] = tuple(dict.fromkeys(k or "DequantizeLinear" for k in found))
         del graph.initializers[name]
@@ -68,16 +73,15 @@ def rewrite(
     if any(v.dtype is not None and v.dtype.name in ("UINT2", "INT2")
            for v in graph.initializers.values()):  # fmt: skip
         model.opset_imports[""], model.ir_version = 25, 13
-    used = Counter(kernel for names in kernels.values() for kernel in names)
-    integers = used["MatMulInteger"] + used["ConvInteger"]
+    used = {kernel for names in kernels.values() for kernel in names}
     return Rewritten(
         kernels,
         {name: item.stored_bytes() for name, item in operands.items()},
-        bool(integers or (used["MatMulNBits"] and accuracy_level == matmul.INT8_ACTIVATIONS)),
+        rounds or not used.isdisjoint(("MatMulInteger", "ConvInteger")),
     )
 
 
-def _replace(operands: Operands, node: ir.Node, index: int, accuracy_level: int) -> str | None:
+def _replace(operands: Operands, node: ir.Node, index: int, kernel: Kernel | None) -> str | None:
     """Let one user of a unit read packed weights; the operator, or None if none can."""
     match node.op_type:
         case "Gather" if index == 0 and _integer(node, "axis", 0) == 0:
@@ -86,10 +90,10 @@ def _replace(operands: Operands, node: ir.Node, index: int, accuracy_level: int)
             return _convolution(operands, node)
         case "Gemm" if index == 1 and _is_linear(node) and _is_matrix(operands):
             bias = node.inputs[2] if len(node.inputs) > 2 else None
-            return _linear(operands, node, node, bias, accuracy_level)
+            return _linear(operands, node, node, bias, kernel)
         case "Transpose" if _is_matrix(operands):
             kinds = [
-                _linear(operands, user, *_with_bias(user), accuracy_level)
+                _linear(operands, user, *_with_bias(user), kernel)
                 for user, place in list(node.outputs[0].uses())
                 if user.op_type == "MatMul" and place == 1
             ]
@@ -103,7 +107,7 @@ def _linear(
     product: ir.Node,
     last: ir.Node,
     bias: ir.Value | None,
-    accuracy_level: int,
+    kernel: Kernel | None,
 ) -> str | None:
     """Replace `product`, and the addition of the bias that ends with `last`."""
     x = product.inputs[0]
@@ -111,9 +115,11 @@ def _linear(
     assert x is not None
     if integer.takes(operands):
         result, kind = integer.matmul(operands, nodes, x, bias), "MatMulInteger"
-    elif matmul.block_size(operands.fmt, operands.columns) is not None:
+    elif kernel is not None:
         x = integer.rounded_floats(operands, nodes, x)
-        result = matmul.matmul(operands, nodes, x, bias, accuracy_level=accuracy_level)
+        result = matmul.matmul(
+            operands, nodes, x, bias, block=kernel.block, accuracy_level=kernel.accuracy_level
+        )
         kind = "MatMulNBits"
     else:
         return None

@@ -19,7 +19,7 @@ class OnnxSession:
     Args:
         file: its path, or its bytes.
         threads: that one call may use.
-        profile: prefix of a file that ONNX Runtime writes its own timings to, see `close`.
+        profile: prefix of a file that ONNX Runtime writes its own timings to, see `profile`.
 
     Raises:
         ExportError: if ONNX Runtime does not load it.
@@ -79,7 +79,10 @@ class OnnxSession:
             for name, value in zip(self.output_names, outputs, strict=True)
         }
 
-    def close(self) -> str | None:
-        """Free the session; the path of the timings, if they were asked for."""
-        session, self._session = self._session, None
-        return str(session.end_profiling()) if session is not None else None
+    def profile(self) -> Path:
+        """Stop timing and return the file of timings, one JSON object per kernel call."""
+        return Path(self._session.end_profiling())
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None

@@ -1,0 +1,88 @@
+"""CompiledModule: a plan as a PyTorch module that computes in a fast runtime."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mixq.batch import Batch, call
+from mixq.calibration import Calibration
+from mixq.errors import UsageError
+from mixq.export.module import RuntimeModule
+from mixq.export.registry import runtime as runtime_named
+from mixq.export.runtime import Session
+from mixq.export.source import Source
+from mixq.export.verify import check_bytes, check_outputs, output_difference
+from mixq.plan import Plan
+
+
+class CompiledModule(nn.Module):
+    """A quantized model behind the interface of the original; see `mixq.Plan.compile`.
+
+    It is exported, loaded and compared with the plan when it is first called, unless `calibration`
+    was given. Later calls may have other batch sizes and, for token ids, other lengths.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: nn.Module,
+        calibration: Calibration | None,
+        *,
+        runtime: str,
+        threads: int,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if threads < 1:
+            raise UsageError(f"threads is {threads}, but a session has at least one")
+        # In a list, so that the original's parameters are not this module's.
+        self._original: list[nn.Module] = [model]
+        self._plan, self._threads = plan, threads
+        self._runtime = runtime_named(runtime, **options)
+        self._module: RuntimeModule | None = None
+        self._names = tuple(inspect.signature(model.forward).parameters)
+        self.difference: float | None = None
+        if calibration is not None:
+            self._compile(calibration)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The outputs for these inputs.
+
+        Raises:
+            ExportError: at the first call, if the runtime cannot take the plan or disagrees.
+        """
+        if self._module is None:
+            self._compile(Calibration.of(self._batch(args, kwargs)))
+        assert self._module is not None
+        return self._module(*args, **kwargs)
+
+    def _batch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch:
+        tensors = tuple(value for value in args if isinstance(value, Tensor))
+        named = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
+        if not tensors and not named:
+            raise UsageError("the compiled model was called without a tensor; pass its inputs")
+        if not named:
+            return tensors if len(tensors) > 1 else tensors[0]
+        return {**dict(zip(self._names, tensors, strict=False)), **named}
+
+    def _compile(self, calibration: Calibration) -> None:
+        source = Source.of(self._original[0], self._plan, calibration)
+        self._runtime.check(source)
+        with tempfile.TemporaryDirectory(prefix="mixq-") as folder:
+            path = Path(folder) / f"model{self._runtime.suffix}"
+            written = self._runtime.write(source, path)
+            check_bytes(written)
+            session: Session = self._runtime.open(path, threads=self._threads)
+            self.difference = output_difference(source, session)
+            check_outputs(self.difference, written.tolerance, self._runtime.name)
+        self._module = RuntimeModule(session, _output_of(source))
+
+
+def _output_of(source: Source) -> Any:
+    """One output of the original, whose structure the module gives back."""
+    return call(source.restored, source.calibration.take(1).batches[0])

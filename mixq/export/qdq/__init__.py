@@ -1,0 +1,1 @@
+"""Plain ONNX with QuantizeLinear and DequantizeLinear, for runtimes that take nothing else."""
