@@ -14,6 +14,7 @@ from mixq.bench.result import BASE, Bench, Row, Settings
 from mixq.bench.run import bench
 from mixq.bench.suite_file import MethodName, MixedFile, ModelFile, SuiteFile
 from mixq.bench.uniform import float_plan, uniform_plans
+from mixq.bench.workload import workload
 from mixq.calibration import Calibration
 from mixq.errors import ExportError, MixqError
 from mixq.export.registry import runtime as runtime_named
@@ -135,6 +136,7 @@ def _bench(file: SuiteFile, model: ModelFile, mixed: Plan | None, progress: Prog
         progress(f"{model.name}: {stage}", done, total)
 
     settings = Settings(file.threads, file.batch_size, file.repeat, file.seed, model.sequence)
+    workload(calibration, settings.batch_size, settings.sequence)  # refused before minutes of work
     with tempfile.TemporaryDirectory(prefix="mixq-bench-") as folder:
         plans, faults = _plans(file, model, mixed, loaded, calibration, told)
         made = export_all(

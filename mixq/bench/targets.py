@@ -16,6 +16,7 @@ from mixq.bench.exporting import export_all
 from mixq.bench.result import BASE, Bench, Settings
 from mixq.bench.run import bench
 from mixq.bench.uniform import float_plan, uniform_plans
+from mixq.bench.workload import workload
 from mixq.calibration import Calibration
 from mixq.errors import UsageError
 from mixq.export.registry import runtime as runtime_named
@@ -57,6 +58,7 @@ def bench_targets(
         MissingExtraError: if a runtime is not installed.
     """
     plans, files = _named(targets, runtime, loaded.model)
+    workload(calibration, settings.batch_size, settings.sequence)  # refused before minutes of work
     formats = {bits: replace(fmt, method=method) for bits, fmt in UNIFORM.items()}
     uniform = uniform_plans(
         loaded.model, calibration, list(formats.values()), name=loaded.name, progress=progress
@@ -88,6 +90,7 @@ def check_targets(targets: Sequence[Path], runtime: str) -> None:
     Raises:
         UsageError: if there is no target, one is there twice, or one is of no known kind; if
             there is no such runtime.
+        PlanError: if a plan cannot be read.
     """
     runtime_named(runtime)
     if not targets:
@@ -97,7 +100,9 @@ def check_targets(targets: Sequence[Path], runtime: str) -> None:
     if len(set(targets)) < len(targets):
         raise UsageError("a file is named twice; name each once")
     for path in targets:
-        if not _is_plan(path):
+        if _is_plan(path):
+            Plan.load(path)
+        else:
             runtime_of(path, runtime)
 
 

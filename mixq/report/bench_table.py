@@ -12,6 +12,11 @@ from mixq.bench.timing import Spread
 from mixq.report.tables import number_text, plain
 
 MB = 1e6
+COLUMNS = (
+    "file\nMB", "latency\nms", "p95\nms", "CPU\nms", "samples\n/s", "time / fp32\n(quartiles)",
+    "CPU /\nfp32", "predicted\nms", "its ratio\nto fp32", "private\nMB", "mapped\nMB", "peak\nMB",
+)  # fmt: skip
+"""Two lines each, so that all fit beside each other."""
 
 
 def bench_table(bench: Bench) -> Table:

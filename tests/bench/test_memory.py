@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from mixq.batch import Batch, named_tensors
+from mixq.bench.exporting import export_all
 from mixq.bench.memory import measure_memory, write_batch
 from mixq.bench.probe import STATUS, read_batch
 from mixq.bench.uniform import float_plan, uniform_plan
 from mixq.calibration import Calibration
 from mixq.errors import WorkerError
-from mixq.export.export import export
 from mixq.formats import Format
 
 linux = pytest.mark.skipif(not STATUS.exists(), reason="memory is read from /proc")
@@ -44,27 +44,29 @@ def test_a_batch_reaches_another_process_whole(batch: Batch, tmp_path: Path) -> 
 
 @linux
 def test_weights_are_in_memory_as_wide_as_they_are_stored(tmp_path: Path) -> None:
-    """A megabyte-sized matrix in 32 bits and in 4: the process grows by no less than it holds."""
+    """A large matrix in 32 bits and in 4: the process grows by no less than it holds."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(2048, 4096, bias=False)).eval()
-    calibration = Calibration.of(torch.randn(4, 2048))
+    model = nn.Sequential(nn.Linear(1024, 4096, bias=False)).eval()
+    calibration = Calibration.of(torch.randn(4, 1024))
     batch = tmp_path / "batch.safetensors"
     write_batch(calibration.batches[0][:1], batch)  # type: ignore[index]
     found = {}
-    for name, plan in (
-        ("wide", float_plan(model)),
-        ("narrow", uniform_plan(model, calibration, Format(4, 64, "zero-point"))),
-    ):
-        path = tmp_path / f"{name}.onnx"
-        done = export(model, plan, path, calibration=calibration)
-        memory = measure_memory("onnxruntime", path, batch, 1)
+    plans = {
+        "wide": float_plan(model),
+        "narrow": uniform_plan(model, calibration, Format(4, 64, "zero-point")),
+    }
+    for made in export_all(model, plans, "onnxruntime", tmp_path, calibration):
+        assert made.path is not None, made.fault
+        name, size = made.name, plans[made.name].predicted.weight_bytes
+        memory = measure_memory("onnxruntime", made.path, batch, 1)
         assert memory is not None
-        assert memory.anonymous_bytes + memory.mapped_bytes >= 0.9 * done.tensor_bytes
+        assert memory.anonymous_bytes + memory.mapped_bytes >= 0.9 * size
         assert memory.peak_bytes >= memory.anonymous_bytes + memory.file_backed_bytes
         assert 0 <= memory.library_bytes <= memory.file_backed_bytes
         found[name] = memory
-    # 32 MiB against 4.6 MB of codes, scales and zero points.
-    assert found["narrow"].anonymous_bytes < found["wide"].anonymous_bytes / 2
+    # 16.8 MB against 2.4 MB of codes, scales and zero points, which ONNX Runtime holds several
+    # times: as they were read, and as its kernel wants them.
+    assert found["wide"].anonymous_bytes - found["narrow"].anonymous_bytes > 5e6
 
 
 @linux
