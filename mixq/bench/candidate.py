@@ -9,15 +9,16 @@ from typing import Final
 from mixq.errors import UsageError
 from mixq.export.registry import RUNTIMES
 from mixq.export.registry import runtime as runtime_named
-from mixq.files import one_line
+from mixq.files import one_line, parse_json, read_bounded
 
 SUFFIXES: Final = {".onnx": "onnxruntime", ".xml": "openvino", ".gguf": "gguf"}
 """Of files: whose they are, unless the runtime that was asked for writes such files too."""
-CONTENTS: Final = (
-    ("genai_config.json", "onnxruntime-genai"),
-    ("config.json", "mlx"),
-)
-"""Of folders: a file in it and whose it is."""
+GENAI: Final = "genai_config.json"
+CONFIG: Final = "config.json"
+"""Of folders: the file that says whose they are."""
+KEYS: Final = {"quantization": "mlx", "quantization_config": "transformers"}
+"""What its configuration has, as mlx-lm and transformers read it, and whose the folder is."""
+LARGEST_CONFIG: Final = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,14 @@ def runtime_of(path: Path, wanted: str) -> str:
     Raises:
         UsageError: if there is no such file, or it is of no known kind.
     """
-    known = ", ".join((*SUFFIXES, "folders with " + " or ".join(name for name, _ in CONTENTS)))
+    known = f"{', '.join(SUFFIXES)}, a folder with {GENAI} or a quantized {CONFIG}"
     if not path.exists():
         raise UsageError(
             f"{one_line(path)} does not exist; pass a plan.json, or a file that mixq export wrote"
         )
     kind = runtime_named(wanted)
     if path.is_dir():
-        found = [name for file, name in CONTENTS if (path / file).is_file()]
-        found = [wanted] if found and kind.is_folder else found
+        found = _folder_of(path)
     elif kind.suffix == path.suffix and not kind.is_folder:
         found = [wanted]
     else:
@@ -104,6 +104,18 @@ def runtime_of(path: Path, wanted: str) -> str:
             f"{', '.join(RUNTIMES)}"
         )
     return found[0]
+
+
+def _folder_of(path: Path) -> list[str]:
+    """Whose a folder is, if that can be told."""
+    if (path / GENAI).is_file():
+        return ["onnxruntime-genai"]
+    file = path / CONFIG
+    if not file.is_file():
+        return []
+    what = f"the configuration {one_line(file)}"
+    config = parse_json(read_bounded(file, LARGEST_CONFIG, UsageError, what), UsageError, what)
+    return [name for key, name in KEYS.items() if isinstance(config, dict) and key in config][:1]
 
 
 def size_of(path: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from torch import nn
 
@@ -68,7 +68,7 @@ def export_all(
     return made
 
 
-def _options(plan: Plan, runtime: str) -> dict[str, str]:
+def _options(plan: Plan, runtime: str) -> dict[str, Any]:
     """What `export` is told beside the plan.
 
     ONNX Runtime's exporter weighs what its kernels for grouped weights do to activations, and has

@@ -90,13 +90,16 @@ def _colour(row: Row) -> str:
 def _time(rows: list[Row]) -> Panel:
     """Over fp32, or in milliseconds where there is no fp32."""
     ratios = [row.ratio.wall for row in rows if row.ratio is not None]
+    cpus = [row.ratio.cpu.median for row in rows if row.ratio is not None]
     times = [row.timing.latency_s * 1e3 for row in rows if row.timing is not None]
     if len(ratios) < len(rows):
         return Panel("latency, ms", tuple(times), tuple(f"{ms:.3g} ms" for ms in times))
     return Panel(
         "time over fp32's",
         tuple(ratio.median for ratio in ratios),
-        tuple(f"{r.median:.2f} ({ms:.3g} ms)" for r, ms in zip(ratios, times, strict=True)),
+        tuple(
+            f"{ratio.median:.2f} (CPU {cpu:.2f})" for ratio, cpu in zip(ratios, cpus, strict=True)
+        ),
         tuple(ratio.low for ratio in ratios),
         tuple(ratio.high for ratio in ratios),
         tuple(row.predicted_ratio for row in rows),

@@ -17,7 +17,7 @@ def made(folder: Path, *names: str) -> Path:
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"0123456789")
+        path.write_bytes(b"no JSON...")
     first = folder / names[0]
     return first if first.parent == folder else first.parent
 
@@ -39,18 +39,29 @@ def test_a_file_says_whose_it_is(
     assert size_of(path) == size
 
 
-def test_a_folder_says_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidate, "RUNTIMES", {**RUNTIMES, "onnxruntime-genai": "", "mlx": ""})
-    assert runtime_of(made(tmp_path, "a/config.json", "a/x"), "onnxruntime") == "mlx"
-    both = made(tmp_path, "b/genai_config.json", "b/config.json")
-    assert runtime_of(both, "onnxruntime") == "onnxruntime-genai"
-    assert size_of(both) == 20
+FOLDERS = {
+    "genai": ("genai_config.json", "{}", "onnxruntime-genai"),
+    "mlx": ("config.json", '{"quantization": {"bits": 4}}', "mlx"),
+    "transformers": ("config.json", '{"quantization_config": {}}', "transformers"),
+}
+
+
+@pytest.mark.parametrize(("file", "text", "runtime"), FOLDERS.values(), ids=FOLDERS)
+def test_a_folder_says_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, runtime: str
+) -> None:
+    monkeypatch.setattr(candidate, "RUNTIMES", {**RUNTIMES, runtime: ""})
+    folder = made(tmp_path, "a/model.safetensors", "a/deep/er")
+    (folder / file).write_text(text, encoding="utf-8")
+    assert runtime_of(folder, "onnxruntime") == runtime
+    assert size_of(folder) == size_of(folder / file) + 20
 
 
 REFUSED = {
     "missing": ((), "m.onnx", "does not exist"),
     "unknown": (("m.pt",), "m.pt", "is no file that a runtime loads; pass a plan.json, or one of"),
     "empty-folder": (("a/x.txt",), "a", "is no file that a runtime loads"),
+    "no-json": (("a/config.json",), "a", "is not valid JSON"),
 }
 
 
