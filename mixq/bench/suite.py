@@ -72,6 +72,7 @@ class SuiteRow:
             "cpu_ratio": None if row.ratio is None else row.ratio.cpu.median,
             "peak_memory_mb": None if row.memory is None else row.memory.peak_bytes / 1e6,
             "fault": row.fault,
+            "notes": "; ".join(row.notes),
         }
 
 

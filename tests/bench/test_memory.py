@@ -62,7 +62,8 @@ def test_weights_are_in_memory_as_wide_as_they_are_stored(tmp_path: Path) -> Non
         assert memory is not None
         assert memory.anonymous_bytes + memory.mapped_bytes >= 0.9 * size
         assert memory.peak_bytes >= memory.anonymous_bytes + memory.file_backed_bytes
-        assert 0 <= memory.library_bytes <= memory.file_backed_bytes
+        # ONNX Runtime's own code is many megabytes, and no mapped weight.
+        assert 1e6 < memory.library_bytes <= memory.file_backed_bytes
         found[name] = memory
     # 16.8 MB against 2.4 MB of codes, scales and zero points, which ONNX Runtime holds several
     # times: as they were read, and as its kernel wants them.

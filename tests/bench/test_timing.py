@@ -136,6 +136,13 @@ def test_the_95th_percentile_is_the_nearest_rank(calls: list[float], p95: float)
     assert Timing((Turn(tuple(calls), tuple(calls)),)).latency_p95_s == p95
 
 
+def test_latency_is_the_median_call_and_never_the_best() -> None:
+    timing = Timing((Turn((1, 2, 9), (1, 1, 5)), Turn((3, 4, 8), (2, 3, 4))))
+    assert timing.latency_s == 3.5
+    assert timing.cpu_s == 2.5
+    assert timing.throughput_per_s(7) == 2
+
+
 def test_warm_says_what_a_call_takes_once_it_is_warm(clock: Clock) -> None:
     cold_first = Session("a", clock, lambda calls: 8.0 if calls == 0 else 0.25)
     assert warm(cold_first, BATCH) == 0.25

@@ -125,6 +125,12 @@ def test_learning_from_data_errs_less_than_rounding() -> None:
     assert errors[1] < errors[0]
 
 
+def test_a_unit_that_nothing_enters_learns_from_data_all_the_same() -> None:
+    model, calibration, _ = demo.load()
+    plan = uniform_plan(model, calibration, Format.parse("w8a8-reduced-gptq-dynamic"))
+    assert plan.assignment["attention.in_proj_weight"].name == "w8-reduced-gptq"
+
+
 def test_a_plan_is_saved_with_its_codes(
     words: Words, tokens: Calibration, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

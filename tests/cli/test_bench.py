@@ -28,6 +28,11 @@ name = "inputs"
 [[models.data]]
 name = "noise"
 evaluate = "tiny.py:noise"
+metric = "five"
+[[models.data]]
+name = "more noise"
+evaluate = "tiny.py:noise"
+metric = "six"
 
 [[models]]
 name = "lost"
@@ -127,11 +132,20 @@ def test_a_suite(cli: Callable[..., Any], plan: Path) -> None:
     methods = ["fp32", "int8_dynamic", "mixed"]
     assert [(row["model"], row["data"], row["method"]) for row in found["rows"]] == [
         (model, data, method)
-        for model, data in (("tiny", "inputs"), ("tiny", "noise"), ("lost", "its own"))
+        for model, data in (
+            ("tiny", "inputs"),
+            ("tiny", "noise"),
+            ("tiny", "more noise"),
+            ("lost", "its own"),
+        )
         for method in methods
     ]
-    tiny, lost = found["rows"][:6], found["rows"][6:]
-    assert [row["metric"] for row in tiny] == ["closeness"] * 3 + ["power"] * 3
+    tiny, without, lost = found["rows"][:6], found["rows"][6:9], found["rows"][9:]
+    assert [row["metric"] for row in tiny] == ["closeness"] * 3 + ["five"] * 3
+    assert [row["accuracy"] for row in tiny[3:]] == [5.0] * 3, "not the function's first metric"
+    for row in without:
+        assert row["accuracy"] is None
+        assert "more noise has no metric 'six': power, five" in row["notes"]
     for row in tiny:
         assert row["fault"] is None
         assert isinstance(row["accuracy"], float)
@@ -144,7 +158,7 @@ def test_a_suite(cli: Callable[..., Any], plan: Path) -> None:
     assert all(row["accuracy"] is row["latency_ms"] is None for row in lost)
     with Path("out/bench.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
-    assert [row["method"] for row in table] == methods * 3
+    assert [row["method"] for row in table] == methods * 4
     columns = ["model", "data", "method", "accuracy", "latency_ms", "model_size_mb", "throughput"]
     assert list(table[0])[:7] == columns
     assert Path("out/bench-1.png").is_file()
