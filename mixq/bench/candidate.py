@@ -18,6 +18,8 @@ CONFIG: Final = "config.json"
 """Of folders: the file that says whose they are."""
 KEYS: Final = {"quantization": "mlx", "quantization_config": "transformers"}
 """What its configuration has, as mlx-lm and transformers read it, and whose the folder is."""
+WITHOUT_CODE: Final = ("torch",)
+"""Runtimes whose files need the model's own code beside them."""
 LARGEST_CONFIG: Final = 16 << 20
 
 
@@ -73,6 +75,21 @@ class Candidate:
             UsageError: if no runtime reads such files, or there is none.
         """
         return cls(name, runtime_of(path, wanted), path, size_of(path))
+
+
+def check_runtime(name: str) -> None:
+    """Refuse a runtime that there is not, or whose files cannot be run by themselves.
+
+    Raises:
+        UsageError: with what can be chosen.
+    """
+    runtime_named(name)
+    if name in WITHOUT_CODE:
+        others = ", ".join(known for known in RUNTIMES if known not in WITHOUT_CODE)
+        raise UsageError(
+            f"files for runtime {name!r} hold no architecture, so a fresh process cannot run "
+            f"them; mixq evaluate judges them, and bench takes {others}"
+        )
 
 
 def runtime_of(path: Path, wanted: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
-from mixq.bench.candidate import Candidate
+from mixq.bench.candidate import Candidate, check_runtime
 from mixq.bench.exporting import export_all
 from mixq.bench.result import BASE, Bench, Row, Settings
 from mixq.bench.run import bench
@@ -17,7 +17,6 @@ from mixq.bench.uniform import float_plan, uniform_plans
 from mixq.bench.workload import workload
 from mixq.calibration import Calibration
 from mixq.errors import ExportError, MixqError
-from mixq.export.registry import runtime as runtime_named
 from mixq.files import one_line
 from mixq.formats import Format
 from mixq.plan import Plan
@@ -109,7 +108,7 @@ def run_suite(file: SuiteFile, progress: Progress = silent) -> Suite:
         UsageError: if there is no such runtime.
         ExportError: if no model runs, with the reason of the first.
     """
-    runtime_named(file.runtime)
+    check_runtime(file.runtime)
     plans = {
         model.name: Plan.load(model.mixed.plan)
         for model in file.models

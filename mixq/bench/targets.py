@@ -11,7 +11,7 @@ from typing import Final
 from torch import nn
 
 from mixq.apply import check_fits
-from mixq.bench.candidate import Candidate, Predicted, runtime_of
+from mixq.bench.candidate import Candidate, Predicted, check_runtime, runtime_of
 from mixq.bench.exporting import export_all
 from mixq.bench.result import BASE, Bench, Settings
 from mixq.bench.run import bench
@@ -19,7 +19,6 @@ from mixq.bench.uniform import float_plan, uniform_plans
 from mixq.bench.workload import workload
 from mixq.calibration import Calibration
 from mixq.errors import UsageError
-from mixq.export.registry import runtime as runtime_named
 from mixq.formats import Format, Method
 from mixq.plan import Plan
 from mixq.plan_parts import Prediction, UniformInfo
@@ -92,7 +91,7 @@ def check_targets(targets: Sequence[Path], runtime: str) -> None:
             there is no such runtime.
         PlanError: if a plan cannot be read.
     """
-    runtime_named(runtime)
+    check_runtime(runtime)
     if not targets:
         raise UsageError(
             "there is nothing to bench; pass a plan.json or an exported file, or --suite FILE.toml"

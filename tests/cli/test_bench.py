@@ -193,6 +193,11 @@ REFUSALS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "repeat": (("bench", "p.json", "--repeat", "0"), USAGE, "--repeat"),
     "sequence": (("bench", "p.json", "--sequence", "0"), USAGE, "--sequence"),
     "runtime": (("bench", "p.json", "--runtime", "caffe"), USAGE, "runtime 'caffe' is unknown"),
+    "runtime-torch": (
+        ("bench", "p.json", "--runtime", "torch"),
+        USAGE,
+        "'torch' hold no architecture, so a fresh process cannot run them; mixq evaluate",
+    ),
     "suite-missing": (("bench", "--suite", "none.toml"), USAGE, "none.toml is not a file"),
     "suite-and-plan": (("bench", "p.json", "--suite", "s.toml"), USAGE, "leave out PLAN|FILE"),
     "suite-and-model": (("bench", "--model", "demo", "--suite", "s.toml"), USAGE, "leave out"),
