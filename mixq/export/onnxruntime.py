@@ -92,6 +92,7 @@ def _everywhere(source: Source, activations: ActivationChoice) -> dict[str, Kern
     ladders = {
         name: kernels(unit.packed.format, unit.packed.columns)
         for name, unit in source.units.items()
+        if unit.packed.format.activation == "none"
     }
     return {name: ladder[place] for name, ladder in ladders.items() if ladder}
 

@@ -10,9 +10,13 @@ from mixq.export.runtime import Runtime
 
 RUNTIMES: Final = {
     "onnxruntime": "mixq.export.onnxruntime:OnnxRuntime",
-    "torch": "mixq.export.torch_artifact:Torch",
-    "qdq": "mixq.export.qdq.runtime:Qdq",
     "openvino": "mixq.export.openvino.runtime:Openvino",
+    "qdq": "mixq.export.qdq.runtime:Qdq",
+    "onnxruntime-genai": "mixq.export.genai.genai:Genai",
+    "gguf": "mixq.export.gguf:Gguf",
+    "mlx": "mixq.export.mlx:Mlx",
+    "transformers": "mixq.export.compressed_tensors:CompressedTensors",
+    "torch": "mixq.export.torch_artifact:Torch",
 }
 """Name to module and class: a runtime's libraries are imported when it is asked for."""
 

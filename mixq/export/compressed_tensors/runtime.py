@@ -25,6 +25,7 @@ class CompressedTensors:
     name: ClassVar[str] = "transformers"
     extra: ClassVar[str] = "compressed-tensors"
     is_folder: ClassVar[bool] = True
+    suffix: ClassVar[str] = "-compressed"
 
     def check(self, source: Source) -> None:
         """Refuse what the format cannot say.

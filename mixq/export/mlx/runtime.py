@@ -22,6 +22,7 @@ class Mlx:
     name: ClassVar[str] = "mlx"
     extra: ClassVar[str] = "mlx"
     is_folder: ClassVar[bool] = True
+    suffix: ClassVar[str] = "-mlx"
 
     def check(self, source: Source) -> None:
         """Refuse what mlx or mlx-lm cannot take.

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim
 
 from mixq.batch import Batch, named_tensors, sample_count
 from mixq.calibration import Calibration, repeat_sample
 
 DynamicShapes: TypeAlias = Mapping[str, Any] | tuple[Any, ...]
+_NAMED = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.KEYWORD_ONLY,
+)
 LEAST = 2
 """Samples of an example: torch.export takes a dimension of 1 for a constant."""
 
@@ -44,6 +50,20 @@ def dynamic_shapes(calibration: Calibration, *, sequence: bool) -> DynamicShapes
         for name, axes in shapes.items()
     }
     return closed if isinstance(example, dict) else tuple(closed.values())
+
+
+def by_parameter(model: nn.Module, shapes: DynamicShapes) -> DynamicShapes:
+    """The same with what goes into `*args` or `**kwargs` of forward under their names."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    named = [item.name for item in parameters if item.kind in _NAMED]
+    extra = {item.kind: item.name for item in parameters if item.kind not in _NAMED}
+    if isinstance(shapes, Mapping):
+        own = {name: value for name, value in shapes.items() if name in named}
+        rest = {name: value for name, value in shapes.items() if name not in named}
+        return {**own, extra[inspect.Parameter.VAR_KEYWORD]: rest} if rest and extra else own
+    if len(shapes) <= len(named) or inspect.Parameter.VAR_POSITIONAL not in extra:
+        return shapes
+    return (*shapes[: len(named)], tuple(shapes[len(named) :]))
 
 
 def _varies(tensor: Tensor, axis: int, others: list[Tensor | None]) -> bool:

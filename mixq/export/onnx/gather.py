@@ -36,10 +36,9 @@ def gather(operands: Operands, nodes: Nodes, indices: ir.Value) -> ir.Value:
     block = block_size(operands)
     assert block is not None
     unit, bits = operands.unit, operands.fmt.bits
-    blocks = -(-operands.columns // block)
-    inputs: list[Any] = [operands.byte_codes(), indices, operands.scales(blocks)]
+    inputs: list[Any] = [operands.byte_codes(), indices, operands.scales(block)]
     if unit.zeros is not None:
-        inputs.append(operands.byte_zeros(blocks))
+        inputs.append(operands.byte_zeros(block))
     attributes = {"bits": bits, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
     rows = nodes.op("GatherBlockQuantized", inputs, attributes, domain=MICROSOFT)
     if unit.minimums is None:

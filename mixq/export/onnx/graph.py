@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from mixq.batch import Batch, call
 from mixq.errors import ExportError, MissingExtraError
-from mixq.export.onnx.example import dynamic_shapes, example_batch
+from mixq.export.onnx.example import by_parameter, dynamic_shapes, example_batch
 from mixq.export.source import Source
 from mixq.files import one_line
 from mixq.sensitivity.outputs import floating_outputs
@@ -97,15 +97,11 @@ def _traced(source: Source, model: nn.Module) -> tuple[Any, tuple[str, ...]]:
         config.use_cache = False  # of our own copy: keys and values are nobody's output here
     reason: Exception | None = None
     for sequence in (True, False):
-        shapes = dynamic_shapes(source.calibration, sequence=sequence)
-        if isinstance(shapes, dict):
-            named: Any = shapes
-        else:
-            named = tuple(shapes)
+        shapes: Any = by_parameter(model, dynamic_shapes(source.calibration, sequence=sequence))
         try:
             with torch.no_grad(), _quiet():
                 program = torch.export.export(
-                    model, args, kwargs, dynamic_shapes=named, strict=False
+                    model, args, kwargs, dynamic_shapes=shapes, strict=False
                 )
         except Exception as error:  # torch.export raises whatever the model's code raises
             reason = reason or error

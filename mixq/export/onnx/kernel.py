@@ -49,3 +49,16 @@ def kernels(fmt: Format, columns: int) -> tuple[Kernel, ...]:
     rounding = [Kernel(block, INT8_ACTIVATIONS, 0.3 * (1 + 16 / block) ** 0.7) for block in blocks]
     floats = Kernel(natural, FLOAT_ACTIVATIONS, 0.8 if fmt.bits == 4 else 12.0)
     return (*rounding, floats)
+
+
+def usual_kernel(fmt: Format, columns: int) -> Kernel | None:
+    """The kernel of a unit for which nobody chose one; None if it has no product.
+
+    The fastest, unless the format rounds activations in another way, which the kernel would do
+    a second time.
+    """
+    ladder = kernels(fmt, columns)
+    if not ladder:
+        return None
+    by_blocks = fmt.activation == "dynamic" and fmt.group_size is not None
+    return ladder[0] if fmt.activation == "none" or by_blocks else ladder[-1]

@@ -61,11 +61,11 @@ def matmul(
     start = operands.start
     shape = start.constant([rows, blocks, block * bits // 8])
     codes = start.op("Reshape", [operands.byte_codes(block), shape])
-    inputs: list[Any] = [x, codes, operands.scales(blocks)]
+    inputs: list[Any] = [x, codes, operands.scales(block)]
     if operands.unit.minimums is not None:
-        zeros: Any = operands.float_zeros(blocks)
+        zeros: Any = operands.float_zeros(block)
     elif operands.unit.zeros is not None:
-        zeros = operands.byte_zeros(blocks)
+        zeros = operands.byte_zeros(block)
     else:
         zeros = None
     inputs += [zeros, None, bias]

@@ -69,23 +69,23 @@ class Operands:
         width = -(-self.columns // multiple) * multiple
         return self._byte_rows("codes", self.unit.codes, width)
 
-    def byte_zeros(self, groups: int | None = None) -> ir.Value:
+    def byte_zeros(self, block: int | None = None) -> ir.Value:
         """Zero points packed row by row, low bits first, as uint8 (rows, bytes).
 
         Args:
-            groups: as in `scales`.
+            block: as in `scales`.
         """
         zeros = self.unit.zeros
         assert zeros is not None
-        own = zeros.shape[1]
-        if groups is None or groups == own:
-            return self._byte_rows("zeros", zeros, own)
+        blocks, times = self._blocks(block)
+        if times == 1:
+            return self._byte_rows("zeros", zeros, zeros.shape[1])
         plain = self._once(
             "uint8 zeros", lambda: self.start.op("Cast", [self.typed_zeros()], {"to": _UINT8})
         )
-        wide = self._repeated("uint8 zeros", plain, groups)
-        missing = -groups % (8 // self.fmt.bits)
-        return self._once(("byte zeros", groups), lambda: self._packed(wide, missing))
+        wide = self._repeated("uint8 zeros", plain, block)
+        missing = -blocks % (8 // self.fmt.bits)
+        return self._once(("byte zeros", block), lambda: self._packed(wide, missing))
 
     def typed_zeros(self) -> ir.Value:
         """Zero points as UINT8, UINT4 or UINT2 (rows, groups)."""
@@ -93,27 +93,27 @@ class Operands:
         assert zeros is not None
         return self._initializer("zeros", zeros.astype(_integer(self.fmt.bits, signed=False)))
 
-    def scales(self, groups: int | None = None) -> ir.Value:
+    def scales(self, block: int | None = None) -> ir.Value:
         """Scales as float32 (rows, groups).
 
         Args:
-            groups: a multiple of the unit's own groups; each scale is repeated for its share.
+            block: columns that divide the unit's groups; a group's scale is repeated for each of
+                its blocks.
         """
-        value = self._cast("scales", lambda: self.unit.scales)
-        return self._repeated("scales", value, groups)
+        return self._repeated("scales", self._cast("scales", lambda: self.unit.scales), block)
 
     def minimums(self) -> ir.Value:
         """Float minimums of the affine grid as float32 (rows, groups)."""
         return self._cast("minimums", lambda: self.unit.minimums)
 
-    def float_zeros(self, groups: int | None = None) -> ir.Value:
+    def float_zeros(self, block: int | None = None) -> ir.Value:
         """Minus minimum over scale, float32 (rows, groups): zero points of the affine grid."""
 
         def make() -> ir.Value:
             ratio = self.start.op("Div", [self.minimums(), self.scales()])
             return self.start.op("Neg", [ratio])  # type: ignore[no-any-return]
 
-        return self._repeated("float zeros", self._once("float zeros", make), groups)
+        return self._repeated("float zeros", self._once("float zeros", make), block)
 
     def add(self, part: str, array: Any) -> ir.Value:
         """A further initializer of the unit: `input_scale`, `input_zero`."""
@@ -159,24 +159,33 @@ class Operands:
 
         return self._once((part, "float32"), make)
 
-    def _repeated(self, part: str, value: ir.Value, groups: int | None) -> ir.Value:
-        """Each of a row's numbers several times in turn, until a row has `groups` of them."""
+    def _blocks(self, block: int | None) -> tuple[int, int]:
+        """Blocks of a row, and how many of them share a group."""
         own = self.fmt.groups_per_row(self.columns)
-        if groups is None or groups == own:
+        if block is None:
+            return own, 1
+        blocks = -(-self.columns // block)
+        return blocks, blocks if own == 1 else (self.fmt.group_size or block) // block
+
+    def _repeated(self, part: str, value: ir.Value, block: int | None) -> ir.Value:
+        """Each of a row's numbers once for every block of its group."""
+        own = self.fmt.groups_per_row(self.columns)
+        blocks, times = self._blocks(block)
+        if times == 1:
             return value
 
         def make() -> Any:
-            start, times = self.start, -(-groups // own)
+            start = self.start
             column = start.op("Unsqueeze", [value, start.constant([2])])
             wide = start.op("Expand", [column, start.constant([self.rows, own, times])])
             flat = start.op("Reshape", [wide, start.constant([self.rows, own * times])])
-            if own * times == groups:
+            if own * times == blocks:
                 return flat
             # The last group is short, and so are its blocks fewer.
-            bounds = [start.constant([n]) for n in (0, groups, 1)]
+            bounds = [start.constant([n]) for n in (0, blocks, 1)]
             return start.op("Slice", [flat, *bounds])
 
-        return self._once((part, groups), make)
+        return self._once((part, block), make)
 
     def _byte_rows(self, part: str, values: Any, width: int) -> ir.Value:
         """Integers (rows, columns) as packed bytes of rows that are `width` integers wide."""

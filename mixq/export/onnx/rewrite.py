@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixq.export.onnx import gather, integer, matmul
 from mixq.export.onnx.dequantize import dequantized
-from mixq.export.onnx.kernel import Kernel
-from mixq.export.onnx.kernel import kernels as kernels_of
+from mixq.export.onnx.kernel import Kernel, usual_kernel
 from mixq.export.onnx.nodes import Nodes, replaced
 from mixq.export.onnx.operands import Operands
 from mixq.export.source import Unit
@@ -60,9 +59,7 @@ def rewrite(
         value = graph.initializers[name]
         # The packed tensors may take the parameter's own name.
         operands[unit_name] = own = Operands(graph, units[unit_name], start)
-        kernel = (chosen or {}).get(unit_name) or next(
-            iter(kernels_of(own.fmt, own.columns)), None
-        )
+        kernel = (chosen or {}).get(unit_name) or usual_kernel(own.fmt, own.columns)
         found = [_replace(own, node, index, kernel) for node, index in list(value.uses())]
         rounds |= kernel is not None and kernel.rounds and "MatMulNBits" in found
         _dequantize_rest(own, value)

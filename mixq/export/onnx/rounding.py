@@ -7,6 +7,7 @@ every kernel at once. Units round independently of each other, so their squares 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -22,7 +23,7 @@ from mixq.export.source import Source
 from mixq.sensitivity.outputs import main_output, rows
 
 SAMPLES: Final = 8
-PROBES: Final = 8
+PROBES: Final = 16
 SEED: Final = 0
 
 
@@ -98,12 +99,17 @@ def _add(
         for owner in dict.fromkeys(owners)
     ]
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), warnings.catch_warnings():
+            # A model that reads numbers out of its tensors is told that they have gradients now.
+            warnings.simplefilter("ignore", UserWarning)
             output, mask = rows(main_output(call(model, batch)).tensor, batch)
     finally:
         for handle in handles:
             handle.remove()
     shown = mask[..., None].to(output.dtype)
+    power = float((output.detach() * shown).square().sum())
+    if not seen:
+        return power
     additions = [addition for _, _, _, addition in seen]
     gradients = []
     for _ in range(PROBES):
@@ -122,7 +128,7 @@ def _add(
                         sums[name][probe, step] += (found[index] * change).sum()
     for name, products in sums.items():
         totals[name] += products.square().mean(0)
-    return float((output.detach() * shown).square().sum())
+    return power
 
 
 def _recorder(
