@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from torch import nn
 
@@ -55,9 +55,13 @@ def export_all(
         path, plan = place / f"model{suffix}", plans[name]
         try:
             done = export(
-                model, plan, path, runtime=runtime, calibration=calibration, tokenizer=tokenizer,
-                **_options(plan, runtime),
-            )  # fmt: skip
+                model,
+                plan,
+                path,
+                runtime=runtime,
+                calibration=calibration,
+                tokenizer=tokenizer,
+            )
         except MissingExtraError:
             raise
         except MixqError as error:
@@ -66,19 +70,6 @@ def export_all(
         notes = (*_notes(plan), *done.notes)
         made.append(Candidate(name, runtime, path, done.file_bytes, known.get(name), notes=notes))
     return made
-
-
-def _options(plan: Plan, runtime: str) -> dict[str, Any]:
-    """What `export` is told beside the plan.
-
-    ONNX Runtime's exporter weighs what its kernels for grouped weights do to activations, and has
-    nothing to weigh where no unit has groups.
-    """
-    grouped = any(
-        layer.group_size is not None and layer.activation == "none"
-        for layer in plan.layers.values()
-    )
-    return {} if grouped or runtime != "onnxruntime" else {"activations": "int8"}
 
 
 def _notes(plan: Plan) -> tuple[str, ...]:
