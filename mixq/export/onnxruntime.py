@@ -13,7 +13,7 @@ from mixq.export.onnx.kernel import Kernel, kernels
 from mixq.export.onnx.rewrite import Rewritten, rewrite
 from mixq.export.onnx.rounding import activation_effects
 from mixq.export.onnx.session import OnnxSession
-from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE, Written
+from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE, Written, rounded_tolerance
 from mixq.export.source import Source
 from mixq.export.verify import output_difference
 
@@ -59,11 +59,15 @@ class OnnxRuntime:
             MissingExtraError: without onnxscript.
         """
         if self.activations != "auto":
-            return _write(source, path, _everywhere(source, self.activations))
+            chosen = _everywhere(source, self.activations)
+            return _write(source, path, chosen, rounded_tolerance(len(chosen)))
         effects = activation_effects(source)
         aim = MARGIN * INT8_TOLERANCE
         for _ in range(TRIES):
-            written = _write(source, path, effects.choose(aim))
+            chosen = effects.fast().choose(aim)
+            if effects.of(chosen) > aim:
+                chosen = effects.choose(aim)
+            written = _write(source, path, chosen, INT8_TOLERANCE)
             session = self.open(path)
             difference = output_difference(source, session)
             session.close()
@@ -78,10 +82,10 @@ class OnnxRuntime:
         return OnnxSession(path, threads=threads)
 
 
-def _write(source: Source, path: Path, chosen: Mapping[str, Kernel]) -> Written:
+def _write(source: Source, path: Path, chosen: Mapping[str, Kernel], tolerance: float) -> Written:
     graph = float_graph(source)
     done = rewrite(graph.model, graph.weights, source.units, chosen=chosen)
-    written = weigh(source, graph, done)
+    written = weigh(source, graph, done, chosen, tolerance)
     file.save(graph.model, path)
     return written
 
@@ -97,7 +101,13 @@ def _everywhere(source: Source, activations: ActivationChoice) -> dict[str, Kern
     return {name: ladder[place] for name, ladder in ladders.items() if ladder}
 
 
-def weigh(source: Source, graph: FloatGraph, done: Rewritten) -> Written:
+def weigh(
+    source: Source,
+    graph: FloatGraph,
+    done: Rewritten,
+    chosen: Mapping[str, Kernel],
+    tolerance: float,
+) -> Written:
     """The bytes of a rewritten graph against those that the plan says, and what to know of it."""
     initializers = graph.model.graph.initializers
     plain = [name for name in source.plain if name in initializers]
@@ -111,8 +121,12 @@ def weigh(source: Source, graph: FloatGraph, done: Rewritten) -> Written:
     return Written(
         tensor_bytes=sum(done.unit_bytes.values()) + written,
         predicted_bytes=sum(predicted.values()) + plain_bytes,
-        tolerance=INT8_TOLERANCE if done.rounds_activations else FLOAT_TOLERANCE,
-        notes=(*graph.notes, *_left_out(source, done.unit_bytes, plain), *_kernels(done, source)),
+        tolerance=tolerance if done.rounds_activations else FLOAT_TOLERANCE,
+        notes=(
+            *graph.notes,
+            *_left_out(source, done.unit_bytes, plain),
+            *_kernels(done, source, chosen),
+        ),
     )
 
 
@@ -132,7 +146,20 @@ def _left_out(source: Source, units: Mapping[str, int], plain: list[str]) -> lis
     ]
 
 
-def _kernels(done: Rewritten, source: Source) -> list[str]:
+def _kernels(done: Rewritten, source: Source, chosen: Mapping[str, Kernel]) -> list[str]:
+    """What runs slower than fp32 would."""
+    notes = _dequantized(done, source)
+    floats = [name for name, kernel in chosen.items() if kernel.cost > 1]
+    if floats:
+        notes.append(
+            f"{len(floats)} of {len(done.kernels)} units keep floating-point activations, which "
+            "is slow at 8 and 2 bits, because rounding them changes the outputs too much: "
+            f"{', '.join(floats[:3])}" + (" ..." if len(floats) > 3 else "")
+        )
+    return notes
+
+
+def _dequantized(done: Rewritten, source: Source) -> list[str]:
     slow = [name for name, kinds in done.kernels.items()
             if "DequantizeLinear" in kinds and not source.units[name].is_float]  # fmt: skip
     if not slow:

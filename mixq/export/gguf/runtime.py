@@ -30,6 +30,7 @@ class Gguf:
     name: ClassVar[str] = "gguf"
     extra: ClassVar[str] = "gguf"
     is_folder: ClassVar[bool] = False
+    suffix: ClassVar[str] = ".gguf"
 
     def check(self, source: Source) -> None:
         """Refuse early what GGUF or llama.cpp cannot take.
