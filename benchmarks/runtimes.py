@@ -2,8 +2,8 @@
 
 For each model the methods are fp32, 8 and 4 bits everywhere (searched scales, zero points at 4
 bits), and mixes at 6x and 8x. Each file is written by `mixq export`'s own code, which verifies it,
-then timed against the same runtime's fp32 in interleaved rounds (process CPU time, medians of ratios) at
-batch 1 and 16, and the model's own evaluation runs through the runtime.
+then timed against the same runtime's fp32 in interleaved rounds (process CPU time, medians of
+ratios) at batch 1 and 16, and the model's own evaluation runs through the runtime.
 
     OMP_NUM_THREADS=1 python benchmarks/runtimes.py --plans FOLDER [MODEL ...] [--runtimes NAME]
 
