@@ -10,7 +10,7 @@ from mixq.errors import UsageError
 from mixq.export.onnx import file
 from mixq.export.onnx.graph import FloatGraph, float_graph
 from mixq.export.onnx.kernel import Kernel, kernels
-from mixq.export.onnx.rewrite import Rewritten, rewrite
+from mixq.export.onnx.rewrite import Rewritten, Unpack, rewrite
 from mixq.export.onnx.rounding import activation_effects
 from mixq.export.onnx.session import OnnxSession
 from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE, Written, rounded_tolerance
@@ -30,6 +30,9 @@ class OnnxRuntime:
         activations: what MatMulNBits makes of activations: `int8` rounds them to 8 bits by
             blocks, which is fast; `float` keeps them, which has a fast kernel at 4 bits only;
             `auto` rounds as coarsely as the tolerance of the output allows, layer by layer.
+        unpack: when weights that no kernel reads, those of convolutions first of all, become
+            floats: on every `call`, which keeps them small in memory, or once at `load`, which
+            makes them as fast as 32 bits.
 
     Raises:
         UsageError: for another word.
@@ -40,13 +43,15 @@ class OnnxRuntime:
     suffix: ClassVar[str] = ".onnx"
     is_folder: ClassVar[bool] = False
 
-    def __init__(self, activations: ActivationChoice = "auto") -> None:
-        if activations not in get_args(ActivationChoice):
-            raise UsageError(
-                f"activations is {activations!r:.40}, but it takes "
-                f"{', '.join(get_args(ActivationChoice))}"
-            )
-        self.activations = activations
+    def __init__(self, activations: ActivationChoice = "auto", unpack: Unpack = "call") -> None:
+        for option, value, known in (
+            ("activations", activations, get_args(ActivationChoice)),
+            ("unpack", unpack, get_args(Unpack)),
+        ):
+            if value not in known:
+                raise UsageError(f"{option} is {value!r:.40}, but it takes {', '.join(known)}")
+        self.activations: ActivationChoice = activations
+        self.unpack: Unpack = unpack
 
     def check(self, source: Source) -> None:
         """Everything is taken: what has no kernel is dequantized."""
@@ -60,14 +65,14 @@ class OnnxRuntime:
         """
         if self.activations != "auto":
             chosen = _everywhere(source, self.activations)
-            return _write(source, path, chosen, rounded_tolerance(len(chosen)))
+            return self._write(source, path, chosen, rounded_tolerance(len(chosen)))
         effects = activation_effects(source)
         aim = MARGIN * INT8_TOLERANCE
         for _ in range(TRIES):
             chosen = effects.fast().choose(aim)
             if effects.of(chosen) > aim:
                 chosen = effects.choose(aim)
-            written = _write(source, path, chosen, INT8_TOLERANCE)
+            written = self._write(source, path, chosen, INT8_TOLERANCE)
             session = self.open(path)
             difference = output_difference(source, session)
             session.close()
@@ -81,13 +86,14 @@ class OnnxRuntime:
         """Load a file in ONNX Runtime."""
         return OnnxSession(path, threads=threads)
 
-
-def _write(source: Source, path: Path, chosen: Mapping[str, Kernel], tolerance: float) -> Written:
-    graph = float_graph(source)
-    done = rewrite(graph.model, graph.weights, source.units, chosen=chosen)
-    written = weigh(source, graph, done, chosen, tolerance)
-    file.save(graph.model, path)
-    return written
+    def _write(
+        self, source: Source, path: Path, chosen: Mapping[str, Kernel], tolerance: float
+    ) -> Written:
+        graph = float_graph(source)
+        done = rewrite(graph.model, graph.weights, source.units, chosen=chosen, unpack=self.unpack)
+        written = weigh(source, graph, done, chosen, tolerance)
+        file.save(graph.model, path)
+        return written
 
 
 def _everywhere(source: Source, activations: ActivationChoice) -> dict[str, Kernel]:
@@ -166,5 +172,6 @@ def _dequantized(done: Rewritten, source: Source) -> list[str]:
         return []
     return [
         f"{len(slow)} of {len(done.kernels)} units have no low-bit kernel in ONNX Runtime and are "
-        f"dequantized on every pass: {', '.join(slow[:3])}" + (" ..." if len(slow) > 3 else "")
+        f"dequantized on every pass (unpack=load does it once): {', '.join(slow[:3])}"
+        + (" ..." if len(slow) > 3 else "")
     ]

@@ -68,6 +68,18 @@ def test_the_file_computes_what_the_plan_does(weight_only: tuple[Source, Path]) 
     assert {fmt: difference for fmt, difference in off.items() if difference > EXACT} == {}
 
 
+def test_weights_unpacked_while_loading_are_the_same(weight_only: tuple[Source, Path]) -> None:
+    source, path = weight_only
+    other = path.with_name("folded.onnx")
+    runtime = OnnxRuntime(activations="float", unpack="load")
+    written = runtime.write(source, other)
+    assert written.tensor_bytes == written.predicted_bytes
+    (batch,) = source.calibration.batches
+    expected, found = OnnxSession(path).run(batch), OnnxSession(other).run(batch)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
 def test_the_file_holds_the_plans_integers(weight_only: tuple[Source, Path]) -> None:
     source, path = weight_only
     stored = {item.name: numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer}
