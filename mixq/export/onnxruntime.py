@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final, Literal, TypeAlias, get_args
 
@@ -63,16 +64,17 @@ class OnnxRuntime:
             ExportError: if the model cannot be traced.
             MissingExtraError: without onnxscript.
         """
+        graph = float_graph(source)
         if self.activations != "auto":
             chosen = _everywhere(source, self.activations)
-            return self._write(source, path, chosen, rounded_tolerance(len(chosen)))
+            return self._write(source, graph, path, chosen, rounded_tolerance(len(chosen)))
         effects = activation_effects(source)
         aim = MARGIN * INT8_TOLERANCE
         for _ in range(TRIES):
             chosen = effects.fast().choose(aim)
             if effects.of(chosen) > aim:
                 chosen = effects.choose(aim)
-            written = self._write(source, path, chosen, INT8_TOLERANCE)
+            written = self._write(source, graph, path, chosen, INT8_TOLERANCE)
             session = self.open(path)
             difference = output_difference(source, session)
             session.close()
@@ -87,9 +89,14 @@ class OnnxRuntime:
         return OnnxSession(path, threads=threads)
 
     def _write(
-        self, source: Source, path: Path, chosen: Mapping[str, Kernel], tolerance: float
+        self,
+        source: Source,
+        traced: FloatGraph,
+        path: Path,
+        chosen: Mapping[str, Kernel],
+        tolerance: float,
     ) -> Written:
-        graph = float_graph(source)
+        graph = replace(traced, model=traced.model.clone())
         done = rewrite(graph.model, graph.weights, source.units, chosen=chosen, unpack=self.unpack)
         written = weigh(source, graph, done, chosen, tolerance)
         file.save(graph.model, path)
