@@ -63,7 +63,8 @@ def spec(model: str) -> str | None:
 def searched(model: str, target: float, folder: Path, extra: list[str]) -> Plan | None:
     """The plan of one search, run if its folder has none."""
     if not (folder / "plan.json").is_file():
-        command = [sys.executable, "-m", "mixq", "search", "--hardware", "intel_cpu"]
+        program = str(Path(sys.executable).with_name("mixq"))
+        command = [program, "search", "--hardware", "intel_cpu"]
         command += ["--target-compression", str(target), "--output", str(folder)]
         where = spec(model)
         command += ["--model", where] if where else []
