@@ -27,6 +27,7 @@ LEVELS = (
     {"sensitivity", "artifact"},
     {"training", "streaming"},
     {"search", "export"},
+    {"bench"},
     {"report"},
     {"cli"},
 )
@@ -47,7 +48,7 @@ HOMES = {
         *("graph", "quantize", "batch", "calibration", "sensitivity"),
         *("activations", "moments", "tensor_file", "packed_module", "packed_units"),
         *("plan_weights", "rounding", "equalize", "training", "streaming"),
-        *("apply", "artifact", "sources", "demo", "export"),
+        *("apply", "artifact", "sources", "demo", "export", "bench"),
     },
     "optuna": {"search"},
 }

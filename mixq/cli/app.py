@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mixq import __version__
-from mixq.cli import analyze, apply, evaluate, export, hardware, plan, report, search
+from mixq.cli import analyze, apply, bench, evaluate, export, hardware, plan, report, search
 from mixq.cli.console import show
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("search")(search.search)
 app.command("analyze")(analyze.analyze)
 app.command("apply")(apply.apply)
 app.command("export")(export.export)
+app.command("bench")(bench.bench)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.add_typer(plan.app, name="plan")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final, Literal, TypeAlias, get_args
 
@@ -10,10 +11,10 @@ from mixq.errors import UsageError
 from mixq.export.onnx import file
 from mixq.export.onnx.graph import FloatGraph, float_graph
 from mixq.export.onnx.kernel import Kernel, kernels
-from mixq.export.onnx.rewrite import Rewritten, rewrite
+from mixq.export.onnx.rewrite import Rewritten, Unpack, rewrite
 from mixq.export.onnx.rounding import activation_effects
 from mixq.export.onnx.session import OnnxSession
-from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE, Written
+from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE, Written, rounded_tolerance
 from mixq.export.source import Source
 from mixq.export.verify import output_difference
 
@@ -30,6 +31,9 @@ class OnnxRuntime:
         activations: what MatMulNBits makes of activations: `int8` rounds them to 8 bits by
             blocks, which is fast; `float` keeps them, which has a fast kernel at 4 bits only;
             `auto` rounds as coarsely as the tolerance of the output allows, layer by layer.
+        unpack: when weights that no kernel reads, those of convolutions first of all, become
+            floats: on every `call`, which keeps them small in memory, or once at `load`, which
+            makes them as fast as 32 bits.
 
     Raises:
         UsageError: for another word.
@@ -40,13 +44,15 @@ class OnnxRuntime:
     suffix: ClassVar[str] = ".onnx"
     is_folder: ClassVar[bool] = False
 
-    def __init__(self, activations: ActivationChoice = "auto") -> None:
-        if activations not in get_args(ActivationChoice):
-            raise UsageError(
-                f"activations is {activations!r:.40}, but it takes "
-                f"{', '.join(get_args(ActivationChoice))}"
-            )
-        self.activations = activations
+    def __init__(self, activations: ActivationChoice = "auto", unpack: Unpack = "call") -> None:
+        for option, value, known in (
+            ("activations", activations, get_args(ActivationChoice)),
+            ("unpack", unpack, get_args(Unpack)),
+        ):
+            if value not in known:
+                raise UsageError(f"{option} is {value!r:.40}, but it takes {', '.join(known)}")
+        self.activations: ActivationChoice = activations
+        self.unpack: Unpack = unpack
 
     def check(self, source: Source) -> None:
         """Everything is taken: what has no kernel is dequantized."""
@@ -58,12 +64,17 @@ class OnnxRuntime:
             ExportError: if the model cannot be traced.
             MissingExtraError: without onnxscript.
         """
+        graph = float_graph(source)
         if self.activations != "auto":
-            return _write(source, path, _everywhere(source, self.activations))
+            chosen = _everywhere(source, self.activations)
+            return self._write(source, graph, path, chosen, rounded_tolerance(len(chosen)))
         effects = activation_effects(source)
         aim = MARGIN * INT8_TOLERANCE
         for _ in range(TRIES):
-            written = _write(source, path, effects.choose(aim))
+            chosen = effects.fast().choose(aim)
+            if effects.of(chosen) > aim:
+                chosen = effects.choose(aim)
+            written = self._write(source, graph, path, chosen, INT8_TOLERANCE)
             session = self.open(path)
             difference = output_difference(source, session)
             session.close()
@@ -77,13 +88,19 @@ class OnnxRuntime:
         """Load a file in ONNX Runtime."""
         return OnnxSession(path, threads=threads)
 
-
-def _write(source: Source, path: Path, chosen: Mapping[str, Kernel]) -> Written:
-    graph = float_graph(source)
-    done = rewrite(graph.model, graph.weights, source.units, chosen=chosen)
-    written = weigh(source, graph, done)
-    file.save(graph.model, path)
-    return written
+    def _write(
+        self,
+        source: Source,
+        traced: FloatGraph,
+        path: Path,
+        chosen: Mapping[str, Kernel],
+        tolerance: float,
+    ) -> Written:
+        graph = replace(traced, model=traced.model.clone())
+        done = rewrite(graph.model, graph.weights, source.units, chosen=chosen, unpack=self.unpack)
+        written = weigh(source, graph, done, chosen, tolerance)
+        file.save(graph.model, path)
+        return written
 
 
 def _everywhere(source: Source, activations: ActivationChoice) -> dict[str, Kernel]:
@@ -97,7 +114,13 @@ def _everywhere(source: Source, activations: ActivationChoice) -> dict[str, Kern
     return {name: ladder[place] for name, ladder in ladders.items() if ladder}
 
 
-def weigh(source: Source, graph: FloatGraph, done: Rewritten) -> Written:
+def weigh(
+    source: Source,
+    graph: FloatGraph,
+    done: Rewritten,
+    chosen: Mapping[str, Kernel],
+    tolerance: float,
+) -> Written:
     """The bytes of a rewritten graph against those that the plan says, and what to know of it."""
     initializers = graph.model.graph.initializers
     plain = [name for name in source.plain if name in initializers]
@@ -111,8 +134,12 @@ def weigh(source: Source, graph: FloatGraph, done: Rewritten) -> Written:
     return Written(
         tensor_bytes=sum(done.unit_bytes.values()) + written,
         predicted_bytes=sum(predicted.values()) + plain_bytes,
-        tolerance=INT8_TOLERANCE if done.rounds_activations else FLOAT_TOLERANCE,
-        notes=(*graph.notes, *_left_out(source, done.unit_bytes, plain), *_kernels(done, source)),
+        tolerance=tolerance if done.rounds_activations else FLOAT_TOLERANCE,
+        notes=(
+            *graph.notes,
+            *_left_out(source, done.unit_bytes, plain),
+            *_kernels(done, source, chosen),
+        ),
     )
 
 
@@ -132,12 +159,26 @@ def _left_out(source: Source, units: Mapping[str, int], plain: list[str]) -> lis
     ]
 
 
-def _kernels(done: Rewritten, source: Source) -> list[str]:
+def _kernels(done: Rewritten, source: Source, chosen: Mapping[str, Kernel]) -> list[str]:
+    """What runs slower than fp32 would."""
+    notes = _dequantized(done, source)
+    floats = [name for name, kernel in chosen.items() if kernel.cost > 1]
+    if floats:
+        notes.append(
+            f"{len(floats)} of {len(done.kernels)} units keep floating-point activations, which "
+            "is slow at 8 and 2 bits, because rounding them changes the outputs too much: "
+            f"{', '.join(floats[:3])}" + (" ..." if len(floats) > 3 else "")
+        )
+    return notes
+
+
+def _dequantized(done: Rewritten, source: Source) -> list[str]:
     slow = [name for name, kinds in done.kernels.items()
             if "DequantizeLinear" in kinds and not source.units[name].is_float]  # fmt: skip
     if not slow:
         return []
     return [
         f"{len(slow)} of {len(done.kernels)} units have no low-bit kernel in ONNX Runtime and are "
-        f"dequantized on every pass: {', '.join(slow[:3])}" + (" ..." if len(slow) > 3 else "")
+        f"dequantized on every pass (unpack=load does it once): {', '.join(slow[:3])}"
+        + (" ..." if len(slow) > 3 else "")
     ]

@@ -125,7 +125,7 @@ class Source:
     def units(self) -> Mapping[str, Unit]:
         """Every packed unit by its canonical name; units at 32 bits are in `plain`."""
         if "units" not in self._cache:
-            self._cache["units"] = _units(self.plan, self.applied)
+            self._cache["units"] = units_of(self.plan, self.applied)
         units: Mapping[str, Unit] = self._cache["units"]
         return units
 
@@ -164,7 +164,8 @@ def restored(plan: Plan, model: nn.Module, units: Mapping[str, Unit]) -> nn.Modu
     return floats.requires_grad_(False).eval()
 
 
-def _units(plan: Plan, applied: nn.Module) -> dict[str, Unit]:
+def units_of(plan: Plan, applied: nn.Module) -> dict[str, Unit]:
+    """Every packed unit of an applied model by its canonical name."""
     found: dict[str, tuple[list[str], PackedWeight]] = {}
     keys: dict[tuple[int, ...], str] = {}
     for name, module, parameter, slot in packed_parameters(applied):

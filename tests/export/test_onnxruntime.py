@@ -68,6 +68,21 @@ def test_the_file_computes_what_the_plan_does(weight_only: tuple[Source, Path]) 
     assert {fmt: difference for fmt, difference in off.items() if difference > EXACT} == {}
 
 
+@pytest.mark.parametrize("case", ["convolution", "transposed-convolution", "raw"])
+def test_weights_unpacked_while_loading_are_the_same(case: str, tmp_path: Path) -> None:
+    source = copies_of(case, *WEIGHT_ONLY)
+    session = exported(source, tmp_path / "model.onnx", activations="float", unpack="load")
+    (batch,) = source.calibration.batches
+    with torch.no_grad():
+        expected = floating_outputs(call(source.applied, batch))
+    found = session.run(batch)
+    for name in expected:
+        assert float((found[name] - expected[name]).norm() / expected[name].norm()) < EXACT
+    assert "DequantizeLinear" not in {
+        node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node
+    }
+
+
 def test_the_file_holds_the_plans_integers(weight_only: tuple[Source, Path]) -> None:
     source, path = weight_only
     stored = {item.name: numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer}

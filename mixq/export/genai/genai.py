@@ -16,7 +16,7 @@ from mixq.export.genai.session import MODEL, TextSession
 from mixq.export.onnx.file import tensor_bytes
 from mixq.export.onnx.kernel import Kernel, kernels
 from mixq.export.onnx.rewrite import rewrite
-from mixq.export.onnx.rounding import Effects, activation_effects
+from mixq.export.onnx.rounding import activation_effects
 from mixq.export.onnxruntime import MARGIN, TRIES, ActivationChoice, OnnxRuntime
 from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE, Written
 from mixq.export.source import Source
@@ -98,7 +98,7 @@ class Genai:
 
     def _chosen(self, source: Source, built: Path, path: Path) -> Written:
         """As `OnnxRuntime.write`: chosen by estimates, measured, chosen again."""
-        effects = fast_only(activation_effects(source))
+        effects = activation_effects(source).fast()
         aim = MARGIN * INT8_TOLERANCE
         written = self._pack(source, built, path, effects.choose(aim))
         for _ in range(TRIES - 1):
@@ -141,18 +141,6 @@ class Genai:
             tolerance=tolerance,
             notes=_notes(model.graph),
         )
-
-
-def fast_only(effects: Effects) -> Effects:
-    """Without kernels that are slower than fp32: decoding is one row at a time."""
-    kept = {
-        name: [i for i, kernel in enumerate(ladder) if kernel.cost <= 1]
-        for name, ladder in effects.kernels.items()
-    }
-    return Effects(
-        {name: tuple(effects.kernels[name][i] for i in kept[name]) for name in kept},
-        {name: tuple(effects.effects[name][i] for i in kept[name]) for name in kept},
-    )
 
 
 def _kept_bytes(graph: ir.Graph, found: list[Place]) -> int:

@@ -10,6 +10,8 @@ from mixq.export.onnx.operands import Operands
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_FLOAT = 1  # onnx.TensorProto.FLOAT
+
 
 def dequantized(operands: Operands, nodes: Nodes) -> ir.Value:
     """The unit's float32 weights in the shape of the parameter, computed on every pass.
@@ -32,6 +34,33 @@ def dequantized(operands: Operands, nodes: Nodes) -> ir.Value:
     if unit.packed.shape == (operands.rows, operands.columns):
         return matrix  # type: ignore[no-any-return]
     return nodes.op("Reshape", [matrix, nodes.constant(unit.packed.shape)])  # type: ignore[no-any-return]
+
+
+def folded(operands: Operands) -> ir.Value:
+    """The same weights by nodes that ONNX Runtime folds while it loads the file.
+
+    Small on disk and as fast as 32 bits, with 32 bits in memory.
+    """
+    unit, fmt, start = operands.unit, operands.fmt, operands.start
+    if unit.is_float:
+        return operands.floats()
+    size = operands.columns if fmt.group_size is None else fmt.group_size
+
+    def wide(values: Any) -> Any:
+        if fmt.groups_per_row(operands.columns) == 1:
+            return values
+        return start.op("Gather", [values, operands.owners(size)], {"axis": 1})
+
+    signed = unit.zeros is None and unit.minimums is None
+    matrix = start.op("Cast", [operands.typed_codes(signed=signed)], {"to": _FLOAT})
+    if unit.zeros is not None:
+        zeros = start.op("Cast", [operands.typed_zeros()], {"to": _FLOAT})
+        matrix = start.op("Sub", [matrix, wide(zeros)])
+    matrix = start.op("Mul", [matrix, wide(operands.scales())])
+    if unit.minimums is not None:
+        matrix = start.op("Add", [matrix, wide(operands.minimums())])
+    shape = start.constant(unit.packed.shape)
+    return start.op("Reshape", [matrix, shape])  # type: ignore[no-any-return]
 
 
 def _lifted(operands: Operands, nodes: Nodes, matrix: Any, groups: int, size: int) -> Any:

@@ -75,8 +75,10 @@ def float_graph(source: Source) -> FloatGraph:
         for found in [next((n for n in unit.names if n in graph.graph.initializers), None)]
         if found is not None
     }
-    # As inputs of the graph they are no constants: nothing folds, fuses or transposes them.
-    with as_inputs(graph, weights.values()), _quiet():
+    # As inputs of the graph they are no constants: nothing folds, fuses or transposes them. What
+    # stays plain is kept as it is too, so that the file holds what the plan counts.
+    plain = [name for name in source.plain if name in graph.graph.initializers]
+    with as_inputs(graph, [*weights.values(), *plain]), _quiet():
         onnxscript.optimizer.optimize_ir(graph, onnx_shape_inference=False)
     used = {value.name for value in graph.graph.initializers.values() if value.uses()}
     for name in [n for n in graph.graph.initializers if n not in used]:

@@ -25,7 +25,7 @@ def block_size(fmt: Format, columns: int) -> int | None:
     A group that is no legal block is cut into several; its scale is repeated while the file is
     loaded. A row that is one group may be cut anywhere, its last block is filled up.
     """
-    if fmt.is_float or (fmt.bits == 8 and fmt.grid == "affine"):
+    if fmt.is_float:
         return None
     size = columns if fmt.group_size is None else fmt.group_size
     if size in BLOCKS and size < columns:
@@ -62,12 +62,7 @@ def matmul(
     shape = start.constant([rows, blocks, block * bits // 8])
     codes = start.op("Reshape", [operands.byte_codes(block), shape])
     inputs: list[Any] = [x, codes, operands.scales(block)]
-    if operands.unit.minimums is not None:
-        zeros: Any = operands.float_zeros(block)
-    elif operands.unit.zeros is not None:
-        zeros = operands.byte_zeros(block)
-    else:
-        zeros = None
+    zeros = None if operands.unit.zeros is None else operands.byte_zeros(block)
     inputs += [zeros, None, bias]
     while inputs[-1] is None:
         inputs.pop()
@@ -75,4 +70,11 @@ def matmul(
         "K": columns, "N": rows, "bits": bits, "block_size": block,
         "accuracy_level": accuracy_level,
     }  # fmt: skip
-    return nodes.op("MatMulNBits", inputs, attributes, domain=MICROSOFT)  # type: ignore[no-any-return]
+    product = nodes.op("MatMulNBits", inputs, attributes, domain=MICROSOFT)
+    if operands.unit.minimums is None:
+        return product  # type: ignore[no-any-return]
+    # Float zero points have no fast kernel. The product takes each code less 2^(bits-1) times its
+    # scale, and what is missing is the same for a whole group: it meets the sum of its inputs.
+    sums = nodes.op("MatMul", [x, operands.membership()])
+    lifts = start.op("Transpose", [operands.lifts()], {"perm": [1, 0]})
+    return nodes.op("Add", [product, nodes.op("MatMul", [sums, lifts])])  # type: ignore[no-any-return]

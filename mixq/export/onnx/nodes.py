@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +20,15 @@ class Nodes:
     Args:
         graph: that they will belong to.
         prefix: of the names of their outputs.
+
+    Attributes:
+        shared: values that several users need, by what they are.
     """
 
     def __init__(self, graph: ir.Graph, prefix: str) -> None:
         self._graph, self._prefix = graph, prefix
         self._made: list[ir.Node] = []
+        self.shared: dict[Hashable, ir.Value] = {}
 
     def op(
         self,

@@ -106,15 +106,6 @@ class Operands:
         """Float minimums of the affine grid as float32 (rows, groups)."""
         return self._cast("minimums", lambda: self.unit.minimums)
 
-    def float_zeros(self, block: int | None = None) -> ir.Value:
-        """Minus minimum over scale, float32 (rows, groups): zero points of the affine grid."""
-
-        def make() -> ir.Value:
-            ratio = self.start.op("Div", [self.minimums(), self.scales()])
-            return self.start.op("Neg", [ratio])  # type: ignore[no-any-return]
-
-        return self._repeated("float zeros", self._once("float zeros", make), block)
-
     def add(self, part: str, array: Any) -> ir.Value:
         """A further initializer of the unit: `input_scale`, `input_zero`."""
         return self._initializer(part, array)
@@ -128,6 +119,21 @@ class Operands:
             return start.op("Div", [start.op("Range", bounds), start.constant(size)])
 
         return self._once(("owners", size), make)
+
+    def membership(self) -> ir.Value:
+        """1 where a column belongs to a group, else 0; float32 (columns, groups).
+
+        A product with it sums an input by groups, of any rank and with a short last group.
+        """
+        size = self.columns if self.fmt.group_size is None else self.fmt.group_size
+        key = ("membership", self.columns, size)
+        if key not in self.start.shared:
+            start, groups = self.start, self.fmt.groups_per_row(self.columns)
+            owner = start.op("Unsqueeze", [self.owners(size), start.constant([1])])
+            group = start.op("Range", [start.constant(number) for number in (0, groups, 1)])
+            member = start.op("Equal", [owner, group])
+            self.start.shared[key] = start.op("Cast", [member], {"to": _FLOAT})
+        return self.start.shared[key]
 
     def lifts(self) -> ir.Value:
         """Minimum + 2^(bits-1) x scale, float32 (rows, groups): the affine grid's middle."""

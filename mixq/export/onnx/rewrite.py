@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mixq.export.onnx import gather, integer, matmul
-from mixq.export.onnx.dequantize import dequantized
+from mixq.export.onnx.dequantize import dequantized, folded
 from mixq.export.onnx.kernel import Kernel, usual_kernel
 from mixq.export.onnx.nodes import Nodes, replaced
 from mixq.export.onnx.operands import Operands
@@ -16,6 +16,7 @@ from mixq.export.source import Unit
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+Unpack: TypeAlias = Literal["call", "load"]
 _FLOAT = 1  # onnx.TensorProto.FLOAT
 
 
@@ -39,6 +40,7 @@ def rewrite(
     weights: Mapping[str, str],
     units: Mapping[str, Unit],
     chosen: Mapping[str, Kernel] | None = None,
+    unpack: Unpack = "call",
 ) -> Rewritten:
     """Replace, in place, the float initializers of units by their packed operands.
 
@@ -47,6 +49,8 @@ def rewrite(
         weights: name of the float initializer by unit.
         units: by name.
         chosen: how MatMulNBits runs a unit, by its name; the fastest way by default.
+        unpack: when weights that no kernel reads become floats: on every call, or once while the
+            file is loaded.
     """
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -55,6 +59,7 @@ def rewrite(
     kernels: dict[str, tuple[str, ...]] = {}
     operands: dict[str, Operands] = {}
     rounds = False
+    rest = "DequantizeLinear" if unpack == "call" else "floats"
     for unit_name, name in weights.items():
         value = graph.initializers[name]
         # The packed tensors may take the parameter's own name.
@@ -62,8 +67,8 @@ def rewrite(
         kernel = (chosen or {}).get(unit_name) or usual_kernel(own.fmt, own.columns)
         found = [_replace(own, node, index, kernel) for node, index in list(value.uses())]
         rounds |= kernel is not None and kernel.rounds and "MatMulNBits" in found
-        _dequantize_rest(own, value)
-        kernels[unit_name] = tuple(dict.fromkeys(k or "DequantizeLinear" for k in found))
+        _dequantize_rest(own, value, unpack)
+        kernels[unit_name] = tuple(dict.fromkeys(k or rest for k in found))
         del graph.initializers[name]
     start.at_start()
     RemoveUnusedNodesPass()(model)
@@ -175,7 +180,7 @@ def _convolution(operands: Operands, node: ir.Node) -> str | None:
     return "ConvInteger"
 
 
-def _dequantize_rest(operands: Operands, value: ir.Value) -> None:
+def _dequantize_rest(operands: Operands, value: ir.Value, unpack: Unpack) -> None:
     """What still reads the floats reads dequantized codes."""
     users = {node for node, _ in value.uses()}
     if not users:
@@ -183,7 +188,7 @@ def _dequantize_rest(operands: Operands, value: ir.Value) -> None:
     graph = next(iter(users)).graph
     assert graph is not None
     nodes = Nodes(graph, f"{operands.unit.name}/floats")
-    floats = dequantized(operands, nodes)
+    floats = folded(operands) if unpack == "load" else dequantized(operands, nodes)
     nodes.before(next(node for node in graph if node in users))
     for node, index in list(value.uses()):
         node.replace_input_with(index, floats)

@@ -7,6 +7,7 @@ every kernel at once. Units round independently of each other, so their squares 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,6 +39,24 @@ class Effects:
 
     kernels: Mapping[str, tuple[Kernel, ...]]
     effects: Mapping[str, tuple[float, ...]]
+
+    def fast(self) -> Effects:
+        """Without kernels that are slower than fp32 on one row, as decoding is."""
+        kept = {
+            name: [i for i, kernel in enumerate(ladder) if kernel.cost <= 1]
+            for name, ladder in self.kernels.items()
+        }
+        return Effects(
+            {name: tuple(self.kernels[name][i] for i in kept[name]) for name in kept},
+            {name: tuple(self.effects[name][i] for i in kept[name]) for name in kept},
+        )
+
+    def of(self, chosen: Mapping[str, Kernel]) -> float:
+        """Relative error that these kernels are estimated to make together."""
+        parts = [
+            self.effects[name][self.kernels[name].index(kernel)] for name, kernel in chosen.items()
+        ]
+        return math.sqrt(sum(parts))
 
     def choose(self, tolerance: float) -> dict[str, Kernel]:
         """Kernels whose effects together stay below a relative error.

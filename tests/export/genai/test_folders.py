@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mixq.export.export import export
-from mixq.export.genai.genai import Genai, fast_only, rounded_tolerance
+from mixq.export.genai.genai import Genai, rounded_tolerance
 from mixq.export.onnx.kernel import kernels
 from mixq.export.onnx.rounding import Effects
 from mixq.export.registry import RUNTIMES
@@ -167,7 +167,7 @@ def test_auto_leaves_out_kernels_that_are_slower_than_floats() -> None:
     """A float product at 8 bits is dequantized on every call, twelve times slower than fp32."""
     ladder = kernels(Format.parse("w8g32"), 96)
     assert max(kernel.cost for kernel in ladder) > 1
-    fast = fast_only(Effects({"unit": ladder}, {"unit": tuple(range(len(ladder)))}))
+    fast = Effects({"unit": ladder}, {"unit": tuple(range(len(ladder)))}).fast()
     assert [kernel.rounds for kernel in fast.kernels["unit"]] == [True] * len(fast.effects["unit"])
     assert fast.kernels["unit"] == ladder[:-1]
 
