@@ -85,6 +85,6 @@ def call_batch(
     if not tensors and not named:
         raise UsageError("the model was called without a tensor; pass its inputs")
     if not named and not by_name and all(isinstance(value, Tensor) for value in args):
-        return tensors if len(tensors) > 1 else tensors[0]
+        return tensors[0] if len(tensors) == 1 else tensors
     placed = zip(names, args, strict=False)
     return {**{name: value for name, value in placed if isinstance(value, Tensor)}, **named}

@@ -59,12 +59,10 @@ def _observer(
     def observe(module: nn.Module, _args: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
             return
-        bias = getattr(module, "bias", None)
-        fits = isinstance(bias, Tensor) and bias.shape == output.shape[-1:]
-        seen = [
-            (values.amin().float(), values.amax().float())
-            for values in (output, output - bias if fits else output)
-        ]
+        bias, product = getattr(module, "bias", None), output
+        if isinstance(bias, Tensor) and bias.shape == output.shape[-1:]:
+            product = output - bias
+        seen = [(item.amin().float(), item.amax().float()) for item in (output, product)]
         before = ranges.get(name, seen)
         ranges[name] = [
             (torch.minimum(low, old_low), torch.maximum(high, old_high))
