@@ -41,6 +41,18 @@ def test_torch_files_are_the_artifact(tmp_path: Path) -> None:
         assert torch.equal(mixq.load(path, Buffered().eval())(data), plan.apply(net)(data))
 
 
+def test_weights_come_from_the_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader that read nothing would leave the architecture's own weights, which are zero."""
+    monkeypatch.setattr("mixq.export.torch_artifact.load", lambda path, model: model)
+    net = Buffered().eval()
+    with pytest.raises(ExportError, match="differ from the plan's"):
+        mixq.export(
+            net, plan_for(net, Format.parse("w8")), tmp_path / "model.safetensors",
+            runtime="torch", calibration=torch.randn(4, 8),
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_torch_files_hold_no_architecture(tmp_path: Path) -> None:
     with pytest.raises(
         ExportError, match=r"holds no architecture; load it with mixq.load\(path, mo"

@@ -16,8 +16,9 @@ from mixq.export.source import Source
 class Openvino:
     """OpenVINO on CPUs; weights are compressed, activations stay floats.
 
-    Its matrix products with zero points round activations to 8 bits by groups where the chip has
-    integer dot products, as OpenVINO decides itself (DYNAMIC_QUANTIZATION_GROUP_SIZE).
+    Its packed matrix products with zero points round activations to 8 bits by groups of 32 where
+    the chip has integer dot products, as OpenVINO decides itself; whoever compiles the file with
+    DYNAMIC_QUANTIZATION_GROUP_SIZE=0 gets the plan's outputs up to float rounding.
     """
 
     name: ClassVar[str] = "openvino"
