@@ -6,11 +6,15 @@ from pathlib import Path
 
 from torch import nn
 
+from mixq.activations.ranges import collect_ranges
+from mixq.calibration import Calibration
 from mixq.formats import Format
 from mixq.graph.find import find_units
 from mixq.graph.state import fingerprint, stored_tensors
+from mixq.moments.collect import collect
 from mixq.plan import Plan
 from mixq.plan_parts import Layer
+from mixq.rounding.rounder import Rounder
 
 GOLDEN = Path(__file__).parent / "data" / "plan-v1.json"
 
@@ -40,3 +44,16 @@ def plan_for(model: nn.Module, *formats: Format) -> Plan:
     predicted = template.predicted.model_copy(update={"weight_bytes": sum(sizes.values())})
     info = template.model.model_copy(update={"fingerprint": fingerprint(model)})
     return template.model_copy(update={"model": info, "layers": layers, "predicted": predicted})
+
+
+def calibrated_plan_for(model: nn.Module, calibration: Calibration, *formats: Format) -> Plan:
+    """The same with codes and ranges of activations made on calibration data, as a search does."""
+    plan = plan_for(model, *formats)
+    units = {unit.name: unit for unit in find_units(model)}
+    ranges = collect_ranges(model, calibration, units.values())
+    moments = collect(model, calibration, units.values())
+    tensors = {name: found.tensors() for name, found in ranges.items()}
+    weights = Rounder(model, units, moments, tensors).plan_weights(
+        {name: layer.format for name, layer in plan.layers.items()}
+    )
+    return plan if weights is None else plan.with_weights(weights)

@@ -70,7 +70,9 @@ def export(
 
     loaded_plan = Plan.load(plan)
     chosen = dict(_pair(text) for text in option or [])
-    target = output or Path(f"model{runtime_named(runtime, **chosen).suffix}")
+    # Made before the model is loaded, which takes long: a wrong word is refused at once.
+    kind = runtime_named(runtime, **chosen)
+    target = output or Path(f"model{kind.suffix}")
     loaded, data = load_inputs(model, calibration)
     with progress_bar() as progress:
         done = export_model(

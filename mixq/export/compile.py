@@ -7,12 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from mixq.batch import Batch, call
+from mixq.batch import call
 from mixq.calibration import Calibration
 from mixq.errors import UsageError
-from mixq.export.module import RuntimeModule
+from mixq.export.module import RuntimeModule, call_batch
 from mixq.export.registry import runtime as runtime_named
 from mixq.export.runtime import Session
 from mixq.export.source import Source
@@ -45,7 +46,7 @@ class CompiledModule(nn.Module):
         self._plan, self._threads = plan, threads
         self._runtime = runtime_named(runtime, **options)
         self._module: RuntimeModule | None = None
-        self._names = tuple(inspect.signature(model.forward).parameters)
+        self._names = _positional(model)
         self.difference: float | None = None
         if calibration is not None:
             self._compile(calibration)
@@ -57,18 +58,9 @@ class CompiledModule(nn.Module):
             ExportError: at the first call, if the runtime cannot take the plan or disagrees.
         """
         if self._module is None:
-            self._compile(Calibration.of(self._batch(args, kwargs)))
+            self._compile(Calibration.of(call_batch(args, kwargs, self._names)))
         assert self._module is not None
         return self._module(*args, **kwargs)
-
-    def _batch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch:
-        tensors = tuple(value for value in args if isinstance(value, Tensor))
-        named = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
-        if not tensors and not named:
-            raise UsageError("the compiled model was called without a tensor; pass its inputs")
-        if not named:
-            return tensors if len(tensors) > 1 else tensors[0]
-        return {**dict(zip(self._names, tensors, strict=False)), **named}
 
     def _compile(self, calibration: Calibration) -> None:
         source = Source.of(self._original[0], self._plan, calibration)
@@ -80,9 +72,17 @@ class CompiledModule(nn.Module):
             session: Session = self._runtime.open(path, threads=self._threads)
             self.difference = output_difference(source, session)
             check_outputs(self.difference, written.tolerance, self._runtime.name)
-        self._module = RuntimeModule(session, _output_of(source))
+        self._module = RuntimeModule(session, _output_of(source), self._names)
 
 
 def _output_of(source: Source) -> Any:
     """One output of the original, whose structure the module gives back."""
-    return call(source.restored, source.calibration.take(1).batches[0])
+    with torch.no_grad():
+        return call(source.restored, source.calibration.take(1).batches[0])
+
+
+def _positional(model: nn.Module) -> tuple[str, ...]:
+    """Names of what a model's forward takes by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(model.forward).parameters.values()
+    return tuple(item.name for item in parameters if item.kind in kinds)

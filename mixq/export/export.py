@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -88,7 +89,12 @@ def export(
         OutputError: if the place cannot be written.
     """
     target, kind = Path(path), runtime_named(runtime, **options)
-    _check_target(target, kind, overwrite=overwrite)
+    try:
+        _check_target(target, kind, overwrite=overwrite)
+    except OSError as error:
+        if isinstance(error, MixqError):
+            raise
+        raise _unwritable(target, error, "choose another place") from error
     folder = None if tokenizer is None else Path(tokenizer)
     stage = f"exporting to {runtime}"
     progress(stage, 0, 3)
@@ -107,7 +113,11 @@ def export(
             session.close()
         check_outputs(difference, written.tolerance, runtime)
         progress(stage, 3, 3)
-        size = sum(item.stat().st_size for item in workshop.rglob("*") if item.is_file())
+        files = [item for item in workshop.rglob("*") if item.is_file()]
+        size = sum(item.stat().st_size for item in files)
+        for item in files:  # so that a crash of the machine leaves no name without its bytes
+            with item.open("rb+") as written_file:
+                os.fsync(written_file.fileno())
         _move(workshop, target)
     return Export(
         runtime, str(target), size, written.tensor_bytes, written.predicted_bytes, difference,
@@ -116,10 +126,19 @@ def export(
 
 
 def _check_target(target: Path, runtime: Runtime, *, overwrite: bool) -> None:
+    if "\0" in str(target):
+        raise OutputError(
+            f"{one_line(target)} cannot be written: a name has no NUL; choose another"
+        )
     if not target.name or not target.absolute().parent.is_dir():
         raise OutputError(
             f"{one_line(target)} cannot be written: there is no folder "
             f"{one_line(target.absolute().parent)}; make it, or choose another place"
+        )
+    if runtime.is_folder and target.exists() and not target.is_dir():
+        raise OutputError(
+            f"{one_line(target)} is a file, but runtime {runtime.name} writes a folder; name "
+            "another place"
         )
     if runtime.is_folder and target.exists() and not overwrite:
         raise OutputError(
@@ -132,6 +151,11 @@ def _check_target(target: Path, runtime: Runtime, *, overwrite: bool) -> None:
         )
 
 
+def _unwritable(target: Path, error: OSError, end: str) -> OutputError:
+    reason = one_line(error.strerror or error)
+    return OutputError(f"{one_line(target)} cannot be written: {reason}; {end}")
+
+
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """A folder beside `target` that is gone afterwards, whatever happens."""
@@ -140,19 +164,13 @@ def _beside(target: Path) -> Iterator[Path]:
             tempfile.mkdtemp(prefix=f".{target.name[:32]}.", dir=target.absolute().parent)
         )
     except OSError as error:
-        raise OutputError(
-            f"{one_line(target)} cannot be written: {one_line(error.strerror or error)}; choose "
-            "another place"
-        ) from error
+        raise _unwritable(target, error, "choose another place") from error
     try:
         yield folder
     except OSError as error:
         if isinstance(error, MixqError):
             raise
-        raise OutputError(
-            f"{one_line(target)} cannot be written: {one_line(error.strerror or error)}; nothing "
-            "was changed"
-        ) from error
+        raise _unwritable(target, error, "nothing was changed") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -163,8 +181,15 @@ def _move(workshop: Path, target: Path) -> None:
         raise ExportError(f"nothing was written to {one_line(target)}; this is a bug in mixq")
     others = [item for item in workshop.iterdir() if item.name != target.name]
     for item in [*others, workshop / target.name]:
-        place = target.with_name(item.name)
-        if item.is_dir() and place.is_dir():
-            old = workshop / ".old"
+        place, old = target.with_name(item.name), workshop / ".old"
+        if not item.is_dir():
+            item.replace(place)
+            continue
+        if place.is_dir():
             place.rename(old)
-        item.replace(place)
+        try:
+            item.rename(place)
+        except OSError:
+            if old.is_dir():
+                old.rename(place)
+            raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,12 +37,15 @@ class RuntimeModule(nn.Module):
     Args:
         session: of the loaded file.
         example: an output of the original, for its structure.
+        names: of the arguments that the original takes by position.
     """
 
-    def __init__(self, session: Session, example: object = None) -> None:
+    def __init__(
+        self, session: Session, example: object = None, names: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.session = session
-        self.input_names: tuple[str, ...] = getattr(session, "input_names", ())
+        self._names = tuple(names)
         self._sequence: Any = type(example) if type(example) in (tuple, list) else None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -50,18 +54,37 @@ class RuntimeModule(nn.Module):
         Raises:
             UsageError: if there is no tensor among them.
         """
-        outputs = self.session.run(self._batch(args, kwargs))
+        inputs: tuple[str, ...] = getattr(self.session, "input_names", ())
+        # By name where the file has the original's names: its inputs may have another order.
+        same = bool(inputs) and set(inputs) <= {*self._names, *kwargs}
+        batch = call_batch(args, kwargs, self._names if same else inputs, by_name=same)
+        outputs = self.session.run(batch)
         if set(outputs) == {ONLY}:
             return outputs[ONLY]
         if self._sequence is not None:
             return self._sequence(outputs.values())
         return NamedOutputs(outputs)
 
-    def _batch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch:
-        named = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
-        tensors = tuple(value for value in args if isinstance(value, Tensor))
-        if not tensors and not named:
-            raise UsageError("the model was called without a tensor; pass its inputs")
-        if not named:
-            return tensors if len(tensors) > 1 else tensors[0]
-        return {**dict(zip(self.input_names, tensors, strict=False)), **named}
+
+def call_batch(
+    args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[str], *, by_name: bool = False
+) -> Batch:
+    """The tensors of a call; what is no tensor is passed over.
+
+    Args:
+        args: of the call.
+        kwargs: of the call.
+        names: of the arguments by position.
+        by_name: whether names are wanted even where every tensor has its position.
+
+    Raises:
+        UsageError: if there is no tensor among them.
+    """
+    tensors = tuple(value for value in args if isinstance(value, Tensor))
+    named = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
+    if not tensors and not named:
+        raise UsageError("the model was called without a tensor; pass its inputs")
+    if not named and not by_name and all(isinstance(value, Tensor) for value in args):
+        return tensors[0] if len(tensors) == 1 else tensors
+    placed = zip(names, args, strict=False)
+    return {**{name: value for name, value in placed if isinstance(value, Tensor)}, **named}

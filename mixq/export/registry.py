@@ -21,7 +21,7 @@ RUNTIMES: Final = {
 """Name to module and class: a runtime's libraries are imported when it is asked for."""
 
 
-def runtime(name: str, **options: Any) -> Runtime:
+def runtime(name: str, /, **options: Any) -> Runtime:
     """The runtime of a name.
 
     Args:

@@ -14,6 +14,7 @@ from mixq.errors import ExportError
 from mixq.export.runtime import FLOAT_TOLERANCE, Written
 from mixq.export.source import Source
 from mixq.graph.copying import copied
+from mixq.graph.state import stored_tensors
 from mixq.sensitivity.outputs import floating_outputs
 
 
@@ -53,8 +54,8 @@ class Torch:
             )
         empty = copied(self._architecture)
         with torch.no_grad():
-            for tensor in (*empty.parameters(), *empty.buffers()):
-                tensor.zero_()
+            for item in stored_tensors(empty):  # other buffers are the architecture's own
+                item.tensor.zero_()
         return TorchSession(load(path, empty).eval())
 
 

@@ -54,13 +54,23 @@ def output_difference(source: Source, session: Session) -> float:
             output = call(model, batch)
         expected, found = floating_outputs(output), session.run(batch)
         names = source.plan.error_metric.outputs or [main_output(output).name or ONLY]
-        for name in [name for name in names if name in expected and name in found]:
+        for name in [name for name in names if name in expected]:
+            if name not in found:
+                raise ExportError(
+                    f"the file has no output {name!r:.100}, which the model has; it has "
+                    f"{', '.join(found) or 'none'}"
+                )
             wrong, power = _squares(name, found[name], expected[name], batch)
             before = sums.get(name, (0.0, 0.0))
             sums[name] = (before[0] + wrong, before[1] + power)
     if not sums:
-        raise ExportError("the file has none of the model's outputs; this is a bug in mixq")
-    return max(math.sqrt(w / p) if p else math.sqrt(w) for w, p in sums.values())
+        raise ExportError(
+            "the model has none of the outputs that the plan's error is of: "
+            f"{', '.join(source.plan.error_metric.outputs)}; is the plan for another task?"
+        )
+    differences = [math.sqrt(w / p) if p else math.sqrt(w) for w, p in sums.values()]
+    # `max` passes NaN over unless it comes first.
+    return math.nan if any(map(math.isnan, differences)) else max(differences)
 
 
 def check_outputs(difference: float, tolerance: float, runtime: str) -> None:

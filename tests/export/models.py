@@ -13,7 +13,7 @@ from mixq.calibration import Calibration
 from mixq.export.source import Source
 from mixq.formats import Format
 from mixq.graph.find import find_units
-from tests.plans import plan_for
+from tests.plans import calibrated_plan_for
 
 
 class Transposed(nn.Module):
@@ -106,6 +106,7 @@ CASES = {
     "linear-3d": Case(lambda: nn.Linear(96, 24), lambda: torch.randn(3, 5, 96)),
     "linear-without-bias": Case(lambda: nn.Linear(96, 24, bias=False), lambda: torch.randn(4, 96)),
     "linear-odd": Case(lambda: nn.Linear(75, 13), lambda: torch.randn(4, 75)),
+    "linear-wide": Case(lambda: nn.Linear(128, 40), lambda: torch.randn(4, 128)),
     "linear-narrow": Case(lambda: nn.Linear(7, 5), lambda: torch.randn(4, 7)),
     "convolution": Case(
         lambda: nn.Sequential(
@@ -137,8 +138,8 @@ def source_of(case: str, *formats: str) -> Source:
     """A source of a case whose units take these formats in turn."""
     torch.manual_seed(0)
     model = CASES[case].build().eval()
-    plan = plan_for(model, *map(Format.parse, formats))
-    return Source.of(model, plan, Calibration.of([CASES[case].inputs() for _ in range(2)]))
+    data = Calibration.of([CASES[case].inputs() for _ in range(2)])
+    return Source.of(model, calibrated_plan_for(model, data, *map(Format.parse, formats)), data)
 
 
 def copies_of(case: str, *formats: str) -> Source:
@@ -153,4 +154,5 @@ def copies_of(case: str, *formats: str) -> Source:
     ]
     inputs = CASES[case].inputs()
     batch = tuple(inputs.values()) if isinstance(inputs, dict) else inputs
-    return Source.of(model, plan_for(model, *of_units), Calibration.of([batch]))
+    data = Calibration.of([batch])
+    return Source.of(model, calibrated_plan_for(model, data, *of_units), data)

@@ -76,6 +76,11 @@ class Nodes:
         made, self._made = self._made, []
         self._graph.insert_before(node, made)
 
+    def after(self, node: ir.Node) -> None:
+        """Put the nodes behind one of the graph's."""
+        made, self._made = self._made, []
+        self._graph.insert_after(node, made)
+
 
 def initializer(graph: ir.Graph, name: str, array: Any) -> ir.Value:
     """The initializer of that name, made if it is not there; `array` may be of `ml_dtypes`."""

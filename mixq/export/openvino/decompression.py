@@ -3,14 +3,19 @@
 Constant, Convert, Subtract (zero points), Multiply (scales), Reshape, Convert: the pattern that
 its CPU plug-in keeps packed in matrix products and, at 8 and 4 bits, in lookups
 (openvino 2026.4, common/transformations: mark_dequantization_subgraph, keep_const_precision).
+Where its packed kernels are missing or wrong, see `is_packed`, a second Reshape hides the pattern
+from them, and OpenVINO unpacks the weights while it compiles the file.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mixq.export.source import Unit
@@ -37,83 +42,94 @@ class Decompression:
 
         if unit.is_float:
             return ops.convert(self._half(unit), "f32")
-        matrix = ops.concat(self._parts(unit), 1) if _is_ragged(unit) else self._parts(unit)[0]
-        shaped = ops.reshape(matrix, ops.constant(np.array(unit.packed.shape)), False)
+        blocks, shape = _blocks(unit), unit.packed.shape
+        if is_packed(unit):  # one Reshape alone: behind two OpenVINO unpacks the weights
+            return ops.convert(self._part(unit, blocks[0], shape), "f32")
+        rows = unit.packed.rows
+        parts = [self._part(unit, block, (rows, block.high - block.low)) for block in blocks]
+        shaped = ops.reshape(ops.concat(parts, 1), ops.constant(np.array(shape)), False)
         return ops.convert(shaped, "f32")
 
-    def _parts(self, unit: Unit) -> list[Any]:
-        """The matrix as float16: its whole groups, and a last one if that is short."""
-        size, columns = group_size(unit), unit.packed.columns
-        whole = columns // size * size
-        times = math.ceil(columns / size) // unit.packed.format.groups_per_row(columns)
-        parts = []
-        for low, high, width in ((0, whole, size), (whole, columns, columns - whole)):
-            if low < high:
-                groups = slice(low // size, math.ceil(high / size))
-                parts.append(self._part(unit, slice(low, high), groups, width, max(times, 1)))
-        return parts
-
-    def _part(self, unit: Unit, columns: slice, groups: slice, width: int, times: int) -> Any:
+    def _part(self, unit: Unit, block: _Block, shape: tuple[int, ...]) -> Any:
+        """Columns of the matrix as float16 of a shape."""
         from openvino import opset15 as ops
 
         p, fmt = unit.packed, unit.packed.format
+        groups = block.starts // (fmt.group_size or p.columns)
+
+        def name(part: str) -> str:
+            return f"{unit.name}.{part}" + (f".{block.low}" if block.low else "")
 
         def grouped(array: Any) -> Any:
-            return np.ascontiguousarray(np.repeat(array, times, axis=1)[:, groups, None])
+            return np.ascontiguousarray(array[:, groups, None])
 
-        codes = unit.codes[:, columns].reshape(p.rows, -1, width)
-        floats = ops.convert(self._constant(codes, fmt.bits), "f16")
+        codes = unit.codes[:, block.low : block.high].reshape(p.rows, -1, block.width)
+        floats = ops.convert(self._integers(name("codes"), codes, fmt.bits), "f16")
         if unit.zeros is not None:
-            zeros = self._constant(grouped(unit.zeros), fmt.bits)
+            zeros = self._integers(name("zeros"), grouped(unit.zeros), fmt.bits)
             floats = ops.subtract(floats, ops.convert(zeros, "f16"))
         elif unit.minimums is None:
             middle = np.array(1 << (fmt.bits - 1), dtype=np.float16)
             floats = ops.subtract(floats, ops.constant(middle))
-        scaled = ops.multiply(floats, self._floats(grouped(unit.scales)))
+        scaled = ops.multiply(floats, self._floats(name("scales"), grouped(unit.scales)))
         if unit.minimums is not None:
-            scaled = ops.add(scaled, self._floats(grouped(unit.minimums)))
-        flat = np.array([p.rows, columns.stop - columns.start])
-        return ops.reshape(scaled, ops.constant(flat), False)
-
-    def _floats(self, array: Any) -> Any:
-        from openvino import opset15 as ops
-
-        self.stored_bytes += array.nbytes
-        return ops.constant(array)
+            scaled = ops.add(scaled, self._floats(name("minimums"), grouped(unit.minimums)))
+        return ops.reshape(scaled, ops.constant(np.array(shape)), False)
 
     def _half(self, unit: Unit) -> Any:
-        import openvino
-
         half = unit.packed.tensors["half"].contiguous()
-        if str(half.dtype) == "torch.float16":
-            return self._floats(half.numpy())
-        bits = half.view(torch.int16).numpy()
-        self.stored_bytes += bits.nbytes
-        self._held.append(bits)
-        shape = openvino.Shape(half.shape)
-        return openvino.op.Constant(openvino.Tensor(bits, shape, openvino.Type.bf16))
+        name = f"{unit.name}.half"
+        if half.dtype == torch.float16:
+            return self._floats(name, half.numpy())
+        return self._constant(name, half.view(torch.int16).numpy(), half.shape, "bf16")
 
-    def _constant(self, values: Any, bits: int) -> Any:
+    def _floats(self, name: str, array: Any) -> Any:
+        return self._constant(name, array, array.shape, "f16")
+
+    def _integers(self, name: str, values: Any, bits: int) -> Any:
         """Unsigned integers as a constant of u8, u4 or u2, low bits first."""
+        return self._constant(name, _packed(values, bits), values.shape, f"u{bits}")
+
+    def _constant(self, name: str, array: Any, shape: Sequence[int], kind: str) -> Any:
+        """The bytes of an array as a constant of a type of OpenVINO."""
         import openvino
 
-        kind = {8: openvino.Type.u8, 4: openvino.Type.u4, 2: openvino.Type.u2}[bits]
-        packed = _packed(values, bits)
-        self._held.append(packed)
-        self.stored_bytes += packed.nbytes
-        return openvino.op.Constant(openvino.Tensor(packed, openvino.Shape(values.shape), kind))
+        self._held.append(array)
+        self.stored_bytes += array.nbytes
+        tensor = openvino.Tensor(array, openvino.Shape(shape), getattr(openvino.Type, kind))
+        constant = openvino.op.Constant(tensor)
+        constant.set_friendly_name(name)
+        return constant
 
 
 def group_size(unit: Unit) -> int:
     """Columns that share a scale in the file.
 
-    The unit's own, but where it does not divide the columns of a matrix, what divides both from
-    16 on: OpenVINO's kernels take no short last group, so scales are stored more than once.
+    The unit's own, but where a matrix has several groups to the row, the largest power of two
+    from 16 on that divides both them and the row: OpenVINO's kernels take no other groups, so
+    scales are stored more than once.
     """
     p = unit.packed
     size = p.columns if p.format.group_size is None else min(p.format.group_size, p.columns)
+    if len(p.shape) != 2 or size == p.columns:
+        return size
     common = math.gcd(size, p.columns)
-    return common if len(p.shape) == 2 and common >= 16 else size
+    power = common & -common
+    return power if power >= 16 else size
+
+
+def is_packed(unit: Unit) -> bool:
+    """Whether OpenVINO may compute with the packed codes.
+
+    Its kernels compute wrong numbers, without a word, where a row of codes does not end on a
+    whole byte, and for several groups to the row that are no power of two (openvino 2026.4 on
+    AVX-512 with VNNI, products of 1 and 7 rows; errors of 5 to 150%). With float minimums it has
+    none.
+    """
+    p, size = unit.packed, group_size(unit)
+    if p.format.is_float or unit.minimums is not None or p.columns * p.format.bits % 8:
+        return False
+    return size == p.columns or (p.columns % size == 0 and size & (size - 1) == 0)
 
 
 def predicted_bytes(unit: Unit) -> int:
@@ -121,14 +137,37 @@ def predicted_bytes(unit: Unit) -> int:
     p = unit.packed
     if unit.is_float:
         return p.stored_bytes
-    groups = p.rows * math.ceil(p.columns / group_size(unit))
-    zeros = packed_bytes(groups, p.format.bits) if unit.zeros is not None else 0
+    return sum(_block_bytes(unit, block) for block in _blocks(unit))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Columns `low` to `high` of a matrix, in groups of `width`."""
+
+    low: int
+    high: int
+    width: int
+
+    @property
+    def starts(self) -> npt.NDArray[np.intp]:
+        """First column of each group."""
+        return np.arange(self.low, self.high, self.width)
+
+
+def _blocks(unit: Unit) -> list[_Block]:
+    """The whole groups of a unit, and a last one if that is short."""
+    size, columns = group_size(unit), unit.packed.columns
+    whole = columns // size * size
+    blocks = [_Block(0, whole, size), _Block(whole, columns, columns - whole)]
+    return [block for block in blocks if block.low < block.high]
+
+
+def _block_bytes(unit: Unit, block: _Block) -> int:
+    rows, bits = unit.packed.rows, unit.packed.format.bits
+    groups = rows * len(block.starts)
+    zeros = packed_bytes(groups, bits) if unit.zeros is not None else 0
     minimums = 2 * groups if unit.minimums is not None else 0
-    return packed_bytes(p.rows * p.columns, p.format.bits) + 2 * groups + zeros + minimums
-
-
-def _is_ragged(unit: Unit) -> bool:
-    return unit.packed.columns % group_size(unit) != 0 and unit.packed.columns > group_size(unit)
+    return packed_bytes(rows * (block.high - block.low), bits) + 2 * groups + zeros + minimums
 
 
 def _packed(values: Any, bits: int) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mixq.errors import ExportError, MissingExtraError
 from mixq.export.onnx.graph import FloatGraph, as_inputs, float_graph
-from mixq.export.openvino.decompression import Decompression, predicted_bytes
+from mixq.export.openvino.decompression import Decompression, is_packed, predicted_bytes
 from mixq.export.openvino.session import OpenvinoSession
 from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE, Written
 from mixq.export.source import Source
@@ -16,8 +16,9 @@ from mixq.export.source import Source
 class Openvino:
     """OpenVINO on CPUs; weights are compressed, activations stay floats.
 
-    Its matrix products with zero points round activations to 8 bits by groups where the chip has
-    integer dot products, as OpenVINO decides itself (DYNAMIC_QUANTIZATION_GROUP_SIZE).
+    Its packed matrix products with zero points round activations to 8 bits by groups of 32 where
+    the chip has integer dot products, as OpenVINO decides itself; whoever compiles the file with
+    DYNAMIC_QUANTIZATION_GROUP_SIZE=0 gets the plan's outputs up to float rounding.
     """
 
     name: ClassVar[str] = "openvino"
@@ -131,11 +132,19 @@ def _weigh(source: Source, graph: FloatGraph, model: Any, unit_bytes: int) -> Wr
     notes = list(graph.notes)
     if repeated:
         notes.append(
-            f"{repeated:,} bytes more than the plan stores, because OpenVINO takes no short last "
-            "group: scales are repeated for smaller ones"
+            f"{repeated:,} bytes more than the plan stores: OpenVINO's kernels take groups of a "
+            "power of two that divides the row, so scales are repeated for smaller ones"
         )
     units = [source.units[name] for name in graph.weights]
-    rounds = any(unit.zeros is not None and len(unit.packed.shape) == 2 for unit in units)
+    matrices = [unit for unit in units if len(unit.packed.shape) == 2 and not unit.is_float]
+    slow = [unit.name for unit in matrices if not is_packed(unit)]
+    if slow:
+        more = " ..." if len(slow) > 3 else ""
+        notes.append(
+            f"{len(slow)} of {len(matrices)} matrices have no packed kernel in OpenVINO and take "
+            f"4 bytes per weight once they are loaded: {', '.join(slow[:3])}{more}"
+        )
+    rounds = any(is_packed(unit) and unit.zeros is not None for unit in matrices)
     return Written(
         tensor_bytes=unit_bytes + sum(constants[name] for name in plain),
         predicted_bytes=sum(map(predicted_bytes, units))

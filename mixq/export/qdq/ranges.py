@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +13,31 @@ from mixq.activations.fake import input_steps
 from mixq.batch import call
 from mixq.export.source import Source
 
+Steps: TypeAlias = tuple[float, int]
+"""Scale and uint8 zero point."""
 
-def output_steps(source: Source) -> dict[str, tuple[float, int]]:
-    """Scale and uint8 zero point of what each module with rounded inputs gives out, by unit.
+
+@dataclass(frozen=True)
+class OutputSteps:
+    """Steps of what a module gives out, and of what its product is before the bias is added."""
+
+    output: Steps
+    product: Steps
+
+
+def output_steps(source: Source) -> dict[str, OutputSteps]:
+    """Steps of what each module with rounded inputs gives out, by unit.
 
     The ranges are the smallest and largest numbers on the whole calibration, stretched to zero.
     """
-    owners = {}
-    for name, unit in source.units.items():
-        if unit.packed.format.activation == "static":
-            owner = source.applied.get_submodule(name.rpartition(".")[0])
-            owners[name] = owner
-    ranges: dict[str, tuple[Tensor, Tensor]] = {}
-    handles = [owner.register_forward_hook(_observer(n, ranges)) for n, owner in owners.items()]
+    ranges: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    handles = [
+        source.applied.get_submodule(name.rpartition(".")[0]).register_forward_hook(
+            _observer(name, ranges)
+        )
+        for name, unit in source.units.items()
+        if unit.packed.format.activation == "static"
+    ]
     try:
         with torch.no_grad():
             for batch in source.calibration.batches:
@@ -32,22 +45,28 @@ def output_steps(source: Source) -> dict[str, tuple[float, int]]:
     finally:
         for handle in handles:
             handle.remove()
-    steps = {}
-    for name, (low, high) in ranges.items():
-        scale, zero = input_steps(low, high)
-        steps[name] = (float(scale), int(zero))
-    return steps
+    return {name: OutputSteps(*map(_steps, found)) for name, found in ranges.items()}
+
+
+def _steps(found: tuple[Tensor, Tensor]) -> Steps:
+    scale, zero = input_steps(*found)
+    return float(scale), int(zero)
 
 
 def _observer(
-    name: str, ranges: dict[str, tuple[Tensor, Tensor]]
+    name: str, ranges: dict[str, list[tuple[Tensor, Tensor]]]
 ) -> Callable[[nn.Module, Any, Any], None]:
-    def observe(_module: nn.Module, _args: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            low, high = output.amin().float(), output.amax().float()
-            if name in ranges:
-                before = ranges[name]
-                low, high = torch.minimum(low, before[0]), torch.maximum(high, before[1])
-            ranges[name] = (low, high)
+    def observe(module: nn.Module, _args: Any, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            return
+        bias, product = getattr(module, "bias", None), output
+        if isinstance(bias, Tensor) and bias.shape == output.shape[-1:]:
+            product = output - bias
+        seen = [(item.amin().float(), item.amax().float()) for item in (output, product)]
+        before = ranges.get(name, seen)
+        ranges[name] = [
+            (torch.minimum(low, old_low), torch.maximum(high, old_high))
+            for (low, high), (old_low, old_high) in zip(seen, before, strict=True)
+        ]
 
     return observe

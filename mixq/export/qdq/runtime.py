@@ -78,7 +78,7 @@ class Qdq:
         file.save(graph.model, path)
         try:
             onnx.checker.check_model(str(path), full_check=True)
-        except onnx.checker.ValidationError as error:
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise ExportError(
                 f"onnx's checker refuses the file: {one_line(error)}; this is a bug in mixq"
             ) from error

@@ -32,9 +32,10 @@ def dequantized(graph: Any, nodes: Nodes, unit: Unit, *, transposed: bool = Fals
     codes, zeros = _integers(unit)
     scales = unit.scales.astype(np.float32)
     one = scales.shape[1] == 1
+    whole = one and shape[0] == unit.packed.rows  # else rows run over several dimensions
     if one:
         scales, zeros = scales[:, 0], None if zeros is None else zeros[:, 0]
-        codes = codes.T if transposed else codes.reshape(shape)
+        codes = codes.T if transposed else codes.reshape(shape if whole else codes.shape)
         attributes: dict[str, Any] = {"axis": 1 if transposed else 0}
     else:
         if transposed:
@@ -47,7 +48,7 @@ def dequantized(graph: Any, nodes: Nodes, unit: Unit, *, transposed: bool = Fals
         if array is not None
     ]
     floats = nodes.op("DequantizeLinear", inputs, attributes)
-    if one or transposed or shape == (unit.packed.rows, unit.packed.columns):
+    if whole or transposed or shape == (unit.packed.rows, unit.packed.columns):
         return floats
     return nodes.op("Reshape", [floats, nodes.constant(shape)])
 
