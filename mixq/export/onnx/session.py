@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixq.batch import Batch, named_tensors
+from mixq.batch import Batch
 from mixq.errors import ExportError, MissingExtraError
+from mixq.export.feed import feed
 from mixq.files import one_line
 
 
@@ -58,20 +59,9 @@ class OnnxSession:
         Raises:
             ExportError: if the graph does not take the batch.
         """
-        named = named_tensors(batch)
-        if isinstance(batch, dict):
-            given = dict(named)
-        else:
-            given = dict(zip(self.input_names, (tensor for _, tensor in named), strict=False))
-        missing = [name for name in self.input_names if name not in given]
-        if missing:
-            raise ExportError(
-                f"the file needs input {missing[0]!r:.100}, which the batch lacks; it takes "
-                f"{', '.join(self.input_names)}"
-            )
-        feed = {name: given[name].detach().cpu().numpy() for name in self.input_names}
+        arrays = feed(batch, self.input_names)
         try:
-            outputs = self._session.run(list(self.output_names), feed)
+            outputs = self._session.run(list(self.output_names), arrays)
         except Exception as error:  # as above
             raise ExportError(f"ONNX Runtime cannot run the batch: {one_line(error)}") from error
         return {
