@@ -12,7 +12,7 @@ from mixq.export.onnx import file
 from mixq.export.onnx.graph import FloatGraph, float_graph
 from mixq.export.onnx.kernel import Kernel, kernels
 from mixq.export.onnx.rewrite import Rewritten, Unpack, rewrite
-from mixq.export.onnx.rounding import activation_effects
+from mixq.export.onnx.rounding import Effects, activation_effects
 from mixq.export.onnx.session import OnnxSession
 from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE, Written, rounded_tolerance
 from mixq.export.source import Source
@@ -70,11 +70,8 @@ class OnnxRuntime:
             return self._write(source, graph, path, chosen, rounded_tolerance(len(chosen)))
         effects = activation_effects(source)
         aim = MARGIN * INT8_TOLERANCE
-        for _ in range(TRIES):
-            chosen = effects.fast().choose(aim)
-            if effects.of(chosen) > aim:
-                chosen = effects.choose(aim)
-            written = self._write(source, graph, path, chosen, INT8_TOLERANCE)
+        written = self._write(source, graph, path, _fastest(effects, aim), INT8_TOLERANCE)
+        for _ in range(TRIES - 1):
             session = self.open(path)
             difference = output_difference(source, session)
             session.close()
@@ -82,6 +79,7 @@ class OnnxRuntime:
                 break
             # Effects are estimates, and those that were chosen are rather too small.
             aim *= MARGIN * INT8_TOLERANCE / difference
+            written = self._write(source, graph, path, _fastest(effects, aim), INT8_TOLERANCE)
         return written
 
     def open(self, path: Path, *, threads: int = 1) -> OnnxSession:
@@ -101,6 +99,12 @@ class OnnxRuntime:
         written = weigh(source, graph, done, chosen, tolerance)
         file.save(graph.model, path)
         return written
+
+
+def _fastest(effects: Effects, aim: float) -> dict[str, Kernel]:
+    """Kernels that keep the aim; those that are slower than fp32 only if nothing else does."""
+    chosen = effects.fast().choose(aim)
+    return chosen if effects.of(chosen) <= aim else effects.choose(aim)
 
 
 def _everywhere(source: Source, activations: ActivationChoice) -> dict[str, Kernel]:
