@@ -17,7 +17,7 @@ from mixq.export.module import RuntimeModule, call_batch
 from mixq.export.registry import runtime as runtime_named
 from mixq.export.runtime import Session
 from mixq.export.source import Source
-from mixq.export.verify import check_bytes, check_outputs, output_difference
+from mixq.export.verify import check_bytes, verified
 from mixq.plan import Plan
 
 
@@ -70,8 +70,7 @@ class CompiledModule(nn.Module):
             written = self._runtime.write(source, path)
             check_bytes(written)
             session: Session = self._runtime.open(path, threads=self._threads)
-            self.difference = output_difference(source, session)
-            check_outputs(self.difference, written.tolerance, self._runtime.name)
+            self.difference, _ = verified(source, session, written, self._runtime.name)
         self._module = RuntimeModule(session, _output_of(source), self._names)
 
 

@@ -18,7 +18,7 @@ from mixq.errors import ExportError, MixqError, OutputError
 from mixq.export.registry import runtime as runtime_named
 from mixq.export.runtime import Runtime
 from mixq.export.source import Source
-from mixq.export.verify import check_bytes, check_outputs, output_difference
+from mixq.export.verify import check_bytes, verified
 from mixq.files import one_line
 from mixq.plan import Plan
 from mixq.progress import Progress, silent
@@ -108,10 +108,9 @@ def export(
         progress(stage, 2, 3)
         session = kind.open(made)
         try:
-            difference = output_difference(source, session)
+            difference, allowed = verified(source, session, written, runtime)
         finally:
             session.close()
-        check_outputs(difference, written.tolerance, runtime)
         progress(stage, 3, 3)
         files = [item for item in workshop.rglob("*") if item.is_file()]
         size = sum(item.stat().st_size for item in files)
@@ -121,7 +120,7 @@ def export(
         _move(workshop, target)
     return Export(
         runtime, str(target), size, written.tensor_bytes, written.predicted_bytes, difference,
-        written.tolerance, written.notes,
+        allowed, written.notes,
     )  # fmt: skip
 
 

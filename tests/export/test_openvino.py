@@ -280,3 +280,10 @@ def unit_of(fmt: str, columns: int) -> Unit:
         model, plan_for(model, Format.parse(fmt)), Calibration.of(torch.randn(2, columns))
     )
     return source.units["weight"]
+
+
+def test_a_file_may_ask_openvino_not_to_round(tmp_path: Path) -> None:
+    source = source_of("linear-wide", "w4g32-zp")
+    runtime = Openvino(activations="float")
+    runtime.write(source, tmp_path / "model.xml")
+    assert output_difference(source, runtime.open(tmp_path / "model.xml")) < 2e-6

@@ -10,9 +10,15 @@ from mixq.calibration import Calibration
 from mixq.errors import ExportError
 from mixq.export.runtime import Written
 from mixq.export.source import Source
-from mixq.export.verify import check_bytes, check_outputs, output_difference
+from mixq.export.verify import (
+    check_bytes,
+    check_outputs,
+    output_difference,
+    own_difference,
+)
 from mixq.formats import Format
 from tests.export.fake import Change, Fake
+from tests.export.models import source_of
 from tests.plans import plan_for
 
 
@@ -110,3 +116,11 @@ def test_a_plan_of_other_outputs_is_refused() -> None:
         ExportError, match="none of the outputs that the plan's error is of: start"
     ):
         of_tokens(scaled(), ["start"])
+
+
+def test_a_plan_that_rounds_inputs_may_differ_as_it_differs_from_itself() -> None:
+    """Two layers whose inputs lie between codes: float64 takes other codes than float32."""
+    source = source_of("linear-3d", "w8a8-dynamic")
+    assert 0 <= own_difference(source) < 0.05
+    plain = source_of("linear-3d", "w8g32")
+    assert own_difference(plain) < 1e-6

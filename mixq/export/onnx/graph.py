@@ -22,6 +22,7 @@ from mixq.errors import ExportError, MissingExtraError
 from mixq.export.onnx.example import by_parameter, dynamic_shapes, example_batch
 from mixq.export.source import Source
 from mixq.files import one_line
+from mixq.graph.state import stored_tensors
 from mixq.sensitivity.outputs import floating_outputs
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def float_graph(source: Source) -> FloatGraph:
     }
     # As inputs of the graph they are no constants: nothing folds, fuses or transposes them. What
     # stays plain is kept as it is too, so that the file holds what the plan counts.
+    _use_first_names(graph, source)
     plain = [name for name in source.plain if name in graph.graph.initializers]
     with as_inputs(graph, [*weights.values(), *plain]), _quiet():
         onnxscript.optimizer.optimize_ir(graph, onnx_shape_inference=False)
@@ -130,6 +132,18 @@ def _name_outputs(model: ir.Model, original: nn.Module, batch: Batch) -> None:
     for index, (value, leaf) in enumerate(zip(model.graph.outputs, leaves, strict=True)):
         name = names.get(id(leaf), f"other.{index}")
         value.name = name if name not in taken else f"{name}.out"
+
+
+def _use_first_names(model: ir.Model, source: Source) -> None:
+    """Tied tensors that stay plain get the first of their names, by which a plan counts them."""
+    initializers = model.graph.initializers
+    for item in stored_tensors(source.restored):
+        found = next((name for name in item.names if name in initializers), item.names[0])
+        if found != item.names[0] and item.names[0] in source.plain:
+            value = initializers[found]
+            del initializers[found]
+            value.name = item.names[0]
+            initializers.add(value)
 
 
 @contextlib.contextmanager

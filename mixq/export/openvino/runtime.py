@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mixq.errors import ExportError, MissingExtraError
+from mixq.errors import ExportError, MissingExtraError, UsageError
 from mixq.export.onnx.graph import FloatGraph, as_inputs, float_graph
 from mixq.export.openvino.decompression import Decompression, is_packed, predicted_bytes
 from mixq.export.openvino.session import OpenvinoSession
-from mixq.export.runtime import FLOAT_TOLERANCE, INT8_TOLERANCE, Written
+from mixq.export.runtime import (
+    FLOAT_TOLERANCE,
+    INT8_TOLERANCE,
+    Written,
+    rounded_tolerance,
+)
 from mixq.export.source import Source
+from mixq.export.verify import output_difference
+
+_GROUP = ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"]
+"""What OpenVINO's CPU plug-in reads from the file itself (2026.4, Config::applyRtInfo)."""
 
 
 class Openvino:
     """OpenVINO on CPUs; weights are compressed, activations stay floats.
 
     Its packed matrix products with zero points round activations to 8 bits by groups of 32 where
-    the chip has integer dot products, as OpenVINO decides itself; whoever compiles the file with
-    DYNAMIC_QUANTIZATION_GROUP_SIZE=0 gets the plan's outputs up to float rounding.
+    the chip has integer dot products, as OpenVINO decides itself; a file may ask it not to.
+
+    Args:
+        activations: `auto` lets OpenVINO round where outputs keep their tolerance, `int8` always
+            and with a wider one, `float` never, which gives the plan's outputs up to float sums.
+
+    Raises:
+        UsageError: for another word.
     """
 
     name: ClassVar[str] = "openvino"
     extra: ClassVar[str] = "openvino"
     suffix: ClassVar[str] = ".xml"
     is_folder: ClassVar[bool] = False
+
+    def __init__(self, activations: str = "auto") -> None:
+        if activations not in ("auto", "int8", "float"):
+            raise UsageError(f"activations is {activations!r:.40}, but it takes auto, int8, float")
+        self.activations = activations
 
     def check(self, source: Source) -> None:
         """Refuse what a weight-compressed file cannot say.
@@ -66,8 +87,25 @@ class Openvino:
             _replace(parameter, decompression.weights(source.units[unit]))
             model.remove_parameter(parameter)
         model.validate_nodes_and_infer_types()
+        if self.activations == "float":
+            model.set_rt_info("0", _GROUP)
         openvino.save_model(model, str(path), compress_to_fp16=False)
-        return _weigh(source, graph, model, decompression.stored_bytes)
+        written = _weigh(source, graph, model, decompression.stored_bytes)
+        if self.activations == "auto":
+            session = self.open(path)
+            difference = output_difference(source, session)
+            session.close()
+            if difference > written.tolerance:
+                model.set_rt_info("0", _GROUP)
+                openvino.save_model(model, str(path), compress_to_fp16=False)
+                note = (
+                    f"activations stay floats: rounded as OpenVINO does, outputs would differ by "
+                    f"{difference:.1%}"
+                )
+                return replace(written, notes=(*written.notes, note))
+        elif self.activations == "int8":
+            return replace(written, tolerance=rounded_tolerance(len(graph.weights)))
+        return written
 
     def open(self, path: Path, *, threads: int = 1) -> OpenvinoSession:
         """Load a file in OpenVINO."""
