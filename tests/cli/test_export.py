@@ -169,9 +169,7 @@ def test_plans_that_cannot_be_read_are_refused(text: str | None, cli: Any, listi
 def test_a_failed_verification_keeps_the_old_file(
     cli: Any, plan_file: Any, listing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mixq.export import export as module
-
-    monkeypatch.setattr(module, "output_difference", lambda source, session: 0.5)
+    monkeypatch.setattr("mixq.export.verify.output_difference", lambda source, session: 0.5)
     Path("model.onnx").write_text("old")
     plan = plan_file()
     before = listing()
