@@ -128,7 +128,7 @@ def check_outputs(difference: float, tolerance: float, runtime: str) -> None:
     if not difference <= tolerance:
         raise ExportError(
             f"{runtime} computes outputs that differ from the plan's by {difference:.2g} of their "
-            f"size, and {tolerance:g} is allowed; no file was written. Where the runtime takes it, "
+            f"size, and {tolerance:g} is allowed; no file was written. Where a runtime takes it, "
             "--option activations=float rounds nothing, and int8 allows more"
         )
 
