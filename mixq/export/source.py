@@ -141,7 +141,7 @@ class Source:
         model: nn.Module = self._cache["restored"]
         return model
 
-    @property
+    @cached_property
     def plain(self) -> dict[str, Tensor]:
         """Parameters and persistent buffers that are not packed, by their first name."""
         packed = {name for unit in self.units.values() for name in unit.names}

@@ -149,7 +149,7 @@ class Operands:
     def _initializer(self, part: str, array: Any) -> ir.Value:
         name = f"{self.unit.name}.{part}"
         found = self._graph.initializers.get(name)
-        if found is not None and found.shape != array.shape:
+        if found is not None and (found.shape, _dtype(found)) != (array.shape, array.dtype):
             # Two users want different layouts, which no node converts: stored once more.
             name += f".{array.dtype}"
         return initializer(self._graph, name, array)
@@ -225,6 +225,10 @@ class Operands:
         placed = start.op("Mul", [numbers, shifts])
         joined = start.op("ReduceSum", [placed, start.constant([2])], {"keepdims": 0})
         return start.op("Cast", [joined], {"to": _UINT8})
+
+
+def _dtype(value: Any) -> Any:
+    return value.const_value.numpy().dtype
 
 
 def _packed_rows(values: Any, bits: int) -> Any:
