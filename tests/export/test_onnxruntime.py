@@ -177,6 +177,29 @@ def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     assert [name for name in names if name.endswith(".codes")] == ["embedding.weight.codes"]
 
 
+def test_a_length_that_cannot_stay_open_is_said(tmp_path: Path) -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(20, 16), nn.Linear(96, 4)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.head(self.embedding(tokens).reshape(len(tokens), 96))
+            return out
+
+    model = Fixed().eval()
+    data = Calibration.of(torch.randint(0, 20, (3, 6)))
+    written = OnnxRuntime().write(
+        Source.of(model, plan_for(model, Format.parse("w8g16")), data), tmp_path / "model.onnx"
+    )
+    assert [note for note in written.notes if "'tokens' takes 6 numbers" in note]
+
+
+def test_nothing_is_said_of_what_stays_open(tmp_path: Path) -> None:
+    written = OnnxRuntime().write(source_of("tied", "w8g16"), tmp_path / "model.onnx")
+    assert not [note for note in written.notes if "no other" in note]
+
+
 def test_what_no_output_needs_is_left_out_and_said(tmp_path: Path) -> None:
     class Beside(nn.Module):
         def __init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -64,6 +64,28 @@ def by_parameter(model: nn.Module, shapes: DynamicShapes) -> DynamicShapes:
     if len(shapes) <= len(named) or inspect.Parameter.VAR_POSITIONAL not in extra:
         return shapes
     return (*shapes[: len(named)], tuple(shapes[len(named) :]))
+
+
+def fixed_dimensions(calibration: Calibration, inputs: Iterable[Any]) -> Iterator[str]:
+    """What torch.export could not leave open, a sentence for each dimension of a graph's inputs.
+
+    Args:
+        calibration: that the graph was traced with.
+        inputs: values with `name` and `shape`, in the order of the model's arguments.
+    """
+    asked = dynamic_shapes(calibration, sequence=True)
+    by_name = asked if isinstance(asked, Mapping) else {}
+    by_place = asked if isinstance(asked, tuple) else ()
+    for place, value in enumerate(inputs):
+        axes = by_name.get(value.name, by_place[place] if place < len(by_place) else {})
+        for axis, dim in axes.items():
+            size = str(value.shape[axis])  # torch names a dimension that it fixed by its size
+            if dim is not Dim.STATIC and size.isdigit():
+                what = "samples" if axis == 0 else f"numbers in dimension {axis}"
+                yield (
+                    f"input {value.name!r:.60} takes {size} {what} "
+                    "and no other number: torch.export could not leave it open"
+                )
 
 
 def _varies(tensor: Tensor, axis: int, others: list[Tensor | None]) -> bool:

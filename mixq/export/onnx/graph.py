@@ -19,7 +19,12 @@ from torch.utils import _pytree as pytree
 
 from mixq.batch import Batch, call
 from mixq.errors import ExportError, MissingExtraError
-from mixq.export.onnx.example import by_parameter, dynamic_shapes, example_batch
+from mixq.export.onnx.example import (
+    by_parameter,
+    dynamic_shapes,
+    example_batch,
+    fixed_dimensions,
+)
 from mixq.export.source import Source
 from mixq.files import one_line
 from mixq.graph.state import stored_tensors
@@ -61,7 +66,7 @@ def float_graph(source: Source) -> FloatGraph:
         raise MissingExtraError("onnxscript", "onnx", "a file in ONNX format") from error
 
     model = source.restored
-    program, notes = _traced(source, model)
+    program = _traced(source, model)
     with _quiet():
         exported = torch.onnx.export(
             program, dynamo=True, optimize=False, opset_version=OPSET, verbose=False
@@ -88,10 +93,11 @@ def float_graph(source: Source) -> FloatGraph:
     for node in graph.graph:
         node.metadata_props.clear()  # stack traces, which took as much as a small model's weights
         node.doc_string = None
+    notes = tuple(fixed_dimensions(source.calibration, graph.graph.inputs))
     return FloatGraph(graph, {u: n for u, n in weights.items() if n in used}, notes)
 
 
-def _traced(source: Source, model: nn.Module) -> tuple[Any, tuple[str, ...]]:
+def _traced(source: Source, model: nn.Module) -> Any:
     """The program, with as many open dimensions as torch grants."""
     batch = example_batch(source.calibration)
     args = (batch,) if isinstance(batch, Tensor) else batch if isinstance(batch, tuple) else ()
@@ -110,7 +116,7 @@ def _traced(source: Source, model: nn.Module) -> tuple[Any, tuple[str, ...]]:
         except Exception as error:  # torch.export raises whatever the model's code raises
             reason = reason or error
             continue
-        return program, ()
+        return program
     raise ExportError(
         f"model {type(model).__name__} cannot be traced by torch.export: "
         f"{one_line(_first_line(reason))}; rewrite what depends on values, or export with "
