@@ -15,11 +15,16 @@ from typing import Final
 from pydantic import ValidationError
 
 from mixq.errors import ProfileError
-from mixq.profiles.profile import Kernel, Profile, Runtime
+from mixq.profiles.profile import Cache, Kernel, Profile, Runtime
 from mixq.profiles.schema import KernelFile, ProfileFile, RuntimeFile
 
 MAX_BYTES: Final = 256 * 1024
 """Largest profile file read; the shipped ones are below a tenth of it."""
+ASSUMED_SPREAD: Final = 0.4
+"""Of a kernel that was never compared with a measurement: a factor of 1.5."""
+_ACTIVATION_BITS: Final = {
+    "fp32": 32.0, "tf32": 32.0, "fp16": 16.0, "bf16": 16.0, "int8": 8.0, "int4": 4.0,
+}  # fmt: skip
 _DOCS: Final = "docs/profiles.md describes the file"
 
 
@@ -122,8 +127,17 @@ def _convert(file: ProfileFile) -> Profile:
         core_ops_per_s={name: rate.si(clock_hz) for name, rate in sorted(chip.core_peak.items())},
         dram_bytes_per_s=chip.dram_bandwidth.si(clock_hz),
         core_dram_bytes_per_s=chip.core_dram_bandwidth.si(clock_hz),
-        cache_bytes=round(chip.cache.size.si()),
-        core_cache_bytes_per_s=chip.cache.core_bandwidth.si(clock_hz),
+        chips=chip.names,
+        units_per_core=1 if chip.units_per_core is None else int(chip.units_per_core.value),
+        caches=tuple(
+            Cache(
+                name=level.name,
+                size_bytes=round(level.size.si()),
+                core_bytes_per_s=level.core_bandwidth.si(clock_hz),
+                private=level.private,
+            )
+            for level in chip.cache
+        ),
         default_runtime=file.default_runtime,
         default_threads=int(file.default_threads.value),
         runtimes={name: _runtime(name, part) for name, part in sorted(file.runtime.items())},
@@ -134,10 +148,15 @@ def _convert(file: ProfileFile) -> Profile:
 def _runtime(name: str, file: RuntimeFile) -> Runtime:
     return Runtime(
         name=name,
+        title=file.title or name,
         description=file.description,
-        memory_bytes=round(file.memory.si()),
-        dequantize_s_per_weight=file.dequantize.per_weight.si(),
-        dequantize_overhead_s=file.dequantize.overhead.si(),
+        searchable=file.dequantize is not None,
+        call_overhead_s=0.0 if file.call_overhead is None else file.call_overhead.si(),
+        memory_bytes=0 if file.memory is None else round(file.memory.si()),
+        dequantize_s_per_weight=(
+            0.0 if file.dequantize is None else file.dequantize.per_weight.si()
+        ),
+        dequantize_overhead_s=0.0 if file.dequantize is None else file.dequantize.overhead.si(),
         kernels=tuple(_kernel(kernel) for kernel in file.kernel),
     )
 
@@ -147,6 +166,11 @@ def _kernel(file: KernelFile) -> Kernel:
         name=file.name,
         ops=file.ops,
         bits=file.bits,
+        activation_bits=(
+            _ACTIVATION_BITS[file.compute]
+            if file.activation_bits is None
+            else file.activation_bits
+        ),
         grids=file.grids,
         group_sizes=file.group_sizes,
         per_channel=file.per_channel,
@@ -159,6 +183,17 @@ def _kernel(file: KernelFile) -> Kernel:
         dequantized_slowdown=(
             1.0 if file.dequantized_slowdown is None else file.dequantized_slowdown.value
         ),
+        least_rows=file.least_rows,
+        most_rows=file.most_rows,
+        tile_m=file.tile_m,
+        tile_n=file.tile_n,
+        unpack_rows=file.unpack_rows,
+        full_columns=file.full_columns,
+        fill=file.fill,
+        sharpness=file.sharpness,
+        winograd=file.winograd,
+        spread=ASSUMED_SPREAD if file.spread is None else file.spread.value,
+        points=file.points,
     )
 
 

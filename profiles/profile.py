@@ -15,7 +15,9 @@ class Kernel:
 
     Attributes:
         ops: kinds of `Work` that it serves.
-        bits: width of the weights that it reads; 32 and 16 are floats.
+        bits: width of the weights that it reads; 32 and 16 are floats. Widths that no Format has
+            (3, or 4.5 with its scales) belong to kernels that are predicted, not searched.
+        activation_bits: width of the activations that it multiplies by.
         grids: grids that it reads; empty for floats.
         group_sizes: group sizes that it reads.
         per_channel: whether it also reads one scale per row.
@@ -27,11 +29,21 @@ class Kernel:
         unpack_s_per_weight: one core's time to unpack one weight; 0 if it multiplies them packed.
         dequantized_slowdown: factor on the time of a 32-bit kernel whose weights are no constants
             because they were dequantized just before; at least 1.
+        least_rows, most_rows: rows of activations between which the runtime picks it.
+        tile_m, tile_n: block of the output that one unit computes at a time; 1 is no rounding up.
+        unpack_rows: rows that one unpacking of the weights serves; 0 is all of them.
+        full_columns: output columns at which it draws the whole bandwidth; 0 is any number.
+        fill: exponent of the bandwidth's loss below that, 0..1.
+        sharpness: exponent of the soft maximum of computing and moving.
+        winograd: whether it multiplies 3x3 windows of stride 1 in fewer operations.
+        spread: standard deviation of log(measured / predicted).
+        points: measurements that its numbers were fitted to; 0 if they are assumed.
     """
 
     name: str
     ops: tuple[str, ...]
-    bits: int
+    bits: float
+    activation_bits: float
     grids: tuple[str, ...]
     group_sizes: tuple[int, ...]
     per_channel: bool
@@ -42,6 +54,17 @@ class Kernel:
     overhead_s: float
     unpack_s_per_weight: float
     dequantized_slowdown: float
+    least_rows: int
+    most_rows: int
+    tile_m: int
+    tile_n: int
+    unpack_rows: int
+    full_columns: int
+    fill: float
+    sharpness: float
+    winograd: bool
+    spread: float
+    points: int
 
     def reads(self, fmt: Format) -> bool:
         """Whether this kernel reads weights in `fmt` and rounds inputs as `fmt` says."""
@@ -60,17 +83,39 @@ class Runtime:
     """An inference runtime on one chip.
 
     Attributes:
+        title: what published measurements call it.
+        call_overhead_s: time of one forward pass beside its kernels.
+        searchable: whether it describes a whole runtime; one that lists measured kernels alone
+            can be predicted from, not searched.
         memory_bytes: memory that it takes whatever the model is.
         dequantize_s_per_weight: one core's time to turn one packed weight into fp32.
         dequantize_overhead_s: time of one such call with nothing to do.
     """
 
     name: str
+    title: str
     description: str
+    searchable: bool
+    call_overhead_s: float
     memory_bytes: int
     dequantize_s_per_weight: float
     dequantize_overhead_s: float
     kernels: tuple[Kernel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """One level, the smallest first.
+
+    Attributes:
+        size_bytes: of one core if it is private, of the chip if it is shared.
+        core_bytes_per_s: bandwidth to one core.
+    """
+
+    name: str
+    size_bytes: int
+    core_bytes_per_s: float
+    private: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +129,21 @@ class Profile:
             multiply-accumulate is two operations.
         dram_bytes_per_s: peak memory bandwidth of the chip.
         core_dram_bytes_per_s: what one core can draw of it.
-        cache_bytes: size of the last cache level.
-        core_cache_bytes_per_s: bandwidth of that level per core.
+        chips: names of the chip in published measurements.
+        units_per_core: what a core computes tiles with: 1, or a GPU's multiprocessors.
+        caches: levels between the registers and the memory, the smallest first.
     """
 
     name: str
     description: str
     fingerprint: str
+    chips: tuple[str, ...]
     cores: int
+    units_per_core: int
     core_ops_per_s: Mapping[str, float]
     dram_bytes_per_s: float
     core_dram_bytes_per_s: float
-    cache_bytes: int
-    core_cache_bytes_per_s: float
+    caches: tuple[Cache, ...]
     default_runtime: str
     default_threads: int
     runtimes: Mapping[str, Runtime]
@@ -137,6 +184,9 @@ class Profile:
         """Memory bandwidth that many cores can draw."""
         return min(self.dram_bytes_per_s, self.core_dram_bytes_per_s * threads)
 
-    def cache_bytes_per_s(self, threads: int) -> float:
-        """Bandwidth of the last cache level to that many cores."""
-        return self.core_cache_bytes_per_s * threads
+    def bytes_per_s_holding(self, held_bytes: float, threads: int) -> float:
+        """Bandwidth of the smallest level that holds so many bytes, or of the memory."""
+        for level in self.caches:
+            if held_bytes <= level.size_bytes * (threads if level.private else 1):
+                return max(level.core_bytes_per_s * threads, self.memory_bytes_per_s(threads))
+        return self.memory_bytes_per_s(threads)

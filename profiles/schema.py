@@ -5,11 +5,11 @@ See docs/profiles.md for the same in words. Rules that need more than one field 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from mixq.formats import FLOAT_WIDTHS, GROUP_SIZES, Activation, Grid
+from mixq.formats import FLOAT_WIDTHS, GROUP_SIZES, WIDTHS, Activation, Grid
 from mixq.profiles.quantity import (
     Bandwidth,
     Count,
@@ -18,14 +18,19 @@ from mixq.profiles.quantity import (
     Rate,
     Size,
     Slowdown,
+    Spread,
     Text,
     Time,
     TimePerWeight,
 )
 
-Op = Literal["gemm", "conv", "gather", "recurrent", "attention", "elementwise"]
+Op = Literal["gemm", "conv", "depthwise", "gather", "recurrent", "attention", "elementwise"]
 """The kinds of `mixq.graph.work.Work`; a test compares the two lists."""
-Compute = Literal["fp32", "tf32", "fp16", "int8"]
+Compute = Literal["fp32", "tf32", "fp16", "bf16", "int8", "int4"]
+MOST_ROWS: Final = 2**40
+Whole = Annotated[int, Field(ge=1, le=MOST_ROWS)]
+WholeOrNone = Annotated[int, Field(ge=0, le=MOST_ROWS)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
@@ -34,10 +39,12 @@ class _Part(BaseModel):
 
 
 class CacheFile(_Part):
-    """The last cache level: activations that fit in it are not fetched from memory."""
+    """One cache level: what fits in it is not fetched from further away."""
 
+    name: Name
     size: Size
     core_bandwidth: Bandwidth
+    private: bool = False
 
 
 class ChipFile(_Part):
@@ -47,7 +54,9 @@ class ChipFile(_Part):
     clock: Frequency
     dram_bandwidth: Bandwidth
     core_dram_bandwidth: Bandwidth
-    cache: CacheFile
+    units_per_core: Count | None = None
+    names: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    cache: Annotated[tuple[CacheFile, ...], Field(min_length=1, max_length=4, strict=False)]
     core_peak: Annotated[dict[Compute, Rate], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -56,8 +65,16 @@ class ChipFile(_Part):
         core = self.core_dram_bandwidth.si(clock_hz)
         if core > self.dram_bandwidth.si(clock_hz):
             raise ValueError("core_dram_bandwidth exceeds dram_bandwidth; one core is a part")
-        if self.cache.core_bandwidth.si(clock_hz) < core:
+        rates = [level.core_bandwidth.si(clock_hz) for level in self.cache]
+        if min(rates) < core:
             raise ValueError("cache.core_bandwidth is below core_dram_bandwidth; swap them?")
+        if rates != sorted(rates, reverse=True):
+            raise ValueError("cache levels are not from the fastest to the slowest; sort them")
+        sizes = [
+            level.size.si() * (self.cores.value if level.private else 1) for level in self.cache
+        ]
+        if sizes != sorted(sizes):
+            raise ValueError("cache levels are not from the smallest to the largest; sort them")
         return self
 
 
@@ -66,7 +83,8 @@ class KernelFile(_Part):
 
     name: Text
     ops: Annotated[tuple[Op, ...], Field(min_length=1, strict=False)]
-    bits: Literal[32, 16, 8, 4, 2]
+    bits: Annotated[float, Field(gt=0, le=32, strict=False)]
+    activation_bits: Annotated[float, Field(gt=0, le=32, strict=False)] | None = None
     compute: Compute
     compute_efficiency: Efficiency
     memory_efficiency: Efficiency
@@ -77,6 +95,17 @@ class KernelFile(_Part):
     activations: Annotated[tuple[Activation, ...], Field(min_length=1, strict=False)] = ("none",)
     unpack: TimePerWeight | None = None
     dequantized_slowdown: Slowdown | None = None
+    least_rows: Whole = 1
+    most_rows: Whole = MOST_ROWS
+    tile_m: Whole = 1
+    tile_n: Whole = 1
+    unpack_rows: WholeOrNone = 0
+    full_columns: WholeOrNone = 0
+    fill: Share = 0.0
+    sharpness: Annotated[float, Field(ge=1, le=16)] = 4.0
+    winograd: bool = False
+    spread: Spread | None = None
+    points: WholeOrNone = 0
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -88,8 +117,10 @@ class KernelFile(_Part):
             raise ValueError(
                 f"a {self.bits}-bit kernel has no grids and no groups; leave them out"
             )
-        if self.bits not in FLOAT_WIDTHS and not quantized:
-            raise ValueError("a quantized kernel needs grids, and group_sizes or per_channel")
+        if self.bits not in FLOAT_WIDTHS and bool(self.grids) != quantized:
+            raise ValueError("a kernel with grids needs group_sizes or per_channel")
+        if self.least_rows > self.most_rows:
+            raise ValueError(f"least_rows {self.least_rows} exceeds most_rows {self.most_rows}")
         if self.bits != 8 and self.activations != ("none",):
             raise ValueError("only an 8-bit kernel has dynamic or static activations")
         if self.bits != 32 and self.dequantized_slowdown is not None:
@@ -108,17 +139,30 @@ class RuntimeFile(_Part):
     """An inference runtime on this chip."""
 
     description: Text
-    memory: Size
-    dequantize: DequantizeFile
+    title: Text | None = None
+    memory: Size | None = None
+    call_overhead: Time | None = None
+    dequantize: DequantizeFile | None = None
     kernel: Annotated[tuple[KernelFile, ...], Field(min_length=1, max_length=200, strict=False)]
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        names = [kernel.name for kernel in self.kernel]
-        if len(set(names)) != len(names):
-            raise ValueError("two kernels have the same name; give each its own")
+        keys = [
+            (kernel.name, kernel.bits, kernel.activation_bits, op)
+            for kernel in self.kernel
+            for op in kernel.ops
+        ]
+        if len(set(keys)) != len(keys):
+            raise ValueError("two kernels of one name serve the same op and bits; rename one")
+        if self.dequantize is None:
+            return self
+        for kernel in self.kernel:
+            if kernel.bits not in WIDTHS:
+                raise ValueError(f"kernel {kernel.name!r}: no format has {kernel.bits:g} bits")
+            if kernel.bits not in FLOAT_WIDTHS and not kernel.grids:
+                raise ValueError(f"kernel {kernel.name!r} needs grids to be searched")
         served = {op for kernel in self.kernel if kernel.bits == 32 for op in kernel.ops}
-        missing = [op for op in get_args(Op) if op not in served]
+        missing = [op for op in get_args(Op) if op not in served and op != "depthwise"]
         if missing:
             raise ValueError(f"no 32-bit kernel serves {', '.join(missing)}; every op needs one")
         return self
@@ -127,7 +171,7 @@ class RuntimeFile(_Part):
 class ProfileFile(_Part):
     """A whole profile file."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     name: Name
     description: Text
     default_runtime: Name
@@ -145,6 +189,10 @@ class ProfileFile(_Part):
         if self.default_threads.value > self.chip.cores.value:
             raise ValueError("default_threads exceeds chip.cores; one thread per core at most")
         for name, runtime in self.runtime.items():
+            if name == self.default_runtime and runtime.dequantize is None:
+                raise ValueError(
+                    f"default_runtime {name!r} has no dequantize table, so it cannot be searched"
+                )
             for kernel in runtime.kernel:
                 if kernel.compute not in self.chip.core_peak:
                     raise ValueError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mixq.cost import roofline
+from mixq.cost.law import Load, parts
 from mixq.cost.machine import Machine
 from mixq.formats import Format
 from mixq.graph.work import Work
@@ -84,7 +85,7 @@ def price(
         whole: rows and columns of the parameter, by default `matrix`. A dequantize node stands
             before the operation, so it unpacks a whole table even where few rows are gathered.
     """
-    kernels = [kernel for kernel in machine.runtime.kernels if work.kind in kernel.ops]
+    kernels = _serving(machine, work)
     calls = [
         _with_kernel(machine, kernel, work, fmt, matrix, element_bytes)
         for kernel in kernels
@@ -106,6 +107,14 @@ def price(
     )
 
 
+def _serving(machine: Machine, work: Work) -> list[Kernel]:
+    """The kernels of the operation: its algorithm's own where the runtime has them."""
+    kernels = [kernel for kernel in machine.runtime.kernels if work.algorithm in kernel.ops]
+    kernels = kernels or [kernel for kernel in machine.runtime.kernels if work.kind in kernel.ops]
+    fitting = [k for k in kernels if k.least_rows <= work.m <= k.most_rows]
+    return fitting or kernels
+
+
 def _with_kernel(
     machine: Machine,
     kernel: Kernel,
@@ -116,30 +125,14 @@ def _with_kernel(
 ) -> Call:
     rows, columns = matrix
     weight_bytes = fmt.stored_bytes(rows, columns, element_bytes) if rows * columns else 0
-    activation_bytes = work.input_bytes + work.output_bytes
-    # The rest of the network has passed through the cache since the last forward pass, so weights
-    # come from memory; the activations were written a moment ago, as were a recurrent operation's
-    # weights from its second step on.
-    streams = (
-        (weight_bytes, machine.memory_bytes_per_s),
-        ((work.repeats - 1) * weight_bytes, machine.bytes_per_s_holding(weight_bytes)),
-        (activation_bytes, machine.bytes_per_s_holding(activation_bytes)),
+    load = Load(
+        weight_bytes=weight_bytes,
+        weights=rows * columns,
+        activation_bytes=work.input_bytes + work.output_bytes,
     )
-    parts = {
-        "compute_s": roofline.compute_s(
-            work.macs, machine.ops_per_s(kernel.compute) * kernel.compute_efficiency
-        ),
-        "unpack_s": kernel.unpack_s_per_weight * rows * columns * work.repeats / machine.threads,
-        "memory_s": sum(
-            roofline.memory_s(moved, rate * kernel.memory_efficiency) for moved, rate in streams
-        ),
-        "overhead_s": kernel.overhead_s,
-    }
+    call = parts(machine, kernel, work, load)
     return Call(
-        latency_s=roofline.call_s(**parts),
-        kernel=kernel,
-        name=kernel.name,
-        reason=f"{roofline.bound(**parts)}-bound",
+        latency_s=call.latency_s, kernel=kernel, name=kernel.name, reason=f"{call.bound}-bound"
     )
 
 

@@ -35,8 +35,11 @@ class Machine:
         """Memory bandwidth of the threads in use."""
         return self.profile.memory_bytes_per_s(self.threads)
 
-    def bytes_per_s_holding(self, held_bytes: int) -> float:
-        """Bandwidth of the level that holds so many recently used bytes: cache or memory."""
-        if held_bytes <= self.profile.cache_bytes:
-            return self.profile.cache_bytes_per_s(self.threads)
-        return self.memory_bytes_per_s
+    @property
+    def units(self) -> int:
+        """What computes tiles side by side: threads, or a GPU's multiprocessors."""
+        return self.threads * self.profile.units_per_core
+
+    def bytes_per_s_holding(self, held_bytes: float) -> float:
+        """Bandwidth of the level that holds so many recently used bytes: a cache or the memory."""
+        return self.profile.bytes_per_s_holding(held_bytes, self.threads)

@@ -26,12 +26,12 @@ def soft_maximum(first: float, second: float, sharpness: float = SHARPNESS) -> f
     return high * float((1 + (low / high) ** sharpness) ** (1 / sharpness))
 
 
-def compute_s(macs: int, ops_per_s: float) -> float:
+def compute_s(macs: float, ops_per_s: float) -> float:
     """Time of the arithmetic [s]; a multiply-accumulate is two operations."""
     return 2 * macs / ops_per_s
 
 
-def memory_s(moved_bytes: int, bytes_per_s: float) -> float:
+def memory_s(moved_bytes: float, bytes_per_s: float) -> float:
     """Time of the traffic [s]."""
     return moved_bytes / bytes_per_s
 

@@ -6,6 +6,7 @@ Only modules that own weights are seen; what happens between them is lost, and s
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -63,11 +64,11 @@ def _recorder(
 ) -> Callable[[nn.Module, Any, Any, Any], None]:
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         read, written = tensors_in((args, kwargs)), tensors_in(output)
-        moved = {"input_bytes": _bytes(read), "output_bytes": _bytes(written)}
+        moved: dict[str, Any] = {"input_bytes": _bytes(read), "output_bytes": _bytes(written)}
         seen.peak_activation_bytes = max(seen.peak_activation_bytes, sum(moved.values()))
         shape = tuple(written[0].shape) if written else ()
         for unit in owned:
-            part = (_work(module, unit, read, written, moved), (unit.name,))
+            part = (replace(_work(module, unit, read, written)), (unit.name,))
             before = list(seen.digraph.nodes)[-1:]
             seen.add(part, before, op=unit.module, module=path, shape=shape)
 
@@ -79,21 +80,18 @@ def _work(
     unit: WeightUnit,
     read: list[Tensor],
     written: list[Tensor],
-    moved: dict[str, int],
 ) -> Work:
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         rows = read[0].numel() if read else 1
-        return Work("gather", m=rows, n=unit.weights // unit.shape[0], **moved)
+        return Work("gather", m=rows, n=unit.weights // unit.shape[0])
     groups = getattr(module, "groups", None)
     if isinstance(groups, int) and groups > 0:
         # As in mixq.graph.operations: a transposed convolution is counted on its input side.
         counted = read if isinstance(module, _ConvTransposeNd) else written
         pixels = counted[0].numel() // unit.rows if counted else 1
-        return Work(
-            "conv", m=pixels, n=unit.rows // groups, k=unit.columns, groups=groups, **moved
-        )
+        return Work("conv", m=pixels, n=unit.rows // groups, k=unit.columns, groups=groups)
     rows = written[0].numel() // max(written[0].shape[-1], 1) if written else 1
-    return Work("gemm", m=rows, n=unit.rows, k=unit.columns, **moved)
+    return Work("gemm", m=rows, n=unit.rows, k=unit.columns)
 
 
 def _bytes(tensors: list[Tensor]) -> int:

@@ -6,7 +6,7 @@ The keys are names of ATen operators; an operator that is not here counts as ele
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -101,8 +101,16 @@ def _convolution(args: tuple[Any, ...], output: Any, constants: Constants) -> li
         n=weight.shape[0] // groups,
         k=math.prod(weight.shape[1:]),
         groups=groups,
+        window=_two(weight.shape[2:]),
+        stride=(1, 1) if transposed else _two(args[3]),
     )
     return [(work, constants.get(id(weight), ()))]
+
+
+def _two(sizes: Sequence[int]) -> tuple[int, int]:
+    """Sizes of a window in one, two or three dimensions, the leading ones multiplied."""
+    padded = (1, 1, *(int(size) for size in sizes))
+    return math.prod(padded[:-1]), padded[-1]
 
 
 def _lookup(args: tuple[Any, ...], output: Any, constants: Constants) -> list[Part]:

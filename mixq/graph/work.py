@@ -5,6 +5,7 @@ The cost models read these numbers; nothing here knows about tensors.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,8 @@ class Work:
     `elementwise`: only its bytes count.
 
     Attributes:
+        window: rows and columns of a convolution's window; (1, 1) for everything else.
+        stride: steps of a convolution's window.
         input_bytes: activation bytes read, weights not included.
         output_bytes: activation bytes written.
     """
@@ -36,6 +39,8 @@ class Work:
     repeats: int = 1
     input_bytes: int = 0
     output_bytes: int = 0
+    window: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
 
     @property
     def macs(self) -> int:
@@ -43,3 +48,9 @@ class Work:
         if self.kind in ("gather", "elementwise"):
             return 0
         return self.m * self.n * self.k * self.groups * self.repeats
+
+    @property
+    def algorithm(self) -> str:
+        """`depthwise` for a convolution of one channel with one window, else `kind`."""
+        one_channel = self.groups > 1 and self.n == 1 and self.k == math.prod(self.window)
+        return "depthwise" if self.kind == "conv" and one_channel else self.kind

@@ -37,7 +37,9 @@ def profile_facts(profile: Profile) -> Table:
         table.add_row(f"peak {escape(compute)} per core", f"{rate / 1e9:,.1f} Gop/s")
     table.add_row("memory bandwidth", f"{profile.dram_bytes_per_s / 1e9:,.1f} GB/s")
     table.add_row("memory bandwidth, one core", f"{profile.core_dram_bytes_per_s / 1e9:,.1f} GB/s")
-    table.add_row("last cache level", f"{profile.cache_bytes / 1e6:,.1f} MB")
+    for level in profile.caches:
+        whose = " per core" if level.private else ""
+        table.add_row(f"{escape(level.name)} cache{whose}", f"{level.size_bytes / 1e6:,.1f} MB")
     table.add_row("fingerprint", profile.fingerprint)
     return table
 
@@ -55,7 +57,7 @@ def kernels_table(profile: Profile) -> Table:
                 escape(runtime.name),
                 escape(kernel.name),
                 ", ".join(kernel.ops),
-                str(kernel.bits),
+                f"{kernel.bits:g}",
                 ", ".join(groups) or "-",
                 escape(kernel.compute),
             )

@@ -107,8 +107,9 @@ class ProfileContract:
             profile = machine.profile
             assert call.latency_s >= 2 * work.macs / peak
             assert call.latency_s >= weight_bytes / profile.dram_bytes_per_s
-            assert call.latency_s >= activation_bytes / profile.cache_bytes_per_s(machine.threads)
-            if activation_bytes > profile.cache_bytes:
+            nearest = profile.bytes_per_s_holding(0, machine.threads)
+            assert call.latency_s >= activation_bytes / nearest
+            if activation_bytes > profile.caches[-1].size_bytes * machine.threads:
                 assert call.latency_s >= activation_bytes / profile.dram_bytes_per_s
 
     @law

@@ -320,12 +320,12 @@ SHAPES: dict[str, tuple[nn.Module, Tensor, Work]] = {
     "depthwise": (
         nn.Conv2d(6, 6, 3, groups=6),
         x(2, 6, 8, 8),
-        Work("conv", 72, 1, 9, groups=6, input_bytes=4 * 768, output_bytes=4 * 432),
+        Work("conv", 72, 1, 9, groups=6, input_bytes=4 * 768, output_bytes=4 * 432, window=(3, 3)),
     ),
     "transposed": (
         Lambda(lambda p, x: conv_transpose1d(x, p[0]), (4, 6, 3)),
         x(1, 4, 5),
-        Work("conv", 5, 4, 18, input_bytes=80, output_bytes=4 * 6 * 7),
+        Work("conv", 5, 4, 18, input_bytes=80, output_bytes=4 * 6 * 7, window=(1, 3)),
     ),
     "embedding": (
         nn.Embedding(9, 16),

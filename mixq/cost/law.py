@@ -1,0 +1,116 @@
+"""The time of one kernel call: what it computes, unpacks and moves, on a machine.
+
+    time = overhead + ((compute + unpack)^p + memory^p)^(1/p)
+
+The terms are those of a roofline with what real kernels add to it: whole tiles in whole waves over
+the units, weights that are unpacked again for every block of rows, and a bandwidth that few output
+columns cannot fill. Every term grows with m, n and k and shrinks with the machine's rates.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from mixq.cost import roofline
+from mixq.cost.machine import Machine
+from mixq.graph.work import Work
+from mixq.profiles import Kernel
+
+WINOGRAD_SAVING: Final = 2.25
+"""Multiplications of a 3x3 window over those of F(2x2, 3x3): Lavin and Gray, CVPR 2016."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a call asks of the machine beside its arithmetic.
+
+    Attributes:
+        weight_bytes: of the weights that it reads, with their scales.
+        weights: how many they are, for unpacking.
+        activation_bytes: read and written.
+        working_set_bytes: what passes through the caches between two reads of the same weights;
+            None says that they come from memory.
+    """
+
+    weight_bytes: float
+    weights: int
+    activation_bytes: float
+    working_set_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The terms of one call, in seconds."""
+
+    compute_s: float
+    unpack_s: float
+    memory_s: float
+    overhead_s: float
+    sharpness: float
+
+    @property
+    def latency_s(self) -> float:
+        """The terms put together."""
+        busy = self.compute_s + self.unpack_s
+        return self.overhead_s + roofline.soft_maximum(busy, self.memory_s, self.sharpness)
+
+    @property
+    def bound(self) -> str:
+        """The largest term: `compute`, `unpack`, `memory` or `launch`."""
+        return roofline.bound(
+            compute_s=self.compute_s,
+            unpack_s=self.unpack_s,
+            memory_s=self.memory_s,
+            overhead_s=self.overhead_s,
+        )
+
+
+def parts(machine: Machine, kernel: Kernel, work: Work, load: Load) -> Parts:
+    """The terms of one call of `kernel` for `work`."""
+    return Parts(
+        compute_s=_compute_s(machine, kernel, work),
+        unpack_s=_unpack_s(machine, kernel, work, load),
+        memory_s=_memory_s(machine, kernel, work, load),
+        overhead_s=kernel.overhead_s,
+        sharpness=kernel.sharpness,
+    )
+
+
+def _compute_s(machine: Machine, kernel: Kernel, work: Work) -> float:
+    rate = machine.ops_per_s(kernel.compute) * kernel.compute_efficiency
+    saving = 1.0
+    if kernel.winograd and work.window == (3, 3) and work.stride == (1, 1):
+        saving = WINOGRAD_SAVING
+    if kernel.tile_m == kernel.tile_n == 1:
+        return roofline.compute_s(work.macs, rate) / saving
+    tiles = math.ceil(work.m / kernel.tile_m) * math.ceil(work.n / kernel.tile_n) * work.groups
+    waves = math.ceil(tiles / machine.units)
+    tile_macs = kernel.tile_m * kernel.tile_n * work.k * work.repeats
+    return roofline.compute_s(waves * machine.units * tile_macs, rate) / saving
+
+
+def _unpack_s(machine: Machine, kernel: Kernel, work: Work, load: Load) -> float:
+    blocks = math.ceil(work.m / kernel.unpack_rows) if kernel.unpack_rows else 1
+    return kernel.unpack_s_per_weight * load.weights * work.repeats * blocks / machine.threads
+
+
+def _memory_s(machine: Machine, kernel: Kernel, work: Work, load: Load) -> float:
+    # The rest of the network has passed through the cache since the last forward pass, so weights
+    # come from memory; the activations were written a moment ago, as were a recurrent operation's
+    # weights from its second step on.
+    fresh = (
+        machine.memory_bytes_per_s
+        if load.working_set_bytes is None
+        else machine.bytes_per_s_holding(load.working_set_bytes)
+    )
+    filled = 1.0
+    if kernel.full_columns:
+        filled = min(1.0, work.n * work.groups / kernel.full_columns) ** kernel.fill
+    again_bytes = (work.repeats - 1) * load.weight_bytes
+    return (
+        load.weight_bytes / (fresh * filled)
+        + again_bytes / machine.bytes_per_s_holding(load.weight_bytes)
+        + load.activation_bytes / machine.bytes_per_s_holding(load.activation_bytes)
+    ) / kernel.memory_efficiency
