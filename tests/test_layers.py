@@ -24,7 +24,7 @@ LEVELS = (
     {"packed_units"},
     {"plan_weights"},
     {"rounding", "apply", "cost", "sources", "demo", "plan_check"},
-    {"sensitivity", "artifact"},
+    {"sensitivity", "artifact", "predict"},
     {"training", "streaming"},
     {"search", "export"},
     {"bench"},
