@@ -577,16 +577,16 @@ def ultraface() -> nn.Module:
 
 
 def duc() -> nn.Module:
-    """ResNet101-DUC-HDC of the ONNX Model Zoo, 800x800: stride 8 with dilated last stages, 19 x 64 outputs upsampled."""
+    """ResNet101-DUC-HDC of the ONNX Model Zoo, 800x800: stride 8 with dilated last stages, 19 x 16 outputs (cells of 2 pixels)."""
     body = torchvision.models.resnet101(replace_stride_with_dilation=[False, True, True])
     features = nn.Sequential(body.conv1, body.bn1, body.relu, body.maxpool, body.layer1, body.layer2, body.layer3, body.layer4)
     class Head(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.rates = nn.ModuleList([nn.Conv2d(2048, 1216, 3, 1, r, r) for r in (6, 12, 18, 24)])
+            self.rates = nn.ModuleList([nn.Conv2d(2048, 304, 3, 1, r, r) for r in (6, 12, 18, 24)])
 
         def forward(self, x: Tensor) -> Tensor:
-            return F.pixel_shuffle(sum(conv(x) for conv in self.rates), 8).softmax(1)
+            return F.pixel_shuffle(sum(conv(x) for conv in self.rates), 4).softmax(1)
 
     return nn.Sequential(features, Head())
 
@@ -657,9 +657,14 @@ def catalogue() -> dict[str, Entry]:
     tm("inception_resnet_v2", "inception_resnet_v2", 299)
     tm("xception", "legacy_xception", 299)
     tm("ghostnet", "ghostnet_100")
-    tm("nasnet_mobile", "mnasnet_small")
     tm("darknet53", "darknet53", 256)
     tm("convnext_tiny", "convnext_tiny")
+    tm("efficientnet_lite4_zoo", "tf_efficientnet_lite4")
+    tm("swin_tiny", "swin_tiny_patch4_window7_224")
+    tm("swin_base", "swin_base_patch4_window7_224")
+    tv("resnet50_small", "resnet50", 32)
+    for index in range(1, 8):
+        tv(f"efficientnet_b{index}_224", f"efficientnet_b{index}")
     for width in (50, 101, 152):
         tm(f"resnet_v2_{width}", f"resnetv2_{width}")
     own("resnet50_v1", lambda: resnet_v1(3, 4, 6, 3))
@@ -679,8 +684,8 @@ def catalogue() -> dict[str, Entry]:
         own(name, build, size)
     own("yolov2", lambda: yolov2(tiny=False), (3, 416, 416))
     own("yolov2_tiny", lambda: yolov2(tiny=True), (3, 416, 416))
-    own("faster_rcnn_resnet50", lambda: faster_rcnn((3, 4, 6, 3)), (3, 600, 1024))
-    own("faster_rcnn_resnet101", lambda: faster_rcnn((3, 4, 23, 3)), (3, 600, 1024))
+    own("faster_rcnn_resnet50", lambda: faster_rcnn((3, 4, 6, 3)), (3, 600, 800))
+    own("faster_rcnn_resnet101", lambda: faster_rcnn((3, 4, 23, 3)), (3, 600, 800))
     own("mask_rcnn_resnet50", lambda: faster_rcnn((3, 4, 6, 3), mask=True), (3, 800, 1365))
     own("faster_rcnn_r50_fpn", lambda: faster_rcnn_fpn(mask=False), (3, 800, 1088))
     own("mask_rcnn_r50_fpn", lambda: faster_rcnn_fpn(mask=True), (3, 800, 1088))
