@@ -70,9 +70,8 @@ class ChipFile(_Part):
             raise ValueError("cache.core_bandwidth is below core_dram_bandwidth; swap them?")
         if rates != sorted(rates, reverse=True):
             raise ValueError("cache levels are not from the fastest to the slowest; sort them")
-        sizes = [
-            level.size.si() * (self.cores.value if level.private else 1) for level in self.cache
-        ]
+        # Private levels of many cores may hold more than the level that they share.
+        sizes = [level.size.si() for level in self.cache]
         if sizes != sorted(sizes):
             raise ValueError("cache levels are not from the smallest to the largest; sort them")
         return self
@@ -173,6 +172,7 @@ class ProfileFile(_Part):
 
     schema_version: Literal[2]
     name: Name
+    extends: Text | None = None
     description: Text
     default_runtime: Name
     default_threads: Count
