@@ -25,7 +25,7 @@ def convert(file: ProfileFile, origins: Mapping[str, Sequence[str]] | None = Non
 
     Args:
         file: a checked file.
-        origins: for each runtime the profile in whose file each kernel stands, by default this one.
+        origins: for each runtime the profile in whose file each kernel stands; by default this.
     """
     chip = file.chip
     clock_hz = chip.clock.si()

@@ -96,7 +96,7 @@ def read_layer(content: bytes, *, origin: str, profile: str | None = None) -> La
 
 
 def merge(base: Document | None, layers: Iterable[Layer]) -> Document:
-    """`layers` over `base`: keys that they give replace the base's, kernels are added to its.
+    """`layers` over a checked `base`: keys of theirs replace the base's, kernels join its.
 
     A kernel with the name, bits and activation bits of an earlier one takes its place. What the
     base's chip is called in published tables does not hold for this one. Kernels that were fitted
@@ -108,8 +108,8 @@ def merge(base: Document | None, layers: Iterable[Layer]) -> Document:
         _put(document, base.content, None, base.kernels)
         document.content.get("chip", {}).pop("names", None)
         document.content.pop("extends", None)
-        for runtime in document.content.get("runtime", {}).values():
-            runtime["kernel"] = [_widened(kernel) for kernel in runtime.get("kernel", ())]
+        for runtime in document.content["runtime"].values():
+            runtime["kernel"] = [_widened(kernel) for kernel in runtime["kernel"]]
     for layer in own:
         _put(document, layer.content, layer, {})
     if base is not None:
@@ -128,7 +128,7 @@ def _put(
     layer: Layer | None,
     kernels: Mapping[str, list[tuple[Layer, int]]],
 ) -> None:
-    """Writes `content` over the document; what is not of the expected kind is left to the schema."""
+    """Writes `content` over the document; the schema refuses what is of another kind."""
     into = document.content
     for key, value in content.items():
         if key == "chip" and isinstance(value, dict) and isinstance(into.get(key), dict):
@@ -172,20 +172,32 @@ def _runtime(
 
 def _drop_impossible(document: Document, own: tuple[Layer, ...]) -> None:
     """Leaves out measured kernels of the base that compute in what this chip does not have."""
-    peaks = document.content.get("chip", {}).get("core_peak", {})
+    chip = document.content.get("chip")
+    peaks = chip.get("core_peak") if isinstance(chip, dict) else None
     runtimes = document.content.get("runtime", {})
-    for name, places in document.kernels.items():
-        if "dequantize" in runtimes[name]:
+    if not isinstance(peaks, dict) or not isinstance(runtimes, dict):
+        return
+    for name, places in list(document.kernels.items()):
+        runtime = runtimes[name]
+        if not isinstance(runtime, dict) or "dequantize" in runtime:
+            continue
+        if not isinstance(runtime["kernel"], list) or len(runtime["kernel"]) != len(places):
             continue
         kept = [
             (kernel, place)
-            for kernel, place in zip(runtimes[name]["kernel"], places, strict=True)
+            for kernel, place in zip(runtime["kernel"], places, strict=True)
             if place[0] in own or not isinstance(kernel, dict) or kernel.get("compute") in peaks
         ]
-        runtimes[name]["kernel"] = [kernel for kernel, _ in kept]
+        runtime["kernel"] = [kernel for kernel, _ in kept]
         document.kernels[name] = [place for _, place in kept]
-    for name in [name for name, places in document.kernels.items() if not places]:
-        del runtimes[name], document.kernels[name]
+        if not kept and name not in _given(own):
+            del runtimes[name], document.kernels[name]
+
+
+def _given(layers: tuple[Layer, ...]) -> set[str]:
+    """Runtimes that these files speak of."""
+    tables = [layer.content.get("runtime") for layer in layers]
+    return {name for table in tables if isinstance(table, dict) for name in table}
 
 
 def _identity(kernel: Any) -> tuple[str, ...]:
@@ -195,21 +207,18 @@ def _identity(kernel: Any) -> tuple[str, ...]:
     return tuple(str(kernel.get(key)) for key in ("name", "bits", "activation_bits", "ops"))
 
 
-def _widened(kernel: Any) -> Any:
-    spread = kernel.get("spread") if isinstance(kernel, dict) else None
-    value = spread.get("value") if isinstance(spread, dict) else None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+def _widened(kernel: dict[str, Any]) -> dict[str, Any]:
+    if "spread" not in kernel:
         return kernel
-    return {**kernel, "spread": {**spread, "value": math.hypot(value, INHERITED_SPREAD)}}
+    value = math.hypot(kernel["spread"]["value"], INHERITED_SPREAD)
+    return {**kernel, "spread": {**kernel["spread"], "value": value}}
 
 
 def _depth(content: Any, path: Path) -> int:
     """How many keys of `path` the tables have."""
     for depth, key in enumerate(path):
-        if isinstance(content, Mapping) and key in content:
-            content = content[key]
-        elif isinstance(content, list) and isinstance(key, int) and key < len(content):
-            content = content[key]
-        else:
+        listed = isinstance(content, list) and isinstance(key, int) and key < len(content)
+        if not listed and not (isinstance(content, Mapping) and key in content):
             return depth
+        content = content[key]
     return len(path)

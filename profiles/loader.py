@@ -109,7 +109,9 @@ def _base(layer: Layer, folder: Path | None, chain: tuple[str, ...]) -> Document
         )
     if is_path:
         path = Path(target)
-        return _document(_read(path), target, path.parent, chain)
+        found = _document(_read(path), target, path.parent, chain)
+        _checked(found)  # so that errors of that file name it
+        return found
     if name not in available(published=True):
         raise layer.says(
             ("extends",),

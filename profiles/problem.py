@@ -31,6 +31,7 @@ def problem_of(error: ValidationError, document: Document) -> ProfileError:
         path = (*path, *cause.path)
     layer, place = document.at(path)
     message = " ".join(first["msg"].removeprefix("Value error, ").split())[:300]
+    message = "is missing; write it" if first["type"] == "missing" else message
     given = first["input"]
     # Python refuses to print integers of thousands of digits; the rule says enough then.
     printable = isinstance(given, str | float) or (isinstance(given, int) and abs(given) < 10**40)
