@@ -1,0 +1,234 @@
+"""Terms: the times of a whole model's operations on perfect kernels, which a few efficiencies scale.
+
+Every operation's arithmetic and traffic come from `mixq.cost.law`, asked about a kernel that reaches
+every peak; the runtime's `Efficiency` then says what share of the peaks it reaches. So the same sums
+serve predicting, fitting and a plain roofline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from mixq.cost.law import Load, parts
+from mixq.cost.machine import Machine
+from mixq.errors import UsageError
+from mixq.predict.jobs import Job, job_of
+from mixq.predict.models.workload import Operation
+from mixq.predict.row import Row
+from mixq.profiles import Kernel, Profile, Runtime
+
+CLASSES: Final = ("dense", "depthwise", "attention", "plain", "fused")
+GPU_COUNT: Final = {175: 5}
+"""GPUs that hold an fp16 model of so many billions; unused where one holds it."""
+PARAMETERS: Final = (
+    "dense", "depthwise", "attention", "memory", "plain", "fused", "overhead_s", "call_s", "parallel",
+)  # fmt: skip
+"""Numbers of an `Efficiency`, in the order of its vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """How well a runtime runs whole models on a chip in one precision.
+
+    Attributes:
+        dense, depthwise, attention: attained shares of the peak rate.
+        memory: attained share of the bandwidth by products and convolutions.
+        plain: the same by everything else.
+        fused: share of the elementwise work behind products that is not fused into them.
+        overhead_s: time of one operation with nothing to do.
+        call_s: time of one forward pass beside its operations.
+        parallel: share of a second core's work that comes on top of the first's.
+    """
+
+    dense: float
+    depthwise: float
+    attention: float
+    memory: float
+    plain: float
+    fused: float
+    overhead_s: float
+    call_s: float
+    parallel: float
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the operations of a job take on perfect kernels.
+
+    Attributes:
+        compute_s, memory_s: of one operation, alone.
+        kinds: index into `CLASSES` of each.
+        counts: how often each runs.
+        calls: forward passes.
+        threads: of the machine.
+        things: samples or tokens of the whole machine, all instances counted.
+    """
+
+    job: Job
+    compute_s: np.ndarray
+    memory_s: np.ndarray
+    kinds: np.ndarray
+    counts: np.ndarray
+    calls: float
+    threads: int
+    things: float
+
+    def seconds(self, efficiency: Efficiency, sharpness: float = 4.0) -> float:
+        """Time of the job with kernels of that efficiency."""
+        of = efficiency
+        side_by_side = (1 + (self.threads - 1) * of.parallel) / self.threads
+        rates = np.array([of.dense, of.depthwise, of.attention, 1.0, 1.0]) * side_by_side
+        shares = np.array([of.memory, of.memory, of.memory, of.plain, of.plain])
+        compute = self.compute_s / rates[self.kinds]
+        memory = self.memory_s / shares[self.kinds]
+        high = np.maximum(compute, memory)
+        low = np.minimum(compute, memory)
+        busy = high * (1 + (low / np.maximum(high, 1e-30)) ** sharpness) ** (1 / sharpness)
+        times = np.where(self.kinds == 4, of.fused * busy, busy + of.overhead_s)
+        return float(times @ self.counts) + self.calls * of.call_s
+
+    @property
+    def roofline_s(self) -> float:
+        """Time of the job if every peak were reached and all elementwise work fused."""
+        times = np.maximum(self.compute_s, self.memory_s)
+        return float(np.where(self.kinds == 4, 0.0, times) @ self.counts)
+
+
+def terms_of(profile: Profile, row: Row) -> Terms:
+    """The terms of what `row` runs on the chip of `profile`.
+
+    Raises:
+        UsageError: if the model is unknown or cannot do what is asked; one line.
+    """
+    job = job_of(row)
+    machine = _machine(profile, job)
+    compute, memory, kinds, counts = [], [], [], []
+    calls = 0.0
+    for workload, times in job.passes:
+        calls += times
+        for operation in workload.operations:
+            cost = _cost(machine, operation, row, job)
+            compute.append(cost[0])
+            memory.append(cost[1])
+            kinds.append(CLASSES.index(_class(operation)))
+            counts.append(operation.count * times)
+    return Terms(
+        job=job,
+        compute_s=np.array(compute),
+        memory_s=np.array(memory),
+        kinds=np.array(kinds),
+        counts=np.array(counts, dtype=float),
+        calls=calls,
+        threads=machine.threads,
+        things=job.things * job.instances,
+    )
+
+
+def compute_type(row: Row) -> str:
+    """The arithmetic that a row's kernel multiplies in."""
+    wide = row.activation_bits or 16
+    if "TF32" in row.kernel:
+        return "tf32"
+    if wide > 16:
+        return "fp32"
+    if wide > 8:
+        return "bf16" if "bf" in row.kernel.lower() else "fp16"
+    return "int8" if wide > 4 else "int4"
+
+
+def _machine(profile: Profile, job: Job) -> Machine:
+    """The machine of one instance: its cores, and its share of what is shared."""
+    threads = min(job.threads or profile.default_threads, profile.cores)
+    if job.instances > 1:
+        share = job.instances
+        caches = tuple(
+            each if each.private else replace(each, size_bytes=each.size_bytes // share)
+            for each in profile.caches
+        )
+        profile = replace(
+            profile,
+            dram_bytes_per_s=profile.dram_bytes_per_s / share,
+            core_dram_bytes_per_s=min(
+                profile.core_dram_bytes_per_s, profile.dram_bytes_per_s / share
+            ),
+            caches=caches,
+        )
+    return Machine(profile, _NO_RUNTIME, threads)
+
+
+def _cost(machine: Machine, operation: Operation, row: Row, job: Job) -> tuple[float, float]:
+    """Seconds of arithmetic and of traffic of one operation."""
+    compute = compute_type(row)
+    if compute not in machine.profile.core_ops_per_s:
+        compute = "fp16" if compute == "bf16" and "fp16" in machine.profile.core_ops_per_s else "fp32"
+    wide = _activation_bytes(row)
+    weight_bits = row.weight_bits
+    if operation.kind == "attention":
+        # Scores and sums stay in floats beside rounded weights; keys come from the cache.
+        compute = compute if compute in ("fp32", "tf32", "fp16", "bf16") else _float_of(machine, row)
+    if operation.role == "head" and not _rounds_head(row):
+        weight_bits = max(weight_bits, 16 if machine.profile.units_per_core > 1 else 6.5625)
+    if operation.kind == "gather":
+        weight_bits = max(weight_bits, 16)
+    scale = job.cache_bits / 8 if operation.kind == "attention" and job.phase == "serving" else wide
+    work = operation.work(scale)
+    load = Load(
+        weight_bytes=operation.weights * weight_bits / 8,
+        weights=operation.weights,
+        activation_bytes=work.input_bytes + work.output_bytes,
+    )
+    perfect = replace(
+        _PERFECT, compute=compute, winograd=_winograd(row) and operation.k >= 9 * 16 and operation.n >= 16
+    )
+    found = parts(machine, perfect, work, load)
+    return found.compute_s, found.memory_s
+
+
+def _class(operation: Operation) -> str:
+    if operation.kind == "elementwise":
+        return "fused" if operation.role == "fused" else "plain"
+    if operation.kind == "gather":
+        return "plain"
+    if operation.kind == "attention":
+        return "attention"
+    return "depthwise" if operation.work(4).algorithm == "depthwise" else "dense"
+
+
+def _winograd(row: Row) -> bool:
+    return row.runtime.lower().startswith("ncnn")
+
+
+def _activation_bytes(row: Row) -> float:
+    wide = row.activation_bits or 16
+    if "integerops" in row.kernel or "dynamic" in row.kernel.lower():
+        return 4.0
+    return max(wide, 8) / 8 if row.weight_bits >= 8 else 2.0
+
+
+def _float_of(machine: Machine, row: Row) -> str:
+    return "fp16" if "fp16" in machine.profile.core_ops_per_s and machine.profile.units_per_core > 1 else "fp32"
+
+
+def _rounds_head(row: Row) -> bool:
+    return row.runtime.startswith(("gpt-fast", "torchao"))
+
+
+_PERFECT: Final = Kernel(
+    name="perfect", ops=("gemm",), bits=32, activation_bits=32, grids=(), group_sizes=(), per_channel=False,
+    activations=("none",), compute="fp32", compute_efficiency=1.0, memory_efficiency=1.0, overhead_s=0.0,
+    unpack_s_per_weight=0.0, dequantized_slowdown=1.0, least_rows=1, most_rows=2**40, tile_m=1, tile_n=1,
+    unpack_rows=0, full_columns=0, fill=0.0, sharpness=4.0, winograd=False, spread=0.4, points=0,
+)  # fmt: skip
+_NO_RUNTIME: Final = Runtime(
+    name="none", title="none", description="", searchable=False, call_overhead_s=0.0, memory_bytes=0,
+    dequantize_s_per_weight=0.0, dequantize_overhead_s=0.0, kernels=(),
+)  # fmt: skip
+
+
+def vectors(terms: Sequence[Terms]) -> None:
+    """Placeholder for callers that sum many jobs at once."""
+    raise UsageError(f"{len(terms)} jobs are summed one by one")
