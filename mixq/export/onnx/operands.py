@@ -148,10 +148,11 @@ class Operands:
     def _integers(self, part: str, values: Any, *, signed: bool) -> ir.Value:
         """Typed integers (rows, columns), made by nodes where another user stored packed bytes."""
         bits, stored = self.fmt.bits, self._graph.initializers.get(f"{self.unit.name}.{part}")
-        packed = stored is not None and _dtype(stored) == np.uint8 and (signed or bits < 8)
         # ONNX Runtime 1.31 cannot fold 2-bit integers; bytes do where zero points need no match.
-        if packed and (bits != 2 or self.unit.zeros is None):
-            return self._once((part, "typed", signed), lambda: self._typed(stored, signed=signed))
+        foldable = bits != 2 or self.unit.zeros is None
+        if stored is not None and _dtype(stored) == np.uint8 and (signed or bits < 8) and foldable:
+            packed = stored
+            return self._once((part, "typed", signed), lambda: self._typed(packed, signed=signed))
         if signed:
             values = (values.astype(np.int16) - (1 << (bits - 1))).astype(np.int8)
         return self._initializer(part, values.astype(_integer(bits, signed=signed)))
@@ -207,12 +208,11 @@ class Operands:
         """Integers (rows, columns) as packed bytes of rows that are `width` integers wide."""
         bits, columns = self.fmt.bits, values.shape[1]
         row_bytes = -(-width * bits // 8)
-        typed = self._graph.initializers.get(f"{self.unit.name}.{part}")
-        if typed is not None and _dtype(typed) != np.uint8:
-            missing = row_bytes * 8 // bits - columns
-            return self._once(
-                (part, "bytes", width), lambda: self._packed(self._unsigned(typed), missing)
-            )
+        missing = row_bytes * 8 // bits - columns
+        known = self._graph.initializers.get(f"{self.unit.name}.{part}")
+        if known is not None and _dtype(known) != np.uint8:
+            typed = self._unsigned(known)
+            return self._once((part, "bytes", width), lambda: self._packed(typed, missing))
         if columns * bits % 8 == 0:
             stored = self._initializer(part, _packed_rows(values, bits))
             missing = row_bytes - columns * bits // 8
@@ -223,9 +223,7 @@ class Operands:
             )
         # Rows that end within a byte are stored without gaps, as ONNX packs its small integers.
         typed = self._integers(part, values, signed=False)
-        return self._once(
-            (part, "bytes", width), lambda: self._packed(typed, row_bytes * 8 // bits - columns)
-        )
+        return self._once((part, "bytes", width), lambda: self._packed(typed, missing))
 
     def _unsigned(self, typed: ir.Value) -> Any:
         """Codes as INT32 from what another user of the unit stored, signed or not."""
