@@ -7,7 +7,6 @@ serve predicting, fitting and a plain roofline.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,15 +14,12 @@ import numpy as np
 
 from mixq.cost.law import Load, parts
 from mixq.cost.machine import Machine
-from mixq.errors import UsageError
 from mixq.predict.jobs import Job, job_of
 from mixq.predict.models.workload import Operation
 from mixq.predict.row import Row
-from mixq.profiles import Kernel, Profile, Runtime
+from mixq.profiles import Kernel, Profile
 
 CLASSES: Final = ("dense", "depthwise", "attention", "plain", "fused")
-GPU_COUNT: Final = {175: 5}
-"""GPUs that hold an fp16 model of so many billions; unused where one holds it."""
 PARAMETERS: Final = (
     "dense", "depthwise", "attention", "memory", "plain", "fused", "overhead_s", "call_s", "parallel",
 )  # fmt: skip
@@ -157,7 +153,7 @@ def _machine(profile: Profile, job: Job) -> Machine:
             ),
             caches=caches,
         )
-    return Machine(profile, _NO_RUNTIME, threads)
+    return Machine(profile, profile.runtime(), threads)
 
 
 def _cost(machine: Machine, operation: Operation, row: Row, job: Job) -> tuple[float, float]:
@@ -182,7 +178,7 @@ def _cost(machine: Machine, operation: Operation, row: Row, job: Job) -> tuple[f
         activation_bytes=work.input_bytes + work.output_bytes,
     )
     perfect = replace(
-        _PERFECT, compute=compute, winograd=_winograd(row) and operation.k >= 9 * 16 and operation.n >= 16
+        _perfect(machine.profile), compute=compute, winograd=_winograd(row) and operation.k >= 9 * 16 and operation.n >= 16
     )
     found = parts(machine, perfect, work, load)
     return found.compute_s, found.memory_s
@@ -217,18 +213,10 @@ def _rounds_head(row: Row) -> bool:
     return row.runtime.startswith(("gpt-fast", "torchao"))
 
 
-_PERFECT: Final = Kernel(
-    name="perfect", ops=("gemm",), bits=32, activation_bits=32, grids=(), group_sizes=(), per_channel=False,
-    activations=("none",), compute="fp32", compute_efficiency=1.0, memory_efficiency=1.0, overhead_s=0.0,
-    unpack_s_per_weight=0.0, dequantized_slowdown=1.0, least_rows=1, most_rows=2**40, tile_m=1, tile_n=1,
-    unpack_rows=0, full_columns=0, fill=0.0, sharpness=4.0, winograd=False, spread=0.4, points=0,
-)  # fmt: skip
-_NO_RUNTIME: Final = Runtime(
-    name="none", title="none", description="", searchable=False, call_overhead_s=0.0, memory_bytes=0,
-    dequantize_s_per_weight=0.0, dequantize_overhead_s=0.0, kernels=(),
-)  # fmt: skip
-
-
-def vectors(terms: Sequence[Terms]) -> None:
-    """Placeholder for callers that sum many jobs at once."""
-    raise UsageError(f"{len(terms)} jobs are summed one by one")
+def _perfect(profile: Profile) -> Kernel:
+    """A kernel that reaches every peak at once; whatever else a kernel can say is taken as usual."""
+    usual = profile.runtime().kernels[0]
+    return replace(
+        usual, compute_efficiency=1.0, memory_efficiency=1.0, overhead_s=0.0, unpack_s_per_weight=0.0,
+        tile_m=1, tile_n=1, unpack_rows=0, full_columns=0, winograd=False,
+    )  # fmt: skip
