@@ -11,7 +11,8 @@ with random weights by mixq's own graph room. It needs torchvision and timm, whi
 With names, only those are traced again. A row of a table is
 `[kind, count, m, n, k, groups, window, stride, read, written]` for a product or convolution and
 `[kind, count, read, written]` for the rest, in numbers (not bytes). `fused` is what inference runtimes
-do inside the convolution before it (batch norm behind one, activations, residual additions, gates).
+do inside the convolution before it (batch norm behind one, activations, residual additions, gates);
+`norm` are other norms and softmax, which stay in floats where the rest is rounded.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def rows(model: nn.Module, size: tuple[int, ...]) -> tuple[list[list[Any]], int,
         before = [graph.digraph.nodes[each]["work"].kind for each in graph.digraph.predecessors(node)]
         plain = op.removeprefix("native_").removeprefix("_")
         fused = plain.startswith(FUSED) and not ("batch_norm" in op and "conv" not in before)
-        counts[("fused" if fused else "other", read, written)] += 1
+        kind = "fused" if fused else "norm" if "norm" in op or "softmax" in op else "other"
+        counts[(kind, read, written)] += 1
     return [[key[0], count, *key[1:]] for key, count in counts.items()], graph.parameters, graph.macs
 
 

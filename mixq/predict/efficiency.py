@@ -9,6 +9,7 @@ from typing import Final
 
 from mixq.cost.fit import Prior
 from mixq.predict.row import Row
+from mixq.predict.terms import Efficiency
 
 FAMILIES: Final = (
     ("onnx", "onnxruntime"), ("tensorflow op", "fastertransformer"), ("fastertransformer", "fastertransformer"),
@@ -40,19 +41,29 @@ class Group:
     @property
     def circles(self) -> tuple[str, str, str]:
         """Names of the circles."""
-        return self.family, f"{self.family} @ {self.chip}", f"{self.family} @ {self.chip} # {self.kernel}"
+        chip = f"{self.family} @ {self.chip}"
+        return self.family, chip, f"{chip} # {self.kernel}"
+
+    @property
+    def shelves(self) -> tuple[str, str, str]:
+        """Where models may differ from their operations: on all such devices, in the family, on the chip."""
+        device = "gpu" if " gpu " in self.family else "cpu"
+        return f"any {device}", self.family, f"{self.family} @ {self.chip}"
 
 
-def group_of(row: Row, phase: str, profile_name: str) -> Group:
+def group_of(row: Row, phase: str, profile_name: str, *, gpu: bool) -> Group:
     """The group of a row."""
     runtime = row.runtime.lower()
     family = next((name for part, name in FAMILIES if part in runtime), runtime or "unknown")
     wide = row.activation_bits or 16
     weights = "float" if row.weight_bits >= 16 else "int8" if row.weight_bits >= 7 else "few"
-    sums = "32" if wide > 16 else "16" if wide > 8 else "8" if wide > 4 else "4"
+    sums = "t32" if "TF32" in row.kernel else "32" if wide > 16 else "16" if wide > 8 else "8" if wide > 4 else "4"
     kernel = re.sub(r"\s+", " ", re.sub(r"\(.*?\)", "", row.kernel)).strip().lower()
     step = "tokens" if phase in ("decode", "generate", "serving", "linear") else phase
-    return Group(f"{family} w-{weights} a{sums} {step}", profile_name, kernel)
+    device = "gpu" if gpu else "cpu"
+    if not gpu:
+        kernel += f" x{row.cores_or_threads}"
+    return Group(f"{family} {device} w-{weights} a{sums} {step}", profile_name, kernel)
 
 
 def expectations(row: Row, *, gpu: bool) -> Mapping[str, Prior]:
@@ -60,10 +71,11 @@ def expectations(row: Row, *, gpu: bool) -> Mapping[str, Prior]:
     runtime = row.runtime.lower()
     eager = any(name in runtime for name in EAGER) and row.weight_bits >= 16
     narrow = (row.activation_bits or 16) <= 8
-    amx = narrow and "8480" in row.chip
     return {
-        "dense": Prior(0.12 if amx else 0.45 if narrow else 0.6, 0.5),
-        "depthwise": Prior(0.02 if amx else 0.1 if narrow else 0.2, 0.6),
+        "gemm": Prior(0.45 if narrow else 0.6, 0.5),
+        "conv": Prior(0.4 if narrow else 0.5, 0.5),
+        "window": Prior(0.4 if narrow else 0.5, 0.5),
+        "depthwise": Prior(0.08 if narrow else 0.2, 0.6),
         "attention": Prior(0.3, 0.6),
         "memory": Prior(0.7, 0.4),
         "plain": Prior(0.4, 0.7),
@@ -74,8 +86,6 @@ def expectations(row: Row, *, gpu: bool) -> Mapping[str, Prior]:
     }
 
 
-NARROWER: Final = {
-    "dense": (0.25, 0.12), "depthwise": (0.3, 0.12), "attention": (0.25, 0.1), "memory": (0.2, 0.1),
-    "plain": (0.3, 0.12), "fused": (0.3, 0.15), "overhead_s": (0.4, 0.2), "call_s": (0.4, 0.2), "parallel": (0.1, 0.05),
-}  # fmt: skip
-"""How far a chip's numbers stray from its family's, and a kernel's from its chip's: spreads of logarithms."""
+def expected_efficiency(row: Row, *, gpu: bool) -> Efficiency:
+    """The middle of what is expected."""
+    return Efficiency(**{name: prior.centre for name, prior in expectations(row, gpu=gpu).items()})

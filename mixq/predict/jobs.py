@@ -29,6 +29,11 @@ GPU_BYTES: Final = {"40gb": 40e9, "h200": 141e9}
 FREE_SHARE: Final = 0.9
 """Of the memory, for weights and keys and values; the rest is for activations and the runtime."""
 MOST_BATCH: Final = 256
+UNNAMED: Final = r"(the |an? )?(model|network) (as|of|un)"
+"""Names that say that the table does not name the model."""
+TYPICAL: Final = "mistral_7b"
+"""What an unnamed language model is taken for: of the most usual size."""
+UNNAMED_NOTE: Final = "the table does not name the model, taken as one of 7 billion parameters;"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,8 @@ def job_of(row: Row) -> Job:
     Raises:
         UsageError: if the model is unknown or cannot do what the metric counts; one line.
     """
-    name = canonical(row.model_or_op)
+    unnamed = re.match(UNNAMED, row.model_or_op, re.IGNORECASE) is not None
+    name = TYPICAL if unnamed else canonical(row.model_or_op)
     instances, threads = _instances(row.cores_or_threads)
     plain = f"{row.model_or_op} {row.metric}".lower()
     found = catalogue.transformer(name)
@@ -71,6 +77,8 @@ def job_of(row: Row) -> Job:
         work = catalogue.network(name, batch)
         return Job(name, "forward", ((work, 1),), batch, instances, threads, note=work.note)
     job = _transformer_job(found, row, plain, batch)
+    if unnamed:
+        job = replace(job, note=f"{UNNAMED_NOTE} {job.note}".strip())
     return replace(job, instances=instances, threads=threads)
 
 

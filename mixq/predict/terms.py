@@ -14,14 +14,23 @@ import numpy as np
 
 from mixq.cost.law import Load, parts
 from mixq.cost.machine import Machine
+from mixq.cost.roofline import SHARPNESS
 from mixq.predict.jobs import Job, job_of
 from mixq.predict.models.workload import Operation
 from mixq.predict.row import Row
 from mixq.profiles import Kernel, Profile
 
-CLASSES: Final = ("dense", "depthwise", "attention", "plain", "fused")
+CLASSES: Final = ("gemm", "conv", "window", "depthwise", "attention", "plain", "fused")
+"""Kinds of operations whose kernels reach different shares of the peaks; `window` is a convolution of
+3x3 with stride 1, which runtimes have routines of their own for."""
+FUSED: Final = CLASSES.index("fused")
+MATRIX_RUNTIMES: Final = ("onnx", "tensorflow", "pytorch", "ipex", "mxnet")
+"""What multiplies in matrix units (AMX) where there are any; taken as twice the vector units' rate, since
+filling and draining them keeps small layers from more."""
+GPU_TILE: Final = 64
+"""Rows and columns of a tile of the smallest kernels that GPU libraries pick."""
 PARAMETERS: Final = (
-    "dense", "depthwise", "attention", "memory", "plain", "fused", "overhead_s", "call_s", "parallel",
+    "gemm", "conv", "window", "depthwise", "attention", "memory", "plain", "fused", "overhead_s", "call_s", "parallel",
 )  # fmt: skip
 """Numbers of an `Efficiency`, in the order of its vector."""
 
@@ -31,7 +40,7 @@ class Efficiency:
     """How well a runtime runs whole models on a chip in one precision.
 
     Attributes:
-        dense, depthwise, attention: attained shares of the peak rate.
+        gemm, conv, window, depthwise, attention: attained shares of the peak rate.
         memory: attained share of the bandwidth by products and convolutions.
         plain: the same by everything else.
         fused: share of the elementwise work behind products that is not fused into them.
@@ -40,7 +49,9 @@ class Efficiency:
         parallel: share of a second core's work that comes on top of the first's.
     """
 
-    dense: float
+    gemm: float
+    conv: float
+    window: float
     depthwise: float
     attention: float
     memory: float
@@ -72,26 +83,28 @@ class Terms:
     calls: float
     threads: int
     things: float
+    gpu: bool
 
-    def seconds(self, efficiency: Efficiency, sharpness: float = 4.0) -> float:
+    def seconds(self, efficiency: Efficiency) -> float:
         """Time of the job with kernels of that efficiency."""
         of = efficiency
         side_by_side = (1 + (self.threads - 1) * of.parallel) / self.threads
-        rates = np.array([of.dense, of.depthwise, of.attention, 1.0, 1.0]) * side_by_side
-        shares = np.array([of.memory, of.memory, of.memory, of.plain, of.plain])
+        rates = np.array([of.gemm, of.conv, of.window, of.depthwise, of.attention, 1.0, 1.0])
+        rates *= side_by_side
+        shares = np.array([*[of.memory] * 5, of.plain, of.plain])
         compute = self.compute_s / rates[self.kinds]
         memory = self.memory_s / shares[self.kinds]
         high = np.maximum(compute, memory)
         low = np.minimum(compute, memory)
-        busy = high * (1 + (low / np.maximum(high, 1e-30)) ** sharpness) ** (1 / sharpness)
-        times = np.where(self.kinds == 4, of.fused * busy, busy + of.overhead_s)
+        busy = high * (1 + (low / np.maximum(high, 1e-30)) ** SHARPNESS) ** (1 / SHARPNESS)
+        times = np.where(self.kinds == FUSED, of.fused, 1.0) * (busy + of.overhead_s)
         return float(times @ self.counts) + self.calls * of.call_s
 
     @property
     def roofline_s(self) -> float:
         """Time of the job if every peak were reached and all elementwise work fused."""
         times = np.maximum(self.compute_s, self.memory_s)
-        return float(np.where(self.kinds == 4, 0.0, times) @ self.counts)
+        return float(np.where(self.kinds == FUSED, 0.0, times) @ self.counts)
 
 
 def terms_of(profile: Profile, row: Row) -> Terms:
@@ -121,6 +134,7 @@ def terms_of(profile: Profile, row: Row) -> Terms:
         calls=calls,
         threads=machine.threads,
         things=job.things * job.instances,
+        gpu=profile.units_per_core > 1,
     )
 
 
@@ -158,30 +172,46 @@ def _machine(profile: Profile, job: Job) -> Machine:
 
 def _cost(machine: Machine, operation: Operation, row: Row, job: Job) -> tuple[float, float]:
     """Seconds of arithmetic and of traffic of one operation."""
-    compute = compute_type(row)
-    if compute not in machine.profile.core_ops_per_s:
-        compute = "fp16" if compute == "bf16" and "fp16" in machine.profile.core_ops_per_s else "fp32"
-    wide = _activation_bytes(row)
+    gpu = machine.profile.units_per_core > 1
+    kind = _class(operation)
     weight_bits = row.weight_bits
-    if operation.kind == "attention":
-        # Scores and sums stay in floats beside rounded weights; keys come from the cache.
-        compute = compute if compute in ("fp32", "tf32", "fp16", "bf16") else _float_of(machine, row)
     if operation.role == "head" and not _rounds_head(row):
-        weight_bits = max(weight_bits, 16 if machine.profile.units_per_core > 1 else 6.5625)
+        weight_bits = max(weight_bits, 16 if gpu else 6.5625)
     if operation.kind == "gather":
         weight_bits = max(weight_bits, 16)
-    scale = job.cache_bits / 8 if operation.kind == "attention" and job.phase == "serving" else wide
-    work = operation.work(scale)
+    wide = _activation_bytes(row, operation, gpu=gpu)
+    if operation.kind == "attention" and job.phase == "serving":
+        wide = job.cache_bits / 8
+    work = operation.work(wide)
     load = Load(
         weight_bytes=operation.weights * weight_bits / 8,
         weights=operation.weights,
         activation_bytes=work.input_bytes + work.output_bytes,
     )
-    perfect = replace(
-        _perfect(machine.profile), compute=compute, winograd=_winograd(row) and operation.k >= 9 * 16 and operation.n >= 16
-    )
+    rate, capped = _rate(machine, row, kind)
+    worth = _winograd(row) and operation.k >= 9 * 16 and operation.n >= 16
+    perfect = replace(_perfect(machine.profile), compute=rate, winograd=worth)
+    if gpu and kind == "gemm" and work.m >= GPU_TILE:
+        perfect = replace(perfect, tile_m=GPU_TILE, tile_n=GPU_TILE)
     found = parts(machine, perfect, work, load)
-    return found.compute_s, found.memory_s
+    return found.compute_s * capped, found.memory_s
+
+
+def _rate(machine: Machine, row: Row, kind: str) -> tuple[str, float]:
+    """Which peak rate bounds an operation, and by how much what runs falls short of it."""
+    peaks = machine.profile.core_ops_per_s
+    compute = compute_type(row)
+    gpu = machine.profile.units_per_core > 1
+    if kind == "attention" and compute in ("int8", "int4"):
+        # Scores and sums stay in floats beside rounded weights.
+        compute = "fp16" if gpu else "fp32"
+    if compute not in peaks:
+        compute = "fp16" if compute in ("bf16", "fp16") and "fp16" in peaks else "fp32"
+    if compute != "int8" or gpu:
+        return compute, 1.0
+    matrix = any(name in row.runtime.lower() for name in MATRIX_RUNTIMES)
+    most = peaks["fp32"] * (2 if matrix else 1) * 4
+    return compute, max(1.0, peaks["int8"] / most)
 
 
 def _class(operation: Operation) -> str:
@@ -191,22 +221,27 @@ def _class(operation: Operation) -> str:
         return "plain"
     if operation.kind == "attention":
         return "attention"
-    return "depthwise" if operation.work(4).algorithm == "depthwise" else "dense"
+    if operation.kind != "conv":
+        return "gemm"
+    if operation.work(4).algorithm == "depthwise":
+        return "depthwise"
+    return "window" if operation.window == (3, 3) and operation.stride == (1, 1) else "conv"
 
 
 def _winograd(row: Row) -> bool:
     return row.runtime.lower().startswith("ncnn")
 
 
-def _activation_bytes(row: Row) -> float:
+def _activation_bytes(row: Row, operation: Operation, *, gpu: bool) -> float:
+    """Bytes of one activation: norms and softmax of rounded transformers stay in floats."""
     wide = row.activation_bits or 16
+    floats = 2.0 if gpu else 4.0
     if "integerops" in row.kernel or "dynamic" in row.kernel.lower():
-        return 4.0
-    return max(wide, 8) / 8 if row.weight_bits >= 8 else 2.0
-
-
-def _float_of(machine: Machine, row: Row) -> str:
-    return "fp16" if "fp16" in machine.profile.core_ops_per_s and machine.profile.units_per_core > 1 else "fp32"
+        return floats
+    stays = operation.role == "norm" or operation.kind in ("attention", "gather")
+    if wide < 16 and (row.weight_bits < 8 or stays):
+        return floats
+    return max(wide, 8) / 8
 
 
 def _rounds_head(row: Row) -> bool:

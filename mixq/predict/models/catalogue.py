@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 from mixq.predict.models.transformer import Transformer
 from mixq.predict.models.workload import Operation, Workload
+
+SCORE_PASSES: Final = 12
+"""How often choosing among a detector's boxes goes over their scores, sorting included: assumed."""
 
 
 def network_names() -> Mapping[str, tuple[str, ...]]:
@@ -37,8 +40,12 @@ def transformer(name: str) -> Transformer | None:
 def network(name: str, batch: int = 1) -> Workload:
     """The table of operations of that canonical name, for `batch` samples."""
     table = _json("networks.json")[name]
+    said = _toml("networks.toml").get(name, {})
     operations = tuple(_operation(row).of_batch(batch) for row in table["operations"])
-    note = str(_toml("networks.toml").get(name, {}).get("note", ""))
+    note = str(said.get("note", ""))
+    if "scores" in said:
+        passed = batch * said["scores"] * SCORE_PASSES
+        operations += (Operation("elementwise", read=passed, written=passed, role="norm"),)
     return Workload(name, table["parameters"], operations, note)
 
 
@@ -49,9 +56,9 @@ def joined(name: str, *workloads: Workload) -> Workload:
 
 
 def _operation(row: list[Any]) -> Operation:
-    if row[0] in ("fused", "other"):
-        role = "fused" if row[0] == "fused" else "plain"
-        return Operation("elementwise", count=row[1], read=row[2], written=row[3], role=role)  # type: ignore[arg-type]
+    if row[0] in ("fused", "norm", "other"):
+        role = "plain" if row[0] == "other" else row[0]
+        return Operation("elementwise", count=row[1], read=row[2], written=row[3], role=role)
     kind, count, m, n, k, groups, window, stride, repeats, read, written = row
     weights = 0 if kind == "attention" else n * k * groups
     return Operation(

@@ -1,6 +1,6 @@
 """Transformer: the operations of a network from the numbers of its published configuration.
 
-Norms, softmax, activations and the moving of heads are `plain` work; biases and residual additions
+Norms, softmax, activations and the moving of heads are `norm` work, in floats; biases and residual additions
 ride on the products. Attention reads every key and value once per group of query heads.
 """
 
@@ -230,4 +230,4 @@ class Transformer:
 
 
 def _plain(numbers: float, count: int) -> Operation:
-    return Operation("elementwise", read=numbers, written=numbers, count=count, role="plain")
+    return Operation("elementwise", read=numbers, written=numbers, count=count, role="norm")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from mixq.graph.work import OpKind, Work
 
-Role = Literal["body", "head", "fused", "plain"]
+Role = Literal["body", "head", "fused", "norm", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Operation:
         weights: numbers that one of them reads beside the activations.
         role: `head` is the last projection (to the vocabulary), which many runtimes leave wider;
             `fused` is elementwise work that inference runtimes do inside the operation before it;
+            `norm` is what stays in floats where the rest is rounded (norms, softmax, choosing boxes);
             `plain` is any other work without weights; all else is `body`.
     """
 
