@@ -1,4 +1,4 @@
-"""Which kernel of a profile a published row speaks of, or the nearest one, and how near that is."""
+"""Which kernel of a profile a published row speaks of, or the nearest one, and how near."""
 
 from __future__ import annotations
 
