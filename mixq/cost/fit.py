@@ -32,6 +32,8 @@ LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "memory_efficiency": (1e-4, 1.0),
     "unpack_s_per_weight": (1e-18, 1e-6),
     "fill": (1e-3, 1.0),
+    "scaling": (0.1, 1.0),
+    "scale_weights": (1e-3, 1000.0),
     "sharpness": (1.0, 16.0),
 }
 """What may be fitted, and between what; an efficiency above 1 would beat the silicon."""
