@@ -171,6 +171,35 @@ def test_fewer_bits_never_take_longer_to_read(
     assert narrow <= wide * (1 + ROUNDING)
 
 
+def terms(load_: Load, work: Work, **changed: Any) -> tuple[float, float]:
+    """Seconds of computing and of moving, with the first measured kernel changed."""
+    _, machine, kernel = machines()[0]
+    found = parts(machine, replace(kernel, unpack_s_per_weight=0.0, **changed), work, load_)
+    return found.compute_s, found.memory_s
+
+
+@pytest.mark.parametrize(
+    ("changed", "group", "columns", "compute", "memory"),
+    [
+        ({"scale_weights": 16.0}, 32, 4096, 1.5, 1.0),
+        ({"scale_weights": 16.0}, 0, 4096, 1.0, 1.0),
+        ({"full_columns": 4096, "fill": 0.5}, 0, 4096, 1.0, 1.0),
+        ({"full_columns": 4096, "fill": 0.5}, 0, 1024, 1.0, 2.0),
+        ({"lookup": True, "bits": 2.0}, 0, 4096, 0.5, 1.0),
+    ],
+    ids=["scales", "no scales", "full columns", "few columns", "look-up"],
+)
+def test_what_a_parameter_does(
+    changed: dict[str, Any], group: int, columns: int, compute: float, memory: float
+) -> None:
+    work = Work("gemm", m=8, n=columns, k=4096)
+    load_ = Load(columns * 4096.0, columns * 4096, 0.0, None, group)
+    plain: dict[str, Any] = {"scale_weights": 0.0, "full_columns": 0, "fill": 0.0, "lookup": False}
+    was, now = terms(load_, work, **plain), terms(load_, work, **{**plain, **changed})
+    assert now[0] == pytest.approx(was[0] * compute, rel=1e-12)
+    assert now[1] == pytest.approx(was[1] * memory, rel=1e-12)
+
+
 def test_what_exceeds_a_cache_comes_from_behind_it() -> None:
     """Three loops over MLAS's packed weights, as the pull request in `law` has them."""
     profile = load("x86_avx512_vnni")

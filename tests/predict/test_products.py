@@ -122,7 +122,8 @@ def test_a_relative_stands_in_with_a_wider_interval(changes: dict[str, object], 
     match = find_kernel(profile, row(**changes))  # type: ignore[arg-type]
     assert match.note == note
     assert (match.distance > 0) == bool(note)
-    assert match.spread >= own.spread or not note
+    assert match.spread > match.kernel.spread or not note
+    assert match.spread == own.spread or note
     assert match.kernel.bits == changes.get("bits", 4)
 
 
