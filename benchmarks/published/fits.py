@@ -75,9 +75,7 @@ class Fits:
         for group in self.groups:
             if group.key in first and profile in (None, group.profile.name):
                 priors, spread = pooled(group, self.groups, first)
-                fits[group.key] = fit_kernel(
-                    points[group.key], group.start, priors, spread=spread
-                )
+                fits[group.key] = fit_kernel(points[group.key], group.start, priors, spread=spread)
         return fits
 
     def _point(self, group: Group, row: Row, first: Mapping[Key, Fitted]) -> Point | None:

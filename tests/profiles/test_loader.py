@@ -49,7 +49,8 @@ def test_shipped_profiles_are_listed() -> None:
 def test_shipped_profile_loads(name: str) -> None:
     profile = load(name)
     assert profile.name == name
-    assert profile == load(str(FOLDER / f"{name}.toml"))
+    # Measured kernels of profiles/fitted join the shipped profile; no search sees them.
+    assert profile.fingerprint == load(str(FOLDER / f"{name}.toml")).fingerprint
     assert re.fullmatch("sha256:[0-9a-f]{64}", profile.fingerprint)
     assert profile.runtime() is profile.runtime("onnxruntime")
 
