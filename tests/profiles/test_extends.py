@@ -182,7 +182,7 @@ def test_a_users_file_extends_a_shipped_one_or_one_beside_it(tmp_path: Path) -> 
     (tmp_path / "a.toml").write_text(child("mine", "intel_amx"), encoding="utf-8")
     (tmp_path / "b.toml").write_text(child("yours", "a.toml"), encoding="utf-8")
     mine, yours = load(str(tmp_path / "a.toml")), load(str(tmp_path / "b.toml"))
-    assert mine.runtimes == load("intel_amx").runtimes
+    assert mine.runtime() == load("intel_amx").runtime()
     assert (yours.name, yours.cores) == ("yours", 56)
     (tmp_path / "a.toml").write_text(child("mine", "intel_amx", "x = 1"), encoding="utf-8")
     with pytest.raises(ProfileError, match=r"a\.toml': line 5: x: unknown key"):
