@@ -109,6 +109,9 @@ def _kernel(file: KernelFile, origin: str) -> Kernel:
         winograd=file.winograd,
         spread=ASSUMED_SPREAD if file.spread is None else file.spread.value,
         points=file.points,
+        scaling=file.scaling,
+        scale_weights=file.scale_weights,
+        lookup=file.lookup,
         origin=origin,
     )
 

@@ -108,6 +108,7 @@ def test_any_measurement_gives_legal_parameters(factors: list[float], centre: fl
     for name in PRIORS:
         low, high = LIMITS[name]
         assert low <= getattr(kernel, name) <= high
+        assert getattr(kernel, name) <= 1
     assert 0 < kernel.spread < math.inf
 
 

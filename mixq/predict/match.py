@@ -1,0 +1,132 @@
+"""Which kernel of a profile a published row speaks of, or the nearest one, and how near."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import Final
+
+from mixq.errors import UsageError
+from mixq.predict.row import Row
+from mixq.profiles import Kernel, Profile, Runtime
+
+ROWS_PART: Final = re.compile(r" \[rows [^\]]*\]$")
+"""What the profile adds to the name of a kernel that a runtime leaves as the rows grow."""
+OTHER_RUNTIME: Final = 0.3
+OTHER_NAME: Final = 0.3
+OTHER_BITS: Final = 0.25
+OTHER_ACTIVATIONS: Final = 0.2
+UNFITTED: Final = 0.2
+"""What each step away from the row's own kernel adds to the spread of log(measured / predicted):
+assumed, about what kernels of one chip differ by; halvings of the bits count singly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A kernel that stands for the row's.
+
+    Attributes:
+        kernel: with the row's own width, where it was another.
+        distance: 0 for the row's own kernel; adds to the spread.
+        note: what differs, in words.
+    """
+
+    runtime: Runtime
+    kernel: Kernel
+    distance: float
+    note: str
+
+    @property
+    def name(self) -> str:
+        """Runtime and kernel."""
+        return f"{self.runtime.title}: {self.kernel.name}"
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of log(measured / predicted)."""
+        return math.hypot(self.kernel.spread, self.distance)
+
+
+def find_kernel(profile: Profile, row: Row) -> Match:
+    """The kernel of `profile` that comes nearest to what the row names.
+
+    Raises:
+        UsageError: if nothing of the row's runtime and kernel is known here, or the kernel refuses
+            the rows or groups asked for.
+    """
+    known = [
+        _match(runtime, kernel, row)
+        for runtime in profile.runtimes.values()
+        for kernel in runtime.kernels
+        if "gemm" in kernel.ops
+    ]
+    if not known:
+        raise UsageError(f"line {row.line}: profile {profile.name!r} has no kernel for products")
+    if row.kernel and not any(
+        match.runtime.title == row.runtime or _likeness(match.kernel.name, row.kernel)
+        for match in known
+    ):
+        names = sorted({base_name(match.kernel) for match in known})
+        raise UsageError(
+            f"line {row.line}: kernel {row.kernel[:40]!r} is like none of {profile.name!r}; "
+            f"choose one of {', '.join(names)[:400]}"
+        )
+    own = [match for match in known if base_name(match.kernel) == row.kernel]
+    rows = row.m or 1
+    if own and not any(_takes(match.kernel, rows) for match in own):
+        limits = ", ".join(f"{m.kernel.least_rows} to {m.kernel.most_rows}" for m in own)
+        raise UsageError(
+            f"line {row.line}: kernel {row.kernel[:40]!r} takes {limits} rows, not {rows}; "
+            "name another kernel"
+        )
+    group = row.group_size
+    if own and group and not any(_reads(match.kernel, group) for match in own):
+        sizes = sorted({size for match in own for size in match.kernel.group_sizes})
+        raise UsageError(
+            f"line {row.line}: kernel {row.kernel[:40]!r} reads groups of "
+            f"{', '.join(map(str, sizes))}, not {group}"
+        )
+    fitting = [match for match in known if _takes(match.kernel, rows)] or known
+    return min(fitting, key=lambda match: (match.distance, match.runtime.name, match.kernel.name))
+
+
+def base_name(kernel: Kernel) -> str:
+    """The kernel's name as published tables have it."""
+    return ROWS_PART.sub("", kernel.name)
+
+
+def _match(runtime: Runtime, kernel: Kernel, row: Row) -> Match:
+    wide = row.activation_bits or kernel.activation_bits
+    differs = {
+        f"runtime is {runtime.title}": OTHER_RUNTIME * (runtime.title != row.runtime),
+        f"kernel is {base_name(kernel)}": OTHER_NAME
+        * (1 - _likeness(base_name(kernel), row.kernel)),
+        f"fitted at {kernel.bits:g} bits": OTHER_BITS
+        * abs(math.log2(kernel.bits / row.weight_bits)),
+        f"fitted at {kernel.activation_bits:g}-bit activations": OTHER_ACTIVATIONS
+        * abs(math.log2(kernel.activation_bits / wide)),
+        "never measured": UNFITTED * (kernel.points == 0),
+    }
+    return Match(
+        runtime=runtime,
+        kernel=replace(kernel, bits=row.weight_bits),
+        distance=math.hypot(*differs.values()),
+        note="; ".join(what for what, much in differs.items() if much),
+    )
+
+
+def _likeness(first: str, second: str) -> float:
+    """Share of words that two names have in common, 0..1."""
+    if first == second:
+        return 1.0
+    ours, theirs = (set(re.findall(r"[a-z0-9_]+", name.lower())) for name in (first, second))
+    return len(ours & theirs) / max(1, len(ours | theirs))
+
+
+def _takes(kernel: Kernel, rows: int) -> bool:
+    return kernel.least_rows <= rows <= kernel.most_rows
+
+
+def _reads(kernel: Kernel, group: int) -> bool:
+    return not kernel.group_sizes or group in kernel.group_sizes
