@@ -4,14 +4,14 @@
 
 Products of matrices: every (N, K) of a chip is left out in turn, all kernels are fitted again
 without it, and its rows are predicted; see benchmarks/published. Printed for each family of chips
-and each precision, beside a roofline at peak rates: median and mean error, share within 30%, share
-inside the 80% interval, rank correlation, and errors of the ratios between precisions of one shape.
+and each precision, beside a roofline at peak rates: median and mean error, share within 30%,
+share inside the 80% interval, rank correlation, and errors of the ratios between precisions of one
+shape.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
@@ -21,7 +21,7 @@ from published.groups import groups_of, products
 from published.left_out import LeftOut, leave_shapes_out
 
 from mixq.cli.console import progress_bar
-from mixq.predict.agreement import CLOSE, Agreement
+from mixq.predict.agreement import Agreement
 from mixq.predict.prediction import Prediction
 
 HEAD = (
@@ -87,7 +87,7 @@ def print_line(name: str, found: Iterable[LeftOut]) -> None:
 def _agreement(
     known: Sequence[LeftOut], answer: Callable[[LeftOut], Prediction | None]
 ) -> Agreement | None:
-    """Agreement of products' seconds, since rates of one table and times of another do not rank."""
+    """Agreement of seconds, since rates of one table and times of another do not rank."""
     pairs = []
     for one in known:
         found, value, row = answer(one), one.row.value, one.row

@@ -12,12 +12,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from published.groups import Group, Key
-
 from mixq.cost.fit import Fitted, Point, Prior, fit_kernel
 from mixq.cost.law import parts
 from mixq.predict.products import baseline_row, product_of
 from mixq.predict.row import RATIO, Row
+from published.groups import Group, Key
 
 OWN_WEIGHT: Final = 0.5
 """What the kind's own centre weighs against relatives, whose weights are `kinship` at most."""
@@ -68,7 +67,7 @@ class Fits:
             )
             if mark not in self._first:
                 self._first[mark] = fit_kernel(
-                    usable, group.start, group.kind.priors, spread=FIRST_SPREAD
+                    usable, group.start, group.priors, spread=FIRST_SPREAD
                 )
             first[group.key] = self._first[mark]
         fits = {}
@@ -105,23 +104,36 @@ def pooled(
 ) -> tuple[dict[str, Prior], float]:
     """Priors of a group's parameters and its spread: its kind's, drawn towards its relatives'."""
     kin = [
-        (weight * fitted.kernel.points / (fitted.kernel.points + FEW_POINTS), fitted)
+        (weight * fitted.kernel.points / (fitted.kernel.points + FEW_POINTS), other, fitted)
         for other in groups
         if other.key != group.key and other.key in first and (weight := kinship(group, other))
         for fitted in [first[other.key]]
     ]
-    total = OWN_WEIGHT + sum(weight for weight, _ in kin)
+    total = OWN_WEIGHT + sum(weight for weight, _, _ in kin)
     narrowed = max(NARROWEST, math.sqrt(OWN_WEIGHT / total))
     priors = {}
-    for name, prior in group.kind.priors.items():
+    for name, prior in group.priors.items():
         centre = OWN_WEIGHT * math.log(prior.centre) + sum(
-            weight * math.log(getattr(fitted.kernel, name)) for weight, fitted in kin
+            weight * math.log(getattr(fitted.kernel, name) * scale_of(name, other, group))
+            for weight, other, fitted in kin
         )
         priors[name] = Prior(math.exp(centre / total), prior.spread * narrowed)
     variance = OWN_WEIGHT * FIRST_SPREAD**2 + sum(
-        weight * fitted.spread**2 for weight, fitted in kin
+        weight * _mean_square(fitted.residuals) for weight, _, fitted in kin
     )
     return priors, math.sqrt(variance / total)
+
+
+def _mean_square(residuals: Sequence[float]) -> float:
+    """Of what a relative's fit is off, one parameter taken away."""
+    return sum(value**2 for value in residuals) / max(1, len(residuals) - 1)
+
+
+def scale_of(name: str, other: Group, group: Group) -> float:
+    """What a parameter of another chip's kernel is multiplied by to hold on this chip."""
+    if name != "unpack_s_per_weight":
+        return 1.0
+    return other.profile.dram_bytes_per_s / group.profile.dram_bytes_per_s
 
 
 def kinship(group: Group, other: Group) -> float:

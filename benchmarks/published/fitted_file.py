@@ -1,4 +1,4 @@
-"""profiles/fitted/NAME.toml: kernels as a profile's file has them, every number with its source."""
+"""profiles/fitted/NAME.toml: kernels as a profile's file has them, each number with its source."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from published.kinds import ALL_ROWS
-
 from mixq.files import atomic_path
 from mixq.profiles import Kernel, Runtime
+from published.kinds import ALL_ROWS
 
 HEAD: Final = (
     "# Written by benchmarks/fit_published.py from benchmarks/data/published.csv; do not edit.\n"

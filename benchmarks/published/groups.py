@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from published.kinds import Kind, kind_of
-
+from mixq.cost.fit import Prior
 from mixq.predict.row import Row
 from mixq.predict.rows import read_rows
 from mixq.profiles import Kernel, Profile, Runtime
+from published.kinds import UNPACK_BYTES_PER_S, Kind, kind_of
 
 DATA: Final = Path(__file__).parent.parent / "data" / "published.csv"
 Key = tuple[str, str, str, float, float]
@@ -29,6 +29,17 @@ class Group:
     kind: Kind
     start: Kernel
     rows: tuple[Row, ...]
+
+    @property
+    def priors(self) -> dict[str, Prior]:
+        """What is expected of the kernel's parameters on this chip."""
+        slower = UNPACK_BYTES_PER_S / self.profile.dram_bytes_per_s
+        return {
+            name: replace(prior, centre=prior.centre * slower)
+            if name == "unpack_s_per_weight"
+            else prior
+            for name, prior in self.kind.priors.items()
+        }
 
 
 def products() -> list[Row]:

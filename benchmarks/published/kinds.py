@@ -45,16 +45,22 @@ CPU: Final = _priors(
     scaling=(0.93, 0.08),
 )
 ANY_RATE: Final = _priors(compute_efficiency=(0.5, 1.0))
+# Dequantizing is bound by writing and reading back: 6 bytes of the memory's peak on A100, in ps.
 UNPACK: Final = _priors(unpack_s_per_weight=(3e-12, 0.7))
+UNPACK_BYTES_PER_S: Final = 2.039e12
+"""Bandwidth at which `UNPACK` holds; a faster memory unpacks as much faster."""
 SCALES: Final = _priors(scale_weights=(8.0, 0.7))
+TILES: Final = {"tile_m": 128, "tile_n": 128}
 # 8192 columns: int8 CUTLASS on one H100 reads 1.4 TB/s at 4096 and 2.3 at 8192 columns.
 FEW_COLUMNS: Final = {"full_columns": 8192}
 FILL: Final = _priors(fill=(0.5, 0.3))
 
 _GPU_KINDS: Final[tuple[tuple[str, Kind], ...]] = (
-    (r"CUTLASS", Kind("CUTLASS", "int8", GPU | FILL, FEW_COLUMNS)),
-    (r"dequant", Kind("dequantize + cuBLAS", "fp16", GPU | UNPACK)),
-    (r"^cuBLAS|^BF16", Kind("cuBLAS", "fp16", GPU, {"sharpness": 3.0})),
+    (r"int8.*CUTLASS", Kind("CUTLASS", "int8", GPU | FILL, FEW_COLUMNS | TILES)),
+    # Mixed-input CUTLASS computes at a third: 2 bits on H200 took twice the time of dequantizing.
+    (r"CUTLASS", Kind("mixed CUTLASS", "fp16", GPU | _priors(compute_efficiency=(0.3, 0.5)))),
+    (r"dequant", Kind("dequantize + cuBLAS", "fp16", GPU | UNPACK, TILES)),
+    (r"^cuBLAS|^BF16", Kind("cuBLAS", "fp16", GPU, {"sharpness": 3.0} | TILES)),
     (r"GEMV", Kind("GEMV on CUDA cores", "fp32", GPU | ANY_RATE, {"sharpness": 2.0})),
     (r"fp8|W2A8", Kind("8-bit activations", "int8", GPU)),
     (r"", Kind("weights only", "fp16", GPU | ANY_RATE)),

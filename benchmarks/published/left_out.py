@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from published.fits import Fits
-from published.groups import Group, profile_with
-from published.roofline import roofline
-
 from mixq.errors import MixqError
 from mixq.predict.prediction import Prediction
 from mixq.predict.products import predict_product
 from mixq.predict.row import Row
 from mixq.progress import Progress, track
+from published.fits import Fits
+from published.groups import Group, profile_with
+from published.roofline import roofline
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from published.groups import Group
-
 from mixq.cost.roofline import compute_s, memory_s
 from mixq.predict.products import baseline_row, product_of
 from mixq.predict.row import RATIO, Row
+from published.groups import Group
 
 
 def roofline(group: Group, row: Row) -> float:

@@ -168,7 +168,8 @@ def fit_kernel(
     weights = [point.weight for point in points]
     found = fit_parameters(errors, priors, weights=weights, noise=noise)
     residuals = errors(found)
-    seen = spread_of(residuals, weights, spread, len(priors))
+    shapes = len({(point.work.n, point.work.k) for point in points})
+    seen = spread_of(residuals, weights, spread, len(priors), shapes)
     kernel = replace(kernel_of(found), spread=seen, points=len(points))
     return Fitted(kernel=kernel, spread=seen, residuals=tuple(residuals))
 
@@ -228,12 +229,25 @@ def fit_parameters(
 
 
 def spread_of(
-    residuals: Sequence[float], weights: Sequence[float], expected: float, fitted: int
+    residuals: Sequence[float],
+    weights: Sequence[float],
+    expected: float,
+    fitted: int,
+    shapes: int = 0,
 ) -> float:
-    """Root mean square of the residuals, drawn towards what was expected where there are few.
+    """Root mean square of what a new point would be off, drawn towards what was expected.
 
     A residual beyond three times the median's size counts as much as that: the spread is that of
-    the many, not of one mistake in a table. Fitted parameters take away as many points.
+    the many, not of one mistake in a table. Fitted parameters take away as many points. Points of
+    one shape err alike, so that a fit to few shapes has seen less than its points say: the mean
+    over S shapes is itself off by a share 1/S of the variance, twice if slopes were fitted.
+
+    Args:
+        residuals: logarithms of predicted over measured.
+        weights: of the points.
+        expected: spread before any point was seen; two points' worth.
+        fitted: parameters.
+        shapes: different matrices among the points; 0 is as many as points.
     """
     sizes = sorted(abs(value) for value in residuals)
     cap = max(4.5 * sizes[len(sizes) // 2], expected)
@@ -243,4 +257,5 @@ def spread_of(
     )
     count = sum(weights)
     free = min(fitted, count / 2)
-    return math.sqrt((SPREAD_POINTS * expected**2 + total) / (SPREAD_POINTS + count - free))
+    seen = 1 + 2 / (shapes or len(sizes))
+    return math.sqrt((SPREAD_POINTS * expected**2 + total * seen) / (SPREAD_POINTS + count - free))

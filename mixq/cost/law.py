@@ -15,6 +15,7 @@ from typing import Final
 
 from mixq.cost import roofline
 from mixq.cost.machine import Machine
+from mixq.cost.tiles import counted_macs
 from mixq.graph.work import Work
 from mixq.profiles import Kernel
 
@@ -90,12 +91,7 @@ def _compute_s(machine: Machine, kernel: Kernel, work: Work, load: Load) -> floa
         saving *= LOOKUP_BITS / kernel.bits
     if kernel.winograd and work.window == (3, 3) and work.stride == (1, 1):
         saving *= WINOGRAD_SAVING
-    if kernel.tile_m == kernel.tile_n == 1:
-        return roofline.compute_s(work.macs, rate) / saving
-    tiles = math.ceil(work.m / kernel.tile_m) * math.ceil(work.n / kernel.tile_n) * work.groups
-    waves = math.ceil(tiles / machine.units)
-    tile_macs = kernel.tile_m * kernel.tile_n * work.k * work.repeats
-    return roofline.compute_s(waves * machine.units * tile_macs, rate) / saving
+    return roofline.compute_s(counted_macs(kernel, work, machine.units), rate) / saving
 
 
 def _unpack_s(machine: Machine, kernel: Kernel, work: Work, load: Load) -> float:
