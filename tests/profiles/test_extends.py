@@ -110,6 +110,14 @@ def test_a_kernel_takes_the_place_of_its_namesake(ship: Write) -> None:
     assert (own.name, own.compute_efficiency) == ("MatMulNBits 2-bit", 0.11)
 
 
+def test_a_kernel_twice_in_one_file_does_not_replace_itself(ship: Write) -> None:
+    kernel = BASE[BASE.index('[[runtime.onnxruntime.kernel]]\nname = "MatMulNBits 2-bit"') :]
+    kernel = kernel[: kernel.index("\n\n") + 2]
+    ship("child", child("child", "base", kernel + kernel))
+    with pytest.raises(ProfileError, match=r"'child': line 1\d: .* two kernels of one name"):
+        load("child")
+
+
 def test_fitted_kernels_join_their_profile_and_widen_on_its_children(ship: Write) -> None:
     before = load("base").fingerprint
     ship("fitted/base", FITTED)
@@ -187,6 +195,10 @@ def test_a_users_file_extends_a_shipped_one_or_one_beside_it(tmp_path: Path) -> 
     (tmp_path / "a.toml").write_text(child("mine", "intel_amx", "x = 1"), encoding="utf-8")
     with pytest.raises(ProfileError, match=r"a\.toml': line 5: x: unknown key"):
         load(str(tmp_path / "b.toml"))
+    for wrong in ("runtime = 3", "runtime.onnxruntime.kernel = 3", "chip = 3"):
+        (tmp_path / "a.toml").write_text(child("mine", "intel_amx", wrong), encoding="utf-8")
+        with pytest.raises(ProfileError, match=r"a\.toml': line 5: "):
+            load(str(tmp_path / "b.toml"))
     (tmp_path / "a.toml").write_text(child("mine", "b.toml"), encoding="utf-8")
     with pytest.raises(ProfileError, match="goes round in a circle"):
         load(str(tmp_path / "b.toml"))

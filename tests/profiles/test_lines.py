@@ -50,6 +50,7 @@ LINES = {
     ("dotted",): 4,
     ("text",): 5,
     ("fake",): 1,
+    ("not", "a", "table", "fake"): 1,
     ("chip",): 10,
     ("chip", "cores"): 11,
     ("chip", "cores", "value"): 11,
