@@ -16,7 +16,7 @@ from mixq.cost.law import Load, parts
 from mixq.cost.machine import Machine
 from mixq.cost.roofline import SHARPNESS
 from mixq.predict.jobs import Job, job_of
-from mixq.predict.models.workload import Operation
+from mixq.predict.models.workload import Operation, Workload
 from mixq.predict.row import Row
 from mixq.profiles import Kernel, Profile
 
@@ -119,8 +119,9 @@ def terms_of(profile: Profile, row: Row) -> Terms:
     calls = 0.0
     for workload, times in job.passes:
         calls += times
+        held = _held_bytes(workload, row)
         for operation in workload.operations:
-            cost = _cost(machine, operation, row, job)
+            cost = _cost(machine, operation, row, job, held)
             compute.append(cost[0])
             memory.append(cost[1])
             kinds.append(CLASSES.index(_class(operation)))
@@ -170,7 +171,9 @@ def _machine(profile: Profile, job: Job) -> Machine:
     return Machine(profile, profile.runtime(), threads)
 
 
-def _cost(machine: Machine, operation: Operation, row: Row, job: Job) -> tuple[float, float]:
+def _cost(
+    machine: Machine, operation: Operation, row: Row, job: Job, held_bytes: float
+) -> tuple[float, float]:
     """Seconds of arithmetic and of traffic of one operation."""
     gpu = machine.profile.units_per_core > 1
     kind = _class(operation)
@@ -187,6 +190,8 @@ def _cost(machine: Machine, operation: Operation, row: Row, job: Job) -> tuple[f
         weight_bytes=operation.weights * weight_bits / 8,
         weights=operation.weights,
         activation_bytes=work.input_bytes + work.output_bytes,
+        # A network that the caches hold finds its weights there again on the next pass.
+        working_set_bytes=None if gpu else held_bytes,
     )
     rate, capped = _rate(machine, row, kind)
     worth = _winograd(row) and operation.k >= 9 * 16 and operation.n >= 16
@@ -195,6 +200,12 @@ def _cost(machine: Machine, operation: Operation, row: Row, job: Job) -> tuple[f
         perfect = replace(perfect, tile_m=GPU_TILE, tile_n=GPU_TILE)
     found = parts(machine, perfect, work, load)
     return found.compute_s * capped, found.memory_s
+
+
+def _held_bytes(workload: Workload, row: Row) -> float:
+    """Bytes that pass through the caches between two readings of the same weights."""
+    moved = max(each.read + each.written for each in workload.operations)
+    return workload.weights * row.weight_bits / 8 + moved * max(row.activation_bits or 16, 8) / 8
 
 
 def _rate(machine: Machine, row: Row, kind: str) -> tuple[str, float]:
