@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mixq.cost.fit import Prior, fit_parameters
 from mixq.errors import MixqError
 from mixq.predict.agreement import rank_correlation
@@ -30,7 +32,7 @@ from mixq.predict.efficiency import Group, expectations, expected_efficiency, gr
 from mixq.predict.fitted import UNKNOWN_SPREAD, Fitted
 from mixq.predict.row import RATIO, Row
 from mixq.predict.rows import read_rows
-from mixq.predict.terms import PARAMETERS, Efficiency, Terms, terms_of
+from mixq.predict.terms import PARAMETERS, Efficiency, Sums, Terms, terms_of
 from mixq.predict.whole_models import KNOWN_MODEL
 from mixq.profiles import Profile, loader
 
@@ -145,9 +147,11 @@ def _fit_circle(
         above = numbers[first.group.circles[depth - 1]]
         priors = {name: Prior(above[name], NARROWER[name][depth - 1]) for name in PARAMETERS}
 
-    def errors(parameters: Mapping[str, float]) -> list[float]:
-        efficiency = Efficiency(**parameters)
-        return [math.log(case.terms.seconds(efficiency) / case.measured_s) for case in members]
+    sums = Sums([case.terms for case in members])
+    measured = np.log([case.measured_s for case in members])
+
+    def errors(parameters: Mapping[str, float]) -> np.ndarray:
+        return np.log(sums.seconds(Efficiency(**parameters))) - measured
 
     return fit_parameters(errors, priors, weights=[1.0] * len(members), noise=NOISE, limits=LIMITS)
 

@@ -7,6 +7,7 @@ serve predicting, fitting and a plain roofline.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,7 +17,7 @@ from mixq.cost.law import Load, parts
 from mixq.cost.machine import Machine
 from mixq.cost.roofline import SHARPNESS
 from mixq.predict.jobs import Job, job_of
-from mixq.predict.models.workload import Operation, Workload
+from mixq.predict.models.workload import Operation
 from mixq.predict.row import Row
 from mixq.profiles import Kernel, Profile
 
@@ -87,24 +88,43 @@ class Terms:
 
     def seconds(self, efficiency: Efficiency) -> float:
         """Time of the job with kernels of that efficiency."""
-        of = efficiency
-        side_by_side = (1 + (self.threads - 1) * of.parallel) / self.threads
-        rates = np.array([of.gemm, of.conv, of.window, of.depthwise, of.attention, 1.0, 1.0])
-        rates *= side_by_side
-        shares = np.array([*[of.memory] * 5, of.plain, of.plain])
-        compute = self.compute_s / rates[self.kinds]
-        memory = self.memory_s / shares[self.kinds]
-        high = np.maximum(compute, memory)
-        low = np.minimum(compute, memory)
-        busy = high * (1 + (low / np.maximum(high, 1e-30)) ** SHARPNESS) ** (1 / SHARPNESS)
-        times = np.where(self.kinds == FUSED, of.fused, 1.0) * (busy + of.overhead_s)
-        return float(times @ self.counts) + self.calls * of.call_s
+        return float(Sums([self]).seconds(efficiency)[0])
 
     @property
     def roofline_s(self) -> float:
         """Time of the job if every peak were reached and all elementwise work fused."""
         times = np.maximum(self.compute_s, self.memory_s)
         return float(np.where(self.kinds == FUSED, 0.0, times) @ self.counts)
+
+
+class Sums:
+    """Many jobs, added up at once."""
+
+    def __init__(self, jobs: Sequence[Terms]) -> None:
+        """Lay the operations of all jobs end to end."""
+        sizes = [len(job.counts) for job in jobs]
+        self._jobs = np.repeat(np.arange(len(jobs)), sizes)
+        self._compute_s = np.concatenate([job.compute_s for job in jobs])
+        self._memory_s = np.concatenate([job.memory_s for job in jobs])
+        self._kinds = np.concatenate([job.kinds for job in jobs])
+        self._counts = np.concatenate([job.counts for job in jobs])
+        self._threads = np.repeat([job.threads for job in jobs], sizes)
+        self._calls = np.array([job.calls for job in jobs])
+
+    def seconds(self, efficiency: Efficiency) -> np.ndarray:
+        """Time of each job with kernels of that efficiency; the law of `mixq.cost.law`."""
+        of = efficiency
+        rates = np.array([of.gemm, of.conv, of.window, of.depthwise, of.attention, 1.0, 1.0])
+        shares = np.array([*[of.memory] * 5, of.plain, of.plain])
+        side_by_side = (1 + (self._threads - 1) * of.parallel) / self._threads
+        compute = self._compute_s / (rates[self._kinds] * side_by_side)
+        memory = self._memory_s / shares[self._kinds]
+        high = np.maximum(compute, memory)
+        low = np.minimum(compute, memory)
+        busy = high * (1 + (low / np.maximum(high, 1e-30)) ** SHARPNESS) ** (1 / SHARPNESS)
+        times = np.where(self._kinds == FUSED, of.fused, 1.0) * (busy + of.overhead_s)
+        sums = np.bincount(self._jobs, times * self._counts, minlength=len(self._calls))
+        return sums + self._calls * of.call_s
 
 
 def terms_of(profile: Profile, row: Row) -> Terms:
@@ -119,9 +139,8 @@ def terms_of(profile: Profile, row: Row) -> Terms:
     calls = 0.0
     for workload, times in job.passes:
         calls += times
-        held = _held_bytes(workload, row)
         for operation in workload.operations:
-            cost = _cost(machine, operation, row, job, held)
+            cost = _cost(machine, operation, row, job)
             compute.append(cost[0])
             memory.append(cost[1])
             kinds.append(CLASSES.index(_class(operation)))
@@ -171,9 +190,7 @@ def _machine(profile: Profile, job: Job) -> Machine:
     return Machine(profile, profile.runtime(), threads)
 
 
-def _cost(
-    machine: Machine, operation: Operation, row: Row, job: Job, held_bytes: float
-) -> tuple[float, float]:
+def _cost(machine: Machine, operation: Operation, row: Row, job: Job) -> tuple[float, float]:
     """Seconds of arithmetic and of traffic of one operation."""
     gpu = machine.profile.units_per_core > 1
     kind = _class(operation)
@@ -190,8 +207,6 @@ def _cost(
         weight_bytes=operation.weights * weight_bits / 8,
         weights=operation.weights,
         activation_bytes=work.input_bytes + work.output_bytes,
-        # A network that the caches hold finds its weights there again on the next pass.
-        working_set_bytes=None if gpu else held_bytes,
     )
     rate, capped = _rate(machine, row, kind)
     worth = _winograd(row) and operation.k >= 9 * 16 and operation.n >= 16
@@ -200,12 +215,6 @@ def _cost(
         perfect = replace(perfect, tile_m=GPU_TILE, tile_n=GPU_TILE)
     found = parts(machine, perfect, work, load)
     return found.compute_s * capped, found.memory_s
-
-
-def _held_bytes(workload: Workload, row: Row) -> float:
-    """Bytes that pass through the caches between two readings of the same weights."""
-    moved = max(each.read + each.written for each in workload.operations)
-    return workload.weights * row.weight_bits / 8 + moved * max(row.activation_bits or 16, 8) / 8
 
 
 def _rate(machine: Machine, row: Row, kind: str) -> tuple[str, float]:
