@@ -101,7 +101,9 @@ def _transformer_job(model: Transformer, row: Row, plain: str, batch: int) -> Jo
         return Job(model.name, "serving", passes, size * answer, cache_bits=cache_bits, note=note)
     if "generate" in plain or "e2e" in plain:
         prompt, answer = (lengths + [CONTEXT, CONTEXT])[:2]
-        return Job(model.name, "generate", _generation(model, batch, prompt, answer), batch * answer)
+        return Job(
+            model.name, "generate", _generation(model, batch, prompt, answer), batch * answer
+        )
     tokens = lengths[0] if lengths else (row.m or 512)
     things = batch * tokens if "tok" in row.unit else batch
     return Job(model.name, "prefill", ((model.forward(batch, tokens), 1),), things)

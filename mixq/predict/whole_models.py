@@ -42,10 +42,17 @@ def predict_model(profile: Profile, row: Row, *, known: Fitted | None = None) ->
         spread = math.hypot(spread, UNNAMED_SPREAD)
     group = group_of(row, terms.job.phase, profile.name, gpu=terms.gpu)
     kernel = f"{row.runtime or 'unknown runtime'}: {row.kernel or 'unknown kernel'}"
-    seen = ("nothing alike was measured", "other chips", "other kernels on this chip", "this kernel")
+    seen = (
+        "nothing alike was measured",
+        "other chips",
+        "other kernels on this chip",
+        "this kernel",
+    )
     notes = [f"{terms.job.network} ({terms.job.phase})", terms.job.note]
     notes.append(f"numbers of {seen[found.depth]}" if found.depth else seen[0])
-    notes.append(f"{found.points} rows of {group.circles[max(0, found.depth - 1)]}" if found.points else "")
+    notes.append(
+        f"{found.points} rows of {group.circles[max(0, found.depth - 1)]}" if found.points else ""
+    )
     note = "; ".join(part for part in notes if part)
     if row.unit == RATIO:
         base_row = baseline_row(row)
