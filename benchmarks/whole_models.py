@@ -21,12 +21,14 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from mixq.cost.fit import Prior, fit_parameters
 from mixq.errors import MixqError
+from mixq.predict.chips import chip_of
 from mixq.predict.agreement import rank_correlation
 from mixq.predict.efficiency import Group, expectations, expected_efficiency, group_of
 from mixq.predict.fitted import UNKNOWN_SPREAD, Fitted
@@ -34,7 +36,7 @@ from mixq.predict.row import RATIO, Row
 from mixq.predict.rows import read_rows
 from mixq.predict.terms import PARAMETERS, Efficiency, Sums, Terms, terms_of
 from mixq.predict.whole_models import KNOWN_MODEL
-from mixq.profiles import Profile, loader
+from mixq.profiles import loader
 
 ROWS = Path(__file__).parent / "data" / "published.csv"
 TARGET = Path(__file__).parent.parent / "mixq" / "predict" / "fitted.json"
@@ -88,34 +90,26 @@ class Result:
         return abs(self.case.shown(self.seconds) / self.case.shown(self.case.measured_s) - 1)
 
 
-def chip_profiles() -> dict[str, Profile]:
-    """Chip names of published tables to profiles."""
-    loaded = [loader.load(name) for name in loader.available(published=True)]
-    return {chip: profile for profile in loaded for chip in profile.chips}
-
-
 def cases(path: Path) -> tuple[list[Case], list[tuple[Row, str]]]:
     """The whole models of a table with times, and what was left aside with the reason."""
-    chips = chip_profiles()
     found, refused = [], []
+    load = cache(loader.load)
     for row in read_rows(path)[1]:
         if row.is_product:
             continue
-        if row.chip not in chips:
-            refused.append((row, f"no profile of {row.chip}"))
-        elif row.unit == RATIO:
+        if row.unit == RATIO:
             refused.append((row, "a ratio, predicted and not fitted"))
-        else:
-            profile = chips[row.chip]
-            try:
-                terms = terms_of(profile, row)
-            except MixqError as error:
-                refused.append((row, str(error)))
-                continue
-            measured = row.seconds(terms.things)
-            group = group_of(row, terms.job.phase, profile.name, gpu=terms.gpu)
-            if measured is not None:
-                found.append(Case(row, terms, group, measured))
+            continue
+        try:
+            profile = load(chip_of(row.chip).profile)
+            terms = terms_of(profile, row)
+        except MixqError as error:
+            refused.append((row, str(error)))
+            continue
+        measured = row.seconds(terms.things)
+        group = group_of(row, terms.job.phase, profile.name, gpu=terms.gpu)
+        if measured is not None:
+            found.append(Case(row, terms, group, measured))
     return found, refused
 
 

@@ -114,5 +114,6 @@ def kind_of(profile: Profile, row: Row) -> tuple[Kind, Kernel]:
         bits=row.weight_bits,
         activation_bits=activation_bits,
         compute=compute,
+        origin=profile.name,
     )
     return kind, kernel

@@ -59,7 +59,17 @@ def group_of(row: Row, phase: str, profile_name: str, *, gpu: bool) -> Group:
     family = next((name for part, name in FAMILIES if part in runtime), runtime or "unknown")
     wide = row.activation_bits or 16
     weights = "float" if row.weight_bits >= 16 else "int8" if row.weight_bits >= 7 else "few"
-    sums = "t32" if "TF32" in row.kernel else "32" if wide > 16 else "16" if wide > 8 else "8" if wide > 4 else "4"
+    sums = (
+        "t32"
+        if "TF32" in row.kernel
+        else "32"
+        if wide > 16
+        else "16"
+        if wide > 8
+        else "8"
+        if wide > 4
+        else "4"
+    )
     kernel = re.sub(r"\s+", " ", re.sub(r"\(.*?\)", "", row.kernel)).strip().lower()
     step = "tokens" if phase in ("decode", "generate", "serving", "linear") else phase
     device = "gpu" if gpu else "cpu"

@@ -99,7 +99,8 @@ def base_name(kernel: Kernel) -> str:
 def _match(runtime: Runtime, kernel: Kernel, row: Row) -> Match:
     wide = row.activation_bits or kernel.activation_bits
     differs = {
-        f"runtime is {runtime.title}": OTHER_RUNTIME * (runtime.title != row.runtime),
+        f"runtime is {runtime.title}": OTHER_RUNTIME
+        * (row.runtime not in ("", runtime.name, runtime.title)),
         f"kernel is {base_name(kernel)}": OTHER_NAME
         * (1 - _likeness(base_name(kernel), row.kernel)),
         f"fitted at {kernel.bits:g} bits": OTHER_BITS

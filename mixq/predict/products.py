@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,6 +14,7 @@ from mixq.graph.work import Work
 from mixq.predict.match import Match, find_kernel
 from mixq.predict.prediction import Z80, Prediction
 from mixq.predict.row import RATIO, Row
+from mixq.predict.threads import shared, threads_of
 from mixq.profiles import Profile, Runtime
 
 SCALE_BITS: Final = 16
@@ -44,20 +44,27 @@ def predict_product(profile: Profile, row: Row) -> Prediction:
     A speed-up divides the time of the chip's fp16 product by that of the row's kernel.
 
     Raises:
-        UsageError: if the row is no product, or its kernel is unknown or refuses the shape; one
-            line.
+        UsageError: if the row is no product, its kernel is unknown or refuses the shape, or its
+            threads make no sense; one line.
     """
     match = find_kernel(profile, row)
-    seconds = _seconds(profile, match, row)
-    notes = [match.note] if match.note else []
+    seconds, spread = _seconds(profile, match, row), match.spread
+    notes = [match.note]
+    threads = threads_of(row.cores_or_threads, profile)
+    if match.distance or match.kernel.origin != profile.name:
+        # A kernel that was fitted to the same chip's rows was so with the same threads assumed.
+        spread = math.hypot(spread, threads.spread)
+        notes.append(threads.note)
     if row.unit != RATIO:
-        return Prediction.of(row, seconds, match.spread, kernel=match.name, note="; ".join(notes))
+        note = "; ".join(filter(None, notes))
+        return Prediction.of(row, seconds, spread, kernel=match.name, note=note)
     whole = baseline_row(row)
     base = find_kernel(profile, whole)
     ratio = _seconds(profile, base, whole) / seconds
     notes.append(f"against {base.name}")
-    factor = math.exp(Z80 * match.spread)
-    return Prediction(ratio, ratio / factor, ratio * factor, match.name, "; ".join(notes))
+    factor = math.exp(Z80 * spread)
+    note = "; ".join(filter(None, notes))
+    return Prediction(ratio, ratio / factor, ratio * factor, match.name, note)
 
 
 def product_of(profile: Profile, runtime: Runtime, row: Row) -> Product:
@@ -74,7 +81,8 @@ def product_of(profile: Profile, runtime: Runtime, row: Row) -> Product:
         raise UsageError(
             f"line {row.line}: {row.model_or_op[:40]!r} is no product; give M, N and K"
         )
-    machine = Machine(profile, runtime, threads_of(profile, row))
+    threads = threads_of(row.cores_or_threads, profile)
+    machine = Machine(shared(profile, threads.instances), runtime, threads.count)
     activation_bits = row.activation_bits or SCALE_BITS
     m, n, weight_bits = row.m, row.n, row.weight_bits
     if n == 1 < m:
@@ -98,14 +106,6 @@ def product_of(profile: Profile, runtime: Runtime, row: Row) -> Product:
             weights_per_scale=row.group_size or 0,
         ),
     )
-
-
-def threads_of(profile: Profile, row: Row) -> int:
-    """Threads that a row names, at most the chip's cores; where it names none, the usual ones."""
-    named = re.match(r"\s*(\d+)\b(?!\s*GPU)", row.cores_or_threads)
-    if "GPU" in row.cores_or_threads or named is None:
-        return profile.default_threads
-    return max(1, min(int(named[1]), profile.cores))
 
 
 def baseline_row(row: Row) -> Row:

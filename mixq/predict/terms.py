@@ -19,6 +19,7 @@ from mixq.cost.roofline import SHARPNESS
 from mixq.predict.jobs import Job, job_of
 from mixq.predict.models.workload import Operation
 from mixq.predict.row import Row
+from mixq.predict.threads import shared, threads_of
 from mixq.profiles import Kernel, Profile
 
 CLASSES: Final = ("gemm", "conv", "window", "depthwise", "attention", "plain", "fused")
@@ -134,7 +135,8 @@ def terms_of(profile: Profile, row: Row) -> Terms:
         UsageError: if the model is unknown or cannot do what is asked; one line.
     """
     job = job_of(row)
-    machine = _machine(profile, job)
+    ran = threads_of(row.cores_or_threads, profile)
+    machine = Machine(shared(profile, ran.instances), profile.runtime(), ran.count)
     compute, memory, kinds, counts = [], [], [], []
     calls = 0.0
     for workload, times in job.passes:
@@ -153,7 +155,7 @@ def terms_of(profile: Profile, row: Row) -> Terms:
         counts=np.array(counts, dtype=float),
         calls=calls,
         threads=machine.threads,
-        things=job.things * job.instances,
+        things=job.things * ran.instances,
         gpu=profile.units_per_core > 1,
     )
 
@@ -168,26 +170,6 @@ def compute_type(row: Row) -> str:
     if wide > 8:
         return "bf16" if "bf" in row.kernel.lower() else "fp16"
     return "int8" if wide > 4 else "int4"
-
-
-def _machine(profile: Profile, job: Job) -> Machine:
-    """The machine of one instance: its cores, and its share of what is shared."""
-    threads = min(job.threads or profile.default_threads, profile.cores)
-    if job.instances > 1:
-        share = job.instances
-        caches = tuple(
-            each if each.private else replace(each, size_bytes=each.size_bytes // share)
-            for each in profile.caches
-        )
-        profile = replace(
-            profile,
-            dram_bytes_per_s=profile.dram_bytes_per_s / share,
-            core_dram_bytes_per_s=min(
-                profile.core_dram_bytes_per_s, profile.dram_bytes_per_s / share
-            ),
-            caches=caches,
-        )
-    return Machine(profile, profile.runtime(), threads)
 
 
 def _cost(machine: Machine, operation: Operation, row: Row, job: Job) -> tuple[float, float]:

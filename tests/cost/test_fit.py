@@ -127,6 +127,12 @@ def test_spread_is_that_of_the_many() -> None:
     assert spread_of([0.0], [1.0], 0.3, 3) > 0.2
 
 
+def test_points_of_few_shapes_say_less() -> None:
+    off = [0.05, -0.05] * 4
+    wide, narrow = (spread_of(off, [1.0] * 8, 0.1, 3, shapes) for shapes in (1, 8))
+    assert wide == pytest.approx(narrow * math.sqrt(3 / 1.25), rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("refused", "message"),
     [

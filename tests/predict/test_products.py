@@ -10,7 +10,7 @@ import pytest
 from mixq.cost.law import parts
 from mixq.errors import UsageError
 from mixq.predict.match import find_kernel
-from mixq.predict.products import predict_product, product_of, threads_of
+from mixq.predict.products import predict_product, product_of
 from mixq.predict.row import Row
 from mixq.profiles import Kernel, Profile, load
 
@@ -142,22 +142,22 @@ def test_every_row_count_has_its_kernel() -> None:
     assert (few.most_rows, many.least_rows) == (16, 17)
 
 
-@pytest.mark.parametrize(
-    ("text", "threads"),
-    [
-        ("1", 1),
-        ("12 (inferred)", 12),
-        ("99", 12),
-        ("unspecified", 12),
-        ("", 12),
-        ("see source", 12),
-        ("1 GPU", 12),
-        ("0", 1),
-    ],
-)
-def test_threads(text: str, threads: int) -> None:
+@pytest.mark.parametrize(("text", "threads"), [("1", 1), ("12 (inferred)", 12), ("", 12)])
+def test_threads_are_those_of_the_row(text: str, threads: int) -> None:
     profile = load("jetson_orin")
-    assert threads_of(replace(profile, default_threads=12), row(threads=text)) == threads
+    product = product_of(profile, profile.runtime(), row(threads=text))
+    assert product.machine.threads == threads
+
+
+def test_threads_that_nobody_named_widen_a_relative_only() -> None:
+    profile = load("jetson_orin")
+
+    def width(asked: Row) -> float:
+        found = predict_product(profile, asked)
+        return found.high / found.predicted
+
+    assert width(row(threads="")) == width(row(threads="12"))
+    assert width(row(threads="", bits=5)) > width(row(threads="12", bits=5))
 
 
 def with_kernel(profile: Profile, **changes: object) -> Profile:

@@ -38,7 +38,11 @@ def canonical(name: str) -> str:
     best = max(found, key=len, default="")
     if not best:
         near = difflib.get_close_matches(letters, known, n=5, cutoff=0.5)
-        hint = f"near are {', '.join(near)}" if near else f"known are {', '.join(sorted(known)[:8])}, ..."
+        hint = (
+            f"near are {', '.join(near)}"
+            if near
+            else f"known are {', '.join(sorted(known)[:8])}, ..."
+        )
         raise UsageError(f"model {name[:60]!r} is not one that can be built; {hint}")
     return known[best]
 

@@ -134,9 +134,7 @@ class Transformer:
     def linear_layers(self, batch: int) -> Workload:
         """The products of all layers alone, as kernels are compared."""
         kept = tuple(
-            each
-            for each in self._layers(self.layers, batch, 1, 1)
-            if each.kind == "gemm"
+            each for each in self._layers(self.layers, batch, 1, 1) if each.kind == "gemm"
         )
         return Workload(self.name, self.parameters, kept)
 
@@ -180,8 +178,12 @@ class Transformer:
         each = max(1, rows * self.active // met)
         wide = self.ffn * (2 if self.gated else 1)
         found += [
-            self._product(each, wide // self.groups, inner // self.groups, ways * met, self.groups),
-            self._product(each, inner // self.groups, self.ffn // self.groups, ways * met, self.groups),
+            self._product(
+                each, wide // self.groups, inner // self.groups, ways * met, self.groups
+            ),
+            self._product(
+                each, inner // self.groups, self.ffn // self.groups, ways * met, self.groups
+            ),
             _plain(rows * self.ffn * self.active, ways),
             _plain(rows * inner, ways),
         ]
