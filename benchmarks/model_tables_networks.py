@@ -85,11 +85,20 @@ def fc(*sizes: int) -> list[nn.Module]:
     return layers[:-1]
 
 
+class LRN(nn.Module):
+    """Local response normalization across channels: a window's squares, a power, a product; counted as four norms."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(4):
+            x = x.softmax(1)
+        return x
+
+
 def caffe_alexnet() -> nn.Module:
     """bvlc_alexnet and bvlc_reference_caffenet, deploy.prototxt: two groups."""
     return nn.Sequential(
-        nn.Conv2d(3, 96, 11, 4), nn.ReLU(), nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2),
-        nn.Conv2d(96, 256, 5, 1, 2, groups=2), nn.ReLU(), nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2),
+        nn.Conv2d(3, 96, 11, 4), nn.ReLU(), LRN(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(96, 256, 5, 1, 2, groups=2), nn.ReLU(), LRN(), nn.MaxPool2d(3, 2),
         nn.Conv2d(256, 384, 3, 1, 1), nn.ReLU(), nn.Conv2d(384, 384, 3, 1, 1, groups=2), nn.ReLU(),
         nn.Conv2d(384, 256, 3, 1, 1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True),
         nn.AdaptiveMaxPool2d(6), *fc(9216, 4096, 4096, 1000),
@@ -99,8 +108,8 @@ def caffe_alexnet() -> nn.Module:
 def zfnet() -> nn.Module:
     """zfnet512 of the ONNX Model Zoo: conv3-5 have 512, 1024, 512 channels."""
     return nn.Sequential(
-        nn.Conv2d(3, 96, 7, 2), nn.ReLU(), nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2, ceil_mode=True),
-        nn.Conv2d(96, 256, 5, 2), nn.ReLU(), nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2, ceil_mode=True),
+        nn.Conv2d(3, 96, 7, 2), nn.ReLU(), LRN(), nn.MaxPool2d(3, 2, ceil_mode=True),
+        nn.Conv2d(96, 256, 5, 2), nn.ReLU(), LRN(), nn.MaxPool2d(3, 2, ceil_mode=True),
         nn.Conv2d(256, 512, 3, 1, 1), nn.ReLU(), nn.Conv2d(512, 1024, 3, 1, 1), nn.ReLU(),
         nn.Conv2d(1024, 512, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(3, 2), nn.AdaptiveMaxPool2d(6), *fc(18432, 4096, 4096, 1000),
     )  # fmt: skip
@@ -114,11 +123,12 @@ def inception(i: int, a: int, b0: int, b: int, c0: int, c: int, d: int, five: in
     )  # fmt: skip
 
 
-def googlenet() -> nn.Module:
-    """Szegedy et al. 2014, table 1 (torchvision's has 3x3 for 5x5)."""
+def googlenet(lrn: bool = True) -> nn.Module:
+    """Szegedy et al. 2014, table 1 (torchvision's has 3x3 for 5x5); with LRN as in Caffe's bvlc_googlenet."""
+    norm = LRN if lrn else nn.Identity
     pool = lambda: nn.MaxPool2d(3, 2, ceil_mode=True)  # noqa: E731
     return nn.Sequential(
-        cbr(3, 64, 7, 2), pool(), cbr(64, 64), cbr(64, 192, 3), pool(),
+        cbr(3, 64, 7, 2), pool(), norm(), cbr(64, 64), cbr(64, 192, 3), norm(), pool(),
         inception(192, 64, 96, 128, 16, 32, 32), inception(256, 128, 128, 192, 32, 96, 64), pool(),
         inception(480, 192, 96, 208, 16, 48, 64), inception(512, 160, 112, 224, 24, 64, 64),
         inception(512, 128, 128, 256, 24, 64, 64), inception(512, 112, 144, 288, 32, 64, 64),
@@ -615,6 +625,36 @@ def unet() -> nn.Module:
     return Model()
 
 
+class Speech(nn.Module):
+    """RNN-T of MLPerf: 2 and 3 LSTM layers of 1024 with time halved between, on 250 frames (7.5 s) of 240; no decoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high = nn.LSTM(240, 1024, 2, batch_first=True), nn.LSTM(2048, 1024, 3, batch_first=True)
+        self.joint = nn.Sequential(nn.Linear(1024, 512), nn.ReLU(), nn.Linear(512, 29))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.low(x)[0]
+        return self.joint(self.high(y.reshape(1, y.shape[1] // 2, 2048))[0])
+
+
+class Reading(nn.Module):
+    """BiDAF (Seo et al. 2017) from its word vectors on, 60 words: contextual, two modelling and one output biLSTM of 100."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.LSTM(100, 100, bidirectional=True, batch_first=True)
+        self.model = nn.LSTM(800, 100, 2, bidirectional=True, batch_first=True)
+        self.last = nn.LSTM(1400, 100, bidirectional=True, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)[0]
+        h = h + (h @ h.transpose(1, 2)).softmax(-1) @ h
+        g = torch.cat([h] * 4, 2)
+        m = self.model(g)[0]
+        return self.last(torch.cat([g, m, m, m], 2))[0]
+
+
 def super_resolution() -> nn.Module:
     """super_resolution of PyTorch's examples and the ONNX Model Zoo (factor 3, 224x224 grey)."""
     return nn.Sequential(
@@ -682,6 +722,9 @@ def catalogue() -> dict[str, Entry]:
         ("ultraface", ultraface, (3, 240, 320)), ("duc", duc, (3, 800, 800)), ("unet", unet, (3, 256, 256)), ("super_resolution", super_resolution, (1, 224, 224)),
     ):  # fmt: skip
         own(name, build, size)
+    own("inception_v1", lambda: googlenet(lrn=False))
+    own("rnnt", Speech, (250, 240))
+    own("bidaf", Reading, (60, 100))
     own("yolov2", lambda: yolov2(tiny=False), (3, 416, 416))
     own("yolov2_tiny", lambda: yolov2(tiny=True), (3, 416, 416))
     own("faster_rcnn_resnet50", lambda: faster_rcnn((3, 4, 6, 3)), (3, 600, 800))
