@@ -11,7 +11,7 @@ from mixq.cost.law import Load, parts
 from mixq.cost.machine import Machine
 from mixq.errors import UsageError
 from mixq.graph.work import Work
-from mixq.predict.match import Match, find_kernel
+from mixq.predict.match import Match, nearest_kernels
 from mixq.predict.prediction import Z80, Prediction
 from mixq.predict.row import RATIO, Row
 from mixq.predict.threads import shared, threads_of
@@ -51,7 +51,7 @@ def predict_product(profile: Profile, row: Row) -> Prediction:
     seconds, spread = _seconds(profile, match, row), match.spread
     notes = [match.note]
     threads = threads_of(row.cores_or_threads, profile)
-    if match.distance or match.kernel.origin != profile.name:
+    if match.widening or match.kernel.origin != profile.name:
         # A kernel that was fitted to the same chip's rows was so with the same threads assumed.
         spread = math.hypot(spread, threads.spread)
         notes.append(threads.note)
@@ -65,6 +65,18 @@ def predict_product(profile: Profile, row: Row) -> Prediction:
     factor = math.exp(Z80 * spread)
     note = "; ".join(filter(None, notes))
     return Prediction(ratio, ratio / factor, ratio * factor, match.name, note)
+
+
+def find_kernel(profile: Profile, row: Row) -> Match:
+    """The kernel that a row speaks of: of those nearest to it the fastest.
+
+    Raises:
+        UsageError: as `predict_product`.
+    """
+    return min(
+        nearest_kernels(profile, row),
+        key=lambda match: (_seconds(profile, match, row), match.runtime.name, match.kernel.name),
+    )
 
 
 def product_of(profile: Profile, runtime: Runtime, row: Row) -> Product:

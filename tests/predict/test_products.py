@@ -9,8 +9,7 @@ import pytest
 
 from mixq.cost.law import parts
 from mixq.errors import UsageError
-from mixq.predict.match import find_kernel
-from mixq.predict.products import predict_product, product_of
+from mixq.predict.products import find_kernel, predict_product, product_of
 from mixq.predict.row import Row
 from mixq.profiles import Kernel, Profile, load
 
@@ -125,6 +124,25 @@ def test_a_relative_stands_in_with_a_wider_interval(changes: dict[str, object], 
     assert match.spread > match.kernel.spread or not note
     assert match.spread == own.spread or note
     assert match.kernel.bits == changes.get("bits", 4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "kernel"),
+    [(1, "MatMulNBits 4-bit GEMV"), (2000, "MatMulNBits 4-bit dequantize + cuBLAS")],
+)
+def test_a_row_that_names_nothing_gets_what_the_profiles_own_runtime_takes(
+    rows: int, kernel: str
+) -> None:
+    asked = row(kernel="", runtime="", m=rows, activation_bits=None, threads="")
+    found = predict_product(load("nvidia_a100"), asked)
+    assert found.kernel.endswith(kernel)
+    assert found.note == "never measured"
+
+
+def test_a_kernel_is_found_without_its_runtime() -> None:
+    found = predict_product(load("nvidia_a100"), row(kernel="Marlin W4A16", runtime="", bits=4,
+                                                     activation_bits=16, threads=""))  # fmt: skip
+    assert (found.kernel, found.note) == ("Marlin: Marlin W4A16", "")
 
 
 def test_every_row_count_has_its_kernel() -> None:
