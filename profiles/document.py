@@ -153,8 +153,10 @@ def _runtime(
     """The tables of one runtime after `runtime` has been written over them."""
     earlier = document.content["runtime"].get(name, {})
     listed = runtime.get("kernel", []) if isinstance(runtime, dict) else None
-    if not isinstance(earlier, dict) or not isinstance(listed, list):
+    if not isinstance(earlier, dict) or listed is None:
         return runtime
+    if not isinstance(listed, list):
+        return {**earlier, **runtime}
     if places is None:
         places = [(layer, number) for number in range(len(listed))] if layer else []
     kernels, origins = list(earlier.get("kernel", ())), document.kernels.setdefault(name, [])

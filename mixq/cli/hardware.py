@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from mixq.cli import options
+from mixq.cli import options, predict
 from mixq.cli.console import OutputFormat, show, show_json
 
 app = typer.Typer(no_args_is_help=True, help="The chips that mixq knows, and their kernels.")
+app.command("predict")(predict.predict)
 
 
 @app.command("list")

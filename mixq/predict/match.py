@@ -69,7 +69,8 @@ def nearest_kernels(profile: Profile, row: Row) -> list[Match]:
     if not known:
         raise UsageError(f"line {row.line}: profile {profile.name!r} has no kernel for products")
     if row.kernel and not any(
-        match.runtime.title == row.runtime or _likeness(match.kernel.name, row.kernel)
+        row.runtime in (match.runtime.name, match.runtime.title)
+        or _likeness(match.kernel.name, row.kernel)
         for match in known
     ):
         names = sorted({base_name(match.kernel) for match in known})
@@ -105,7 +106,8 @@ def base_name(kernel: Kernel) -> str:
 def _match(runtime: Runtime, kernel: Kernel, row: Row, *, default: bool) -> Match:
     # A row that names nothing asks for the profile's own runtime, one that names a kernel for it.
     if row.runtime:
-        other_runtime = 1 - _likeness(runtime.title, row.runtime)
+        named = row.runtime == runtime.name
+        other_runtime = 0.0 if named else 1 - _likeness(runtime.title, row.runtime)
     else:
         other_runtime = float(not (default or row.kernel))
     other_name = 1 - _likeness(base_name(kernel), row.kernel) if row.kernel else 0.0

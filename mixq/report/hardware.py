@@ -63,7 +63,12 @@ def kernels_tables(profile: Profile, runtime: str | None = None) -> list[Table]:
     Raises:
         ProfileError: if the profile has no such runtime.
     """
-    return [_kernels_table(profile, one) for one in _shown(profile, runtime)]
+    tables = [_kernels_table(profile, one) for one in _shown(profile, runtime)]
+    tables[-1].caption = (
+        "of it, of memory: attained shares of the rate and of the bandwidth\n"
+        "spread: of log(measured / predicted); points: how many measurements they were fitted to"
+    )
+    return tables
 
 
 def profile_json(profile: Profile, runtime: str | None = None) -> dict[str, Any]:
@@ -88,8 +93,6 @@ def _kernels_table(profile: Profile, runtime: Runtime) -> Table:
     use = "searched and predicted" if runtime.searchable else "predicted only"
     table = Table(
         title=f"{escape(runtime.name)} ({use}): {escape(runtime.description)}",
-        caption="of it, of memory: attained shares of the rate and of the bandwidth; spread: of "
-        "log(measured / predicted); points: measurements that the numbers were fitted to",
         title_justify="left",
         caption_justify="left",
     )
