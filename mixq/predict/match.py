@@ -57,8 +57,8 @@ def nearest_kernels(profile: Profile, row: Row) -> list[Match]:
     There are several where the row names none; a runtime takes the fastest.
 
     Raises:
-        UsageError: if nothing of the row's runtime and kernel is known here, or the kernel refuses
-            the rows or groups asked for.
+        UsageError: if the row names no runtime and a kernel like none that is known here, or the
+            kernel refuses the rows or groups asked for.
     """
     known = [
         _match(runtime, kernel, row, default=runtime.name == profile.default_runtime)
@@ -68,10 +68,11 @@ def nearest_kernels(profile: Profile, row: Row) -> list[Match]:
     ]
     if not known:
         raise UsageError(f"line {row.line}: profile {profile.name!r} has no kernel for products")
-    if row.kernel and not any(
-        row.runtime in (match.runtime.name, match.runtime.title)
-        or _likeness(match.kernel.name, row.kernel)
-        for match in known
+    # A table that names its runtime measured something; whoever names a kernel alone means it.
+    if (
+        row.kernel
+        and not row.runtime
+        and not any(_likeness(match.kernel.name, row.kernel) for match in known)
     ):
         names = sorted({base_name(match.kernel) for match in known})
         raise UsageError(
