@@ -17,7 +17,7 @@ OTHER_RUNTIME: Final = 0.3
 OTHER_NAME: Final = 0.3
 OTHER_BITS: Final = 0.25
 OTHER_ACTIVATIONS: Final = 0.2
-"""How far a step away from the row's own kernel is; words and halvings of the bits count singly."""
+"""How far a step away from the row's own kernel is; words and halvings of bits count singly."""
 STRANGER: Final = 0.5
 """What another name adds to the spread of log(measured / predicted), whatever its words. With
 kernels left out whole, their stand-ins were off by 0.45 in the middle, other widths of the same
