@@ -219,8 +219,10 @@ def _widened(kernel: dict[str, Any]) -> dict[str, Any]:
 def _depth(content: Any, path: Path) -> int:
     """How many keys of `path` the tables have."""
     for depth, key in enumerate(path):
-        listed = isinstance(content, list) and isinstance(key, int) and key < len(content)
-        if not listed and not (isinstance(content, Mapping) and key in content):
+        if isinstance(content, Mapping) and key in content:
+            content = content[key]
+            continue
+        if not isinstance(content, list) or not isinstance(key, int) or key >= len(content):
             return depth
         content = content[key]
     return len(path)
