@@ -15,8 +15,8 @@ DOCS: Final = "docs/profiles.md describes the file"
 MAX_BYTES: Final = 1024 * 1024
 """Largest file read; the shipped ones are below a tenth of it."""
 INHERITED_SPREAD: Final = 0.25
-"""How much more log(measured / predicted) of a kernel spreads on a chip that only extends the one it
-was fitted on; squares add. Between alike chips 0.13 to 0.25 was found (docs/decisions/0034)."""
+"""How much more log(measured / predicted) of a kernel spreads on a chip that only extends the one
+it was fitted on; squares add. Between alike chips 0.13 to 0.25 was found (docs/decisions/0034)."""
 _WHOLE: Final = ("core_peak", "cache")
 """Tables of a chip that a file gives or leaves, since half of one would mix two chips."""
 
