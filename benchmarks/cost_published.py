@@ -36,6 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with progress_bar() as progress:
         found = leave_shapes_out(groups_of(products(), profile_of), progress)
+        # Whole models join here: leave one model out, under the same bar.
     report(found, kernels=arguments.kernels)
 
 

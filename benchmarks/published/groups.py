@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mixq.cost.fit import Prior
+from mixq.predict.products import shaped
 from mixq.predict.row import Row
 from mixq.predict.rows import read_rows
 from mixq.profiles import Kernel, Profile, Runtime
@@ -44,7 +45,7 @@ class Group:
 
 def products() -> list[Row]:
     """The published rows that are products."""
-    return [row for row in read_rows(DATA)[1] if row.is_product]
+    return [row for row in map(shaped, read_rows(DATA)[1]) if row.is_product]
 
 
 def groups_of(rows: Sequence[Row], profile_of: Callable[[Row], Profile]) -> list[Group]:

@@ -12,7 +12,7 @@ from mixq.formats import Format
 from mixq.graph.work import Work
 from mixq.predict.chips import chip_of
 from mixq.predict.prediction import Prediction, Refusal
-from mixq.predict.products import predict_product
+from mixq.predict.products import predict_product, shaped
 from mixq.predict.row import Row
 from mixq.predict.threads import threads_of
 from mixq.predict.whole_models import predict_model
@@ -54,6 +54,7 @@ def _loaded(name: str) -> Profile:
 
 
 def _on(profile: Profile, row: Row) -> Prediction:
+    row = shaped(row)
     if not row.is_product:
         return predict_model(profile, row)
     if row.kernel:
