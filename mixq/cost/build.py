@@ -75,6 +75,7 @@ def build_cost_table(
         unpacked_passes=rule.unpacked_passes,
         regions=spaces.folded,
         unpacked_regions=spaces.apart,
+        sections=spaces.sections,
     )
 
 

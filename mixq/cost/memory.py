@@ -24,7 +24,7 @@ from mixq.formats import Format
 from mixq.graph.model_graph import ModelGraph
 from mixq.graph.units import WeightUnit
 
-CONTIGUOUS: Final = 0.75
+CONTIGUOUS: Final = 0.65
 """Share of the memory that loading has left free in which a region of the arena finds place."""
 
 Region = tuple[int, int]
@@ -127,19 +127,21 @@ class Working:
         folded: with float weights, into which normalisations are folded.
         apart: where all units are dequantized, so that normalisations stand apart; without the
             float copies themselves.
+        sections: units with the same number are dequantized together; others at other times.
     """
 
     folded: tuple[Region, ...]
     apart: tuple[Region, ...]
+    sections: Mapping[str, int]
 
 
 def working(rule: Rule, graph: ModelGraph) -> Working:
     """The working memory of a traced pass."""
     if not rule.keeps_arena:
         peak = graph.peak_activation_bytes
-        return Working(((peak, peak),), ((peak, peak),))
-    units = frozenset(graph.units)
-    return Working(_regions(schedule(graph)), _regions(schedule(graph, units)))
+        return Working(((peak, peak),), ((peak, peak),), {})
+    folded, apart = schedule(graph), schedule(graph, frozenset(graph.units))
+    return Working(_regions(folded), _regions(apart), folded.sections)
 
 
 def _regions(planned: Schedule) -> tuple[Region, ...]:

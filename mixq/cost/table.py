@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
 from mixq.cost.memory import Region, peak_bytes
@@ -60,6 +60,8 @@ class CostTable:
         regions: working memory if nothing is dequantized (`mixq.cost.memory.Working`); empty
             stands for `peak_activation_bytes`.
         unpacked_regions: the same if anything is.
+        sections: units with the same number are dequantized together; those that are not named
+            have number 0.
     """
 
     hardware: str
@@ -77,6 +79,7 @@ class CostTable:
     unpacked_passes: int = 1
     regions: tuple[Region, ...] = ()
     unpacked_regions: tuple[Region, ...] = ()
+    sections: Mapping[str, int] = field(default_factory=dict)
 
     def cost(self, unit: str, fmt: Format) -> UnitCost:
         """Price of one unit in one format.
@@ -161,7 +164,7 @@ class CostTable:
             FormatError: if the table lacks a price for the assignment.
         """
         chosen = self._chosen(assignment)
-        unpacked = sum(cost.unpacked_bytes for cost in chosen)
+        unpacked = self._unpacked_bytes(assignment)
         return peak_bytes(
             runtime_bytes=self.runtime_bytes,
             loaded_bytes=self._other_memory_bytes + sum(_loaded(cost) for cost in chosen),
@@ -192,6 +195,14 @@ class CostTable:
             for value in (False, True)
         )
         return self.runtime_bytes + self._other_memory_bytes + most
+
+    def _unpacked_bytes(self, assignment: Mapping[str, Format]) -> int:
+        """The float copies of one pass that live together, at the most."""
+        together: dict[int, int] = {}
+        for unit, fmt in assignment.items():
+            section = self.sections.get(unit, 0)
+            together[section] = together.get(section, 0) + self.cost(unit, fmt).unpacked_bytes
+        return max(together.values(), default=0)
 
     @property
     def _other_memory_bytes(self) -> int:

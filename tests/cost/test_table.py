@@ -116,9 +116,14 @@ def test_w32_is_always_there_and_unnamed_units_stay_in_it() -> None:
 
 
 def test_peak_memory_of_an_unknown_runtime_is_weights_activations_runtime() -> None:
-    table = replace(table_of(minilm(), "nvidia_a100"), runtime_bytes=13_000_000)
-    assert table.peak_memory_bytes({}) == table.weight_bytes({}) + 123_456 + 13_000_000
-    assert table.constant_memory_bytes == table.other_bytes + 123_456 + 13_000_000
+    known = table_of(minilm())
+    entries = {
+        unit: {fmt: replace(cost, loaded_bytes=0, used_bytes=0) for fmt, cost in prices.items()}
+        for unit, prices in known.entries.items()
+    }
+    table = replace(known, entries=entries, node_bytes=0, regions=(), unpacked_regions=())
+    assert table.peak_memory_bytes({}) == table.weight_bytes({}) + 123_456 + 10_500_000
+    assert table.constant_memory_bytes == table.other_bytes + 123_456 + 10_500_000
 
 
 def test_latency_is_the_sum_and_ignores_the_order() -> None:
