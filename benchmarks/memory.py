@@ -2,15 +2,16 @@
 
 For each model: fp32, 8 and 4 bits everywhere, and a mix of widths that goes round the units; each
 at batch 1 and 16. The prediction is `CostTable.peak_memory_bytes` of the traced model, the
-measurement the most that a fresh process grew by from before it loaded the file until it had run it
-three times (`mixq.bench.memory`: peak resident set less what was resident before). Interpreter,
-torch, the runtime's library as far as importing it loads it, and the inputs were there before and
-count on neither side. Weights are rounded to the nearest: only their bytes matter here.
+measurement the most that a fresh process grew by from before it loaded the file until it had run
+it three times (`mixq.bench.memory`: peak resident set less what was resident before).
+Interpreter, torch, the runtime's library as far as importing it loads it, and the inputs were
+there before and count on neither side; pages of the library that loading and running a model
+bring in do count. Weights are rounded to the nearest: only their bytes matter here.
 
     OMP_NUM_THREADS=1 python benchmarks/memory.py [MODEL ...] [--stacks] [--batch 1 16]
 
-With --stacks the rows are those that the constants of `mixq.cost.memory` were taken from: stacks of
-equal layers. No model is among them.
+With --stacks the rows are those that the constants of `mixq.cost.memory` were taken from: stacks
+of equal layers. No model is among them.
 """
 
 from __future__ import annotations

@@ -74,9 +74,7 @@ class Layout:
                         continue
                     error = entry.error
                 memory_bytes = self.costs.memory_bytes(unit, fmt)
-                choices.append(
-                    Choice(fmt, error, cost.weight_bytes, cost.latency_s, memory_bytes)
-                )
+                choices.append(Choice(fmt, error, cost.weight_bytes, cost.latency_s, memory_bytes))
             rows[unit] = tuple(choices)
         return Problem(
             rows,

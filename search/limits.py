@@ -40,7 +40,7 @@ class Limits:
 
     @property
     def objective(self) -> Quantity:
-        """What is made small: the error if bytes, latency or memory are limited, else the bytes."""
+        """What is made small: the error if bytes, time or memory are limited, else the bytes."""
         limits = (self.weight_bytes, self.latency_s, self.peak_memory_bytes)
         return "weight_bytes" if limits == (None, None, None) else "error"
 

@@ -31,7 +31,7 @@ class Choice:
         error: output error that this unit alone adds.
         weight_bytes: bytes stored for the unit.
         latency_s: time of the unit's operations in one forward pass [s].
-        memory_bytes: what the unit adds to peak memory at the most; None stands for `weight_bytes`.
+        memory_bytes: what the unit adds to peak memory at the most; None is `weight_bytes`.
     """
 
     format: Format
@@ -310,14 +310,14 @@ def _item(problem: Problem, units: Sequence[str]) -> Item:
         size = sum(c.weight_bytes for c in chosen)
         rows.append((size, error, latency_s, fmt.name, fmt, memory_bytes))
     rows.sort(key=lambda row: row[:4])
-    weight_bytes, errors, latencies_s, _, formats, memory_bytes = zip(*rows, strict=True)
+    weight_bytes, errors, latencies_s, _, formats, memories_bytes = zip(*rows, strict=True)
     return Item(
         units=tuple(units),
         formats=formats,
         weight_bytes=np.array(weight_bytes, np.int64),
         errors=np.array(errors, np.float64),
         latencies_s=np.array(latencies_s, np.float64),
-        memory_bytes=np.array(memory_bytes, np.int64),
+        memory_bytes=np.array(memories_bytes, np.int64),
     )
 
 

@@ -131,10 +131,10 @@ def live_peak(buffers: Sequence[Buffer]) -> int:
 
 
 def packed_peak(buffers: Sequence[Buffer]) -> int:
-    """The bytes of one block in which every buffer has its place, laid out first come first served.
+    """The bytes of one block in which every buffer has its place, first come first served.
 
-    Each goes into the smallest gap that holds it, or behind the last (source: microsoft/onnxruntime,
-    onnxruntime/core/framework/mem_pattern_planner.h). At least `live_peak`.
+    Each goes into the smallest gap that holds it, or behind the last (source:
+    microsoft/onnxruntime, onnxruntime/core/framework/mem_pattern_planner.h). At least `live_peak`.
     """
     placed: list[tuple[int, int, int]] = []
     peak = 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mixq.cost.kernels import NO_WEIGHTS, W32, Call, kernel_for, price, weight_matrix
 from mixq.cost.machine import Machine
-from mixq.cost.memory import held, rule_of, working
+from mixq.cost.memory import loaded_bytes, rule_of, working
 from mixq.cost.spread import ASSUMED_SPREAD, KernelTime, by_kernel
 from mixq.cost.table import CostTable, UnitCost
 from mixq.errors import FormatError
@@ -24,6 +24,7 @@ def build_cost_table(
     *,
     runtime: str | None = None,
     threads: int | None = None,
+    cache_bytes: int = 0,
 ) -> CostTable:
     """Prices of every unit of `graph` in w32 and in its candidate formats.
 
@@ -33,6 +34,7 @@ def build_cost_table(
         profile: the chip.
         runtime: a runtime of the profile, by default the profile's own choice.
         threads: cores in use, by default the profile's own choice.
+        cache_bytes: of keys and values of past tokens, see `mixq.cost.memory.cache_bytes`.
 
     Raises:
         FormatError: if `formats` names something that is no unit of the graph.
@@ -73,9 +75,10 @@ def build_cost_table(
         file_graph_bytes=rule.file_node_bytes * graph.digraph.number_of_nodes(),
         file_unit_bytes=rule.file_unit_bytes,
         unpacked_passes=rule.unpacked_passes,
-        regions=spaces.folded,
-        unpacked_regions=spaces.apart,
+        working_bytes=spaces.folded_bytes,
+        unpacked_working_bytes=spaces.apart_bytes,
         sections=spaces.sections,
+        cache_bytes=cache_bytes,
     )
 
 
@@ -106,14 +109,12 @@ def unit_cost(machine: Machine, unit: WeightUnit, fmt: Format) -> UnitCost:
         # Elementwise work does not say what it reads, so it reads the whole unit.
         read = whole if matrix == NO_WEIGHTS else matrix
         calls.append(price(machine, work, fmt, read, unit.element_bytes, whole))
-    holds = held(rule_of(machine.runtime.name), unit, fmt)
     is_unpacked = not fmt.is_float and any(call.kernel is None for call in calls)
     return UnitCost(
         latency_s=math.fsum(call.latency_s for call in calls),
         times=_times(calls),
         weight_bytes=unit.stored_bytes(fmt),
-        loaded_bytes=holds.loaded_bytes,
-        used_bytes=holds.used_bytes,
+        loaded_bytes=loaded_bytes(rule_of(machine.runtime.name), unit, fmt),
         unpacked_bytes=4 * unit.weights if is_unpacked else 0,
         kernel=" + ".join(dict.fromkeys(call.name for call in calls)) or "none",
         reason="; ".join(dict.fromkeys(call.reason for call in calls))

@@ -4,8 +4,8 @@ Where weights and activations go is a runtime's own business, so each has a rule
 was found in its sources, its logs, and stacks of equal layers (`benchmarks/memory.py --stacks`):
 
 - a file is parsed, its tensors are copied, transposed and folded, and every kernel packs its
-  weights once more and drops the original. The C library keeps most of what was dropped, so that
-  loading sets the peak of float models at small batches;
+  weights once more and drops the original. The C library keeps what was dropped, in pieces into
+  which the arena's regions rarely fit, so that it counts to the end;
 - activations come from an arena that keeps what it has (`mixq.cost.arena`). From the second pass
   on they lie in one block, beside what the first pass took: working memory counts about twice;
 - DequantizeLinear nodes read no activations and stand behind them in the order of nodes, so that
@@ -14,34 +14,15 @@ was found in its sources, its logs, and stacks of equal layers (`benchmarks/memo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from mixq.cost.arena import Buffer, live_peak, replayed
+from mixq.cost.arena import replayed
 from mixq.cost.schedule import Schedule, schedule
 from mixq.formats import Format
 from mixq.graph.model_graph import ModelGraph
 from mixq.graph.units import WeightUnit
-
-CONTIGUOUS: Final = 0.65
-"""Share of the memory that loading has left free in which a region of the arena finds place."""
-
-Region = tuple[int, int]
-"""Bytes that an arena asked for at once, and those of them that it wrote."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Memory of one unit's weights.
-
-    Attributes:
-        loaded_bytes: taken at the most while the file is loaded, and not given back.
-        used_bytes: in use afterwards.
-    """
-
-    loaded_bytes: int
-    used_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +30,8 @@ class Rule:
     """How a runtime holds weights.
 
     Attributes:
-        loaded, used: bytes per weight by (kind of operation, bits); what is not listed is held
-            as it is stored.
+        loaded: bytes per weight by (kind of operation, bits) that loading takes at the most, all
+            of which the process keeps; what is not listed is held as it is stored.
         node_bytes: of every operation of the graph, whatever it reads.
         file_node_bytes, file_unit_bytes: what the file takes to describe an operation, and what a
             quantized unit's further operations and tensors.
@@ -59,7 +40,6 @@ class Rule:
     """
 
     loaded: Mapping[tuple[str, int], float]
-    used: Mapping[tuple[str, int], float]
     node_bytes: int
     file_node_bytes: int
     file_unit_bytes: int
@@ -68,7 +48,7 @@ class Rule:
 
 
 PLAIN: Final = Rule(
-    loaded={}, used={}, node_bytes=0, file_node_bytes=0, file_unit_bytes=0, unpacked_passes=1,
+    loaded={}, node_bytes=0, file_node_bytes=0, file_unit_bytes=0, unpacked_passes=1,
     keeps_arena=False,
 )  # fmt: skip
 """A runtime of which nothing is known: weights once, and the activations that live together."""
@@ -79,10 +59,6 @@ ONNX_RUNTIME: Final = Rule(
         ("gemm", 2): 0.85, ("conv", 32): 14.0, ("conv", 16): 14.6, ("recurrent", 32): 20.4,
         ("recurrent", 16): 23.1, ("gather", 32): 5.2, ("gather", 16): 2.6, ("gather", 8): 1.25,
         ("gather", 4): 0.63, ("gather", 2): 0.38,
-    },
-    used={
-        ("gemm", 32): 4.0, ("gemm", 16): 4.0, ("gemm", 8): 1.2, ("gemm", 4): 0.75,
-        ("gemm", 2): 0.47, ("conv", 16): 4.0, ("recurrent", 16): 4.0,
     },
     node_bytes=25_000,
     file_node_bytes=200,
@@ -101,37 +77,34 @@ def rule_of(runtime: str) -> Rule:
     return RULES.get(runtime, PLAIN)
 
 
-def held(rule: Rule, unit: WeightUnit, fmt: Format) -> Held:
-    """Memory of one unit in a format; a unit with several kinds of readers is held for each."""
+def loaded_bytes(rule: Rule, unit: WeightUnit, fmt: Format) -> int:
+    """Memory of one unit's weights; a unit that several kinds of operations read is held for each.
+
+    Never less than what is stored.
+    """
     stored = unit.stored_bytes(fmt)
-    kinds = [kind for kind in dict.fromkeys(work.kind for work in unit.work)]
     bits = 8 * unit.element_bytes if fmt.bits == 32 else fmt.bits
-    loaded = [_bytes(rule.loaded, kind, bits, unit.weights, stored) for kind in kinds] or [stored]
-    used = [_bytes(rule.used, kind, bits, unit.weights, stored) for kind in kinds] or [stored]
-    in_use = max(sum(used), stored)
-    return Held(loaded_bytes=max(sum(loaded), in_use), used_bytes=in_use)
-
-
-def _bytes(
-    table: Mapping[tuple[str, int], float], kind: str, bits: int, weights: int, stored: int
-) -> int:
-    per_weight = table.get((kind, bits))
-    return stored if per_weight is None else round(per_weight * weights)
+    kinds = dict.fromkeys(work.kind for work in unit.work)
+    held = 0
+    for kind in kinds:
+        per_weight = rule.loaded.get((kind, bits))
+        held += stored if per_weight is None else round(per_weight * unit.weights)
+    return max(held, stored)
 
 
 @dataclass(frozen=True, slots=True)
 class Working:
-    """Memory of a pass beside the weights, by regions.
+    """Memory of a pass beside the weights.
 
     Attributes:
-        folded: with float weights, into which normalisations are folded.
-        apart: where all units are dequantized, so that normalisations stand apart; without the
-            float copies themselves.
+        folded_bytes: with float weights, into which normalisations are folded.
+        apart_bytes: where all units are dequantized, so that normalisations stand apart; without
+            the float copies themselves.
         sections: units with the same number are dequantized together; others at other times.
     """
 
-    folded: tuple[Region, ...]
-    apart: tuple[Region, ...]
+    folded_bytes: int
+    apart_bytes: int
     sections: Mapping[str, int]
 
 
@@ -139,54 +112,13 @@ def working(rule: Rule, graph: ModelGraph) -> Working:
     """The working memory of a traced pass."""
     if not rule.keeps_arena:
         peak = graph.peak_activation_bytes
-        return Working(((peak, peak),), ((peak, peak),), {})
+        return Working(peak, peak, {})
     folded, apart = schedule(graph), schedule(graph, frozenset(graph.units))
-    return Working(_regions(folded), _regions(apart), folded.sections)
+    return Working(_resident_bytes(folded), _resident_bytes(apart), folded.sections)
 
 
-def _regions(planned: Schedule) -> tuple[Region, ...]:
-    return tuple(replayed(planned.buffers, planned.outputs).regions)
-
-
-def peak_bytes(
-    *,
-    runtime_bytes: int,
-    loaded_bytes: int,
-    used_bytes: int,
-    unpacked_bytes: int,
-    regions: Sequence[Region],
-) -> int:
-    """The most that is resident at any time.
-
-    Args:
-        runtime_bytes: of the runtime, whatever the model is.
-        loaded_bytes: of all weights while they are loaded; kept by the process.
-        used_bytes: of all weights afterwards; the rest is free for regions that fit.
-        unpacked_bytes: float copies of dequantized units, as often as they are resident.
-        regions: of the working memory.
-    """
-    free = CONTIGUOUS * (loaded_bytes - used_bytes)
-    more = 0
-    for size, written in sorted(regions, reverse=True):
-        if size <= free:
-            free -= size
-        else:
-            more += written
-    return runtime_bytes + loaded_bytes + unpacked_bytes + more
-
-
-def live_bytes(graph: ModelGraph, copies: Mapping[str, int] | None = None) -> int:
-    """The largest sum of live activations of a schedule, with float copies by unit beside them.
-
-    A copy lives from the start of the pass to the operation that reads it.
-    """
-    planned = schedule(graph, frozenset(copies or ()))
-    held_copies = [
-        Buffer(size, 0, planned.consumers[unit])
-        for unit, size in (copies or {}).items()
-        if unit in planned.consumers
-    ]
-    return live_peak([*held_copies, *planned.buffers, *planned.outputs])
+def _resident_bytes(planned: Schedule) -> int:
+    return replayed(planned.buffers, planned.outputs).resident_bytes
 
 
 def cache_bytes(

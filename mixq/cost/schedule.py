@@ -36,7 +36,20 @@ NORMALISATIONS: Final = frozenset(
 )
 OVERWRITING: Final = frozenset(
     (
-        *("add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg", "exp", "sqrt", "rsqrt"),
+        *(
+            "add",
+            "add_",
+            "sub",
+            "sub_",
+            "mul",
+            "mul_",
+            "div",
+            "div_",
+            "neg",
+            "exp",
+            "sqrt",
+            "rsqrt",
+        ),
         *("clamp", "hardswish", "hardswish_", "silu", "silu_"),
         *FUSED_ACTIVATIONS,
     )
@@ -122,7 +135,9 @@ def _shared(
         if operator(digraph.nodes[before[0]]) == "convolution" and is_constant:
             return owner[before[0]]
     if name in OVERWRITING:
-        dying = [owner[p] for p in before if end[owner[p]] <= step and size[owner[p]] == made_bytes]
+        dying = [
+            owner[p] for p in before if end[owner[p]] <= step and size[owner[p]] == made_bytes
+        ]
         return dying[0] if dying else None
     return None
 

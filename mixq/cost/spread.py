@@ -1,4 +1,4 @@
-"""Spread: how far predicted times may be off, from the spreads of the kernels that they are made of.
+"""Spread: how far predicted times may be off, from the spreads of the kernels in them.
 
 A kernel's `spread` is the standard deviation of log(measured / predicted) over the calls that it
 was fitted to. The errors of one kernel's calls move together (its efficiency is fitted too high or

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
-from mixq.cost.memory import Region, peak_bytes
 from mixq.cost.spread import Interval, KernelTime, interval, ratio_interval
 from mixq.errors import FormatError, UsageError
 from mixq.formats import Format
@@ -25,8 +24,7 @@ class UnitCost:
         kernel: what would run, in words; several joined by " + ".
         reason: why that, in words.
         times: `latency_s` by kernel; empty if nothing is known of spreads.
-        loaded_bytes, used_bytes: memory of the weights while the file is loaded, and afterwards
-            (`mixq.cost.memory.Held`); 0 stands for `weight_bytes`.
+        loaded_bytes: memory that the weights take; 0 stands for `weight_bytes`.
         unpacked_bytes: of the float copy that every pass makes, if no kernel reads the format.
     """
 
@@ -36,7 +34,6 @@ class UnitCost:
     reason: str
     times: tuple[KernelTime, ...] = ()
     loaded_bytes: int = 0
-    used_bytes: int = 0
     unpacked_bytes: int = 0
 
 
@@ -57,11 +54,12 @@ class CostTable:
         file_graph_bytes, file_unit_bytes: what the file takes beside its tensors: for the graph,
             and for every quantized unit.
         unpacked_passes: how often a unit's float copy is resident.
-        regions: working memory if nothing is dequantized (`mixq.cost.memory.Working`); empty
-            stands for `peak_activation_bytes`.
-        unpacked_regions: the same if anything is.
+        working_bytes: memory of a pass beside the weights if nothing is dequantized
+            (`mixq.cost.memory.Working`); None stands for `peak_activation_bytes`.
+        unpacked_working_bytes: the same if anything is.
         sections: units with the same number are dequantized together; those that are not named
             have number 0.
+        cache_bytes: keys and values of past tokens, which every pass reads.
     """
 
     hardware: str
@@ -77,9 +75,10 @@ class CostTable:
     file_graph_bytes: int = 0
     file_unit_bytes: int = 0
     unpacked_passes: int = 1
-    regions: tuple[Region, ...] = ()
-    unpacked_regions: tuple[Region, ...] = ()
+    working_bytes: int | None = None
+    unpacked_working_bytes: int | None = None
     sections: Mapping[str, int] = field(default_factory=dict)
+    cache_bytes: int = 0
 
     def cost(self, unit: str, fmt: Format) -> UnitCost:
         """Price of one unit in one format.
@@ -165,13 +164,12 @@ class CostTable:
         """
         chosen = self._chosen(assignment)
         unpacked = self._unpacked_bytes(assignment)
-        return peak_bytes(
-            runtime_bytes=self.runtime_bytes,
-            loaded_bytes=self._other_memory_bytes + sum(_loaded(cost) for cost in chosen),
-            used_bytes=self._other_memory_bytes
-            + sum(cost.used_bytes or cost.weight_bytes for cost in chosen),
-            unpacked_bytes=self.unpacked_passes * unpacked,
-            regions=self._working(is_unpacked=unpacked > 0),
+        return (
+            self.runtime_bytes
+            + self._other_memory_bytes
+            + sum(_loaded(cost) for cost in chosen)
+            + self.unpacked_passes * unpacked
+            + self._working(is_unpacked=unpacked > 0)
         )
 
     def memory_bytes(self, unit: str, fmt: Format) -> int:
@@ -187,14 +185,11 @@ class CostTable:
     def constant_memory_bytes(self) -> int:
         """What does not depend on the assignment, so that sums are upper bounds.
 
-        The sum of all units' `memory_bytes` and this is at least `peak_memory_bytes`: of two kinds
-        of working memory it takes the larger, and none of it fits into what loading left free.
+        The sum of all units' `memory_bytes` and this is at least `peak_memory_bytes`: it takes the
+        larger of two kinds of working memory, and lets all float copies live together.
         """
-        most = max(
-            sum(written for _, written in self._working(is_unpacked=value))
-            for value in (False, True)
-        )
-        return self.runtime_bytes + self._other_memory_bytes + most
+        working = max(self._working(is_unpacked=value) for value in (False, True))
+        return self.runtime_bytes + self._other_memory_bytes + working
 
     def _unpacked_bytes(self, assignment: Mapping[str, Format]) -> int:
         """The float copies of one pass that live together, at the most."""
@@ -206,11 +201,11 @@ class CostTable:
 
     @property
     def _other_memory_bytes(self) -> int:
-        return self.other_bytes + self.node_bytes
+        return self.other_bytes + self.node_bytes + self.cache_bytes
 
-    def _working(self, *, is_unpacked: bool) -> tuple[Region, ...]:
-        found = self.unpacked_regions if is_unpacked else self.regions
-        return found or ((self.peak_activation_bytes, self.peak_activation_bytes),)
+    def _working(self, *, is_unpacked: bool) -> int:
+        found = self.unpacked_working_bytes if is_unpacked else self.working_bytes
+        return self.peak_activation_bytes if found is None else found
 
     @property
     def baseline_latency_s(self) -> float:
@@ -244,12 +239,8 @@ class CostTable:
                 unit: {Format.parse(name): _unit_cost(cost) for name, cost in prices.items()}
                 for unit, prices in document["entries"].items()
             }
-            regions = {
-                name: tuple((size, written) for size, written in document.get(name, ()))
-                for name in ("regions", "unpacked_regions")
-            }
             times = _kernel_times(document.get("other_times", ()))
-            return cls(**{**document, **regions, "entries": entries, "other_times": times})
+            return cls(**{**document, "entries": entries, "other_times": times})
         except (KeyError, TypeError, ValueError, AttributeError, FormatError) as error:
             raise UsageError(
                 f"cost table is malformed: {' '.join(str(error).split())[:200]}; build it again"

@@ -118,10 +118,12 @@ def test_w32_is_always_there_and_unnamed_units_stay_in_it() -> None:
 def test_peak_memory_of_an_unknown_runtime_is_weights_activations_runtime() -> None:
     known = table_of(minilm())
     entries = {
-        unit: {fmt: replace(cost, loaded_bytes=0, used_bytes=0) for fmt, cost in prices.items()}
+        unit: {fmt: replace(cost, loaded_bytes=0) for fmt, cost in prices.items()}
         for unit, prices in known.entries.items()
     }
-    table = replace(known, entries=entries, node_bytes=0, regions=(), unpacked_regions=())
+    table = replace(
+        known, entries=entries, node_bytes=0, working_bytes=None, unpacked_working_bytes=None
+    )
     assert table.peak_memory_bytes({}) == table.weight_bytes({}) + 123_456 + 10_500_000
     assert table.constant_memory_bytes == table.other_bytes + 123_456 + 10_500_000
 
