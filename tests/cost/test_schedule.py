@@ -18,7 +18,7 @@ ROW = 1024
 
 def graph_of(
     nodes: list[tuple[str, int, list[int]]], units: dict[int, str] | None = None
-) -> ModelGraph:  # noqa: E501
+) -> ModelGraph:
     """Nodes of (operator, bytes written, indices of those read); the units that some read."""
     digraph: nx.DiGraph[str] = nx.DiGraph()
     for index, (op, size, reads) in enumerate(nodes):
