@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from mixq.cost.kernels import NO_WEIGHTS, W32, kernel_for, price, weight_matrix
+from mixq.cost.kernels import NO_WEIGHTS, W32, Call, kernel_for, price, weight_matrix
 from mixq.cost.machine import Machine
+from mixq.cost.memory import loaded_bytes, rule_of, working
+from mixq.cost.spread import ASSUMED_SPREAD, KernelTime, by_kernel
 from mixq.cost.table import CostTable, UnitCost
 from mixq.errors import FormatError
 from mixq.formats import Format
@@ -22,6 +24,7 @@ def build_cost_table(
     *,
     runtime: str | None = None,
     threads: int | None = None,
+    cache_bytes: int = 0,
 ) -> CostTable:
     """Prices of every unit of `graph` in w32 and in its candidate formats.
 
@@ -31,6 +34,7 @@ def build_cost_table(
         profile: the chip.
         runtime: a runtime of the profile, by default the profile's own choice.
         threads: cores in use, by default the profile's own choice.
+        cache_bytes: of keys and values of past tokens, see `mixq.cost.memory.cache_bytes`.
 
     Raises:
         FormatError: if `formats` names something that is no unit of the graph.
@@ -44,6 +48,13 @@ def build_cost_table(
             "leave it out or correct the name"
         )
     machine = Machine.of(profile, profile.searched_runtime(runtime).name, threads)
+    rule = rule_of(machine.runtime.name)
+    others = [
+        price(machine, data["work"], W32, NO_WEIGHTS)
+        for _, data in graph.digraph.nodes(data=True)
+        if not data["units"]
+    ]
+    spaces = working(rule, graph)
     return CostTable(
         hardware=profile.name,
         runtime=machine.runtime.name,
@@ -55,14 +66,19 @@ def build_cost_table(
             }
             for name, unit in graph.units.items()
         },
-        other_latency_s=math.fsum(
-            price(machine, data["work"], W32, NO_WEIGHTS).latency_s
-            for _, data in graph.digraph.nodes(data=True)
-            if not data["units"]
-        ),
+        other_latency_s=math.fsum(call.latency_s for call in others),
+        other_times=_times(others),
         other_bytes=graph.other_bytes,
         peak_activation_bytes=graph.peak_activation_bytes,
         runtime_bytes=machine.runtime.memory_bytes,
+        node_bytes=rule.node_bytes * graph.digraph.number_of_nodes(),
+        file_graph_bytes=rule.file_node_bytes * graph.digraph.number_of_nodes(),
+        file_unit_bytes=rule.file_unit_bytes,
+        unpacked_passes=rule.unpacked_passes,
+        working_bytes=spaces.folded_bytes,
+        unpacked_working_bytes=spaces.apart_bytes,
+        sections=spaces.sections,
+        cache_bytes=cache_bytes,
     )
 
 
@@ -93,10 +109,25 @@ def unit_cost(machine: Machine, unit: WeightUnit, fmt: Format) -> UnitCost:
         # Elementwise work does not say what it reads, so it reads the whole unit.
         read = whole if matrix == NO_WEIGHTS else matrix
         calls.append(price(machine, work, fmt, read, unit.element_bytes, whole))
+    is_unpacked = not fmt.is_float and any(call.kernel is None for call in calls)
     return UnitCost(
         latency_s=math.fsum(call.latency_s for call in calls),
+        times=_times(calls),
         weight_bytes=unit.stored_bytes(fmt),
+        loaded_bytes=loaded_bytes(rule_of(machine.runtime.name), unit, fmt),
+        unpacked_bytes=4 * unit.weights if is_unpacked else 0,
         kernel=" + ".join(dict.fromkeys(call.name for call in calls)) or "none",
         reason="; ".join(dict.fromkeys(call.reason for call in calls))
         or "the traced batch never reached it",
+    )
+
+
+def _times(calls: Sequence[Call]) -> tuple[KernelTime, ...]:
+    return by_kernel(
+        KernelTime(
+            call.name,
+            call.latency_s,
+            ASSUMED_SPREAD if call.kernel is None else call.kernel.spread,
+        )
+        for call in calls
     )

@@ -26,23 +26,25 @@ EAGER: Final = ("pytorch",)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows that share their numbers, in three circles, the widest first.
+    """Rows that share their numbers, in four circles, the widest first.
 
     Attributes:
+        kind: device, precision and phase under any runtime.
         family: runtime and precision on any chip.
         chip: the same on one chip.
         kernel: the same with one kernel, as the table names it.
     """
 
+    kind: str
     family: str
     chip: str
     kernel: str
 
     @property
-    def circles(self) -> tuple[str, str, str]:
+    def circles(self) -> tuple[str, str, str, str]:
         """Names of the circles."""
         chip = f"{self.family} @ {self.chip}"
-        return self.family, chip, f"{chip} # {self.kernel}"
+        return self.kind, self.family, chip, f"{chip} # {self.kernel}"
 
     @property
     def shelves(self) -> tuple[str, str, str]:
@@ -73,7 +75,8 @@ def group_of(row: Row, phase: str, profile_name: str, *, gpu: bool) -> Group:
     device = "gpu" if gpu else "cpu"
     if not gpu:
         kernel += f" x{row.cores_or_threads}"
-    return Group(f"{family} {device} w-{weights} a{sums} {step}", profile_name, kernel)
+    kind = f"{device} w-{weights} a{sums} {step}"
+    return Group(f"any {kind}", f"{family} {kind}", profile_name, kernel)
 
 
 def expectations(row: Row, *, gpu: bool) -> Mapping[str, Prior]:

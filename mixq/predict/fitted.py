@@ -13,8 +13,8 @@ from typing import Any, Final, Self
 from mixq.predict.efficiency import Group
 from mixq.predict.terms import PARAMETERS, Efficiency
 
-UNSEEN: Final = (0.6, 0.35, 0.2, 0.0)
-"""Added to the spread where none, the family alone, the chip as well or the kernel as well was measured."""
+UNSEEN: Final = (0.6, 0.5, 0.3, 0.15, 0.0)
+"""Added to the spread where nothing, only other runtimes, the family, the chip or the kernel was measured."""
 UNKNOWN_SPREAD: Final = 0.25
 """Of a group whose left-out models were too few to say."""
 
@@ -27,7 +27,7 @@ class Known:
         efficiency: of its group.
         spread: standard deviation of log(measured / predicted) of a model that was not measured.
         points: rows behind the numbers.
-        depth: circles of the group that were measured: 0 is none, 3 is the row's own kernel.
+        depth: circles of the group that were measured: 0 is none, 4 is the row's own kernel.
         offset: log of how much longer this model took elsewhere than its operations say.
     """
 

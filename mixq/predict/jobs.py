@@ -44,9 +44,7 @@ class Job:
         network: canonical name.
         phase: `forward`, `prefill`, `decode`, `generate`, `serving` or `linear`.
         passes: workloads and how often each runs.
-        things: samples or tokens that a rate counts for all of it, on one instance.
-        instances: processes that run it side by side.
-        threads: of each; None is the profile's usual.
+        things: samples or tokens that a rate counts for all of it.
         cache_bits: of keys and values.
         note: what was assumed, in words.
     """
@@ -55,8 +53,6 @@ class Job:
     phase: str
     passes: tuple[tuple[Workload, float], ...]
     things: float
-    instances: int = 1
-    threads: int | None = None
     cache_bits: float = 16
     note: str = ""
 
@@ -69,17 +65,16 @@ def job_of(row: Row) -> Job:
     """
     unnamed = re.match(UNNAMED, row.model_or_op, re.IGNORECASE) is not None
     name = TYPICAL if unnamed else canonical(row.model_or_op)
-    instances, threads = _instances(row.cores_or_threads)
     plain = f"{row.model_or_op} {row.metric}".lower()
     found = catalogue.transformer(name)
     batch = row.batch or 1
     if found is None:
         work = catalogue.network(name, batch)
-        return Job(name, "forward", ((work, 1),), batch, instances, threads, note=work.note)
+        return Job(name, "forward", ((work, 1),), batch, note=work.note)
     job = _transformer_job(found, row, plain, batch)
     if unnamed:
         job = replace(job, note=f"{UNNAMED_NOTE} {job.note}".strip())
-    return replace(job, instances=instances, threads=threads)
+    return job
 
 
 def _transformer_job(model: Transformer, row: Row, plain: str, batch: int) -> Job:
@@ -160,12 +155,3 @@ def _batch_in_memory(model: Transformer, row: Row, tokens: int, cache_bits: floa
         )
     return min(batch, MOST_BATCH)
 
-
-def _instances(text: str) -> tuple[int, int | None]:
-    several = re.search(r"(\d+)\s*inst\w*\s*x\s*(\d+)", text)
-    if several:
-        return int(several[1]), int(several[2])
-    if "GPU" in text:
-        return 1, None
-    one = re.match(r"\s*(\d+)\b", text)
-    return 1, (int(one[1]) if one else None)

@@ -7,6 +7,7 @@ serve predicting, fitting and a plain roofline.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,6 +19,7 @@ from mixq.cost.roofline import SHARPNESS
 from mixq.predict.jobs import Job, job_of
 from mixq.predict.models.workload import Operation
 from mixq.predict.row import Row
+from mixq.predict.threads import shared, threads_of
 from mixq.profiles import Kernel, Profile
 
 CLASSES: Final = ("gemm", "conv", "window", "depthwise", "attention", "plain", "fused")
@@ -87,24 +89,43 @@ class Terms:
 
     def seconds(self, efficiency: Efficiency) -> float:
         """Time of the job with kernels of that efficiency."""
-        of = efficiency
-        side_by_side = (1 + (self.threads - 1) * of.parallel) / self.threads
-        rates = np.array([of.gemm, of.conv, of.window, of.depthwise, of.attention, 1.0, 1.0])
-        rates *= side_by_side
-        shares = np.array([*[of.memory] * 5, of.plain, of.plain])
-        compute = self.compute_s / rates[self.kinds]
-        memory = self.memory_s / shares[self.kinds]
-        high = np.maximum(compute, memory)
-        low = np.minimum(compute, memory)
-        busy = high * (1 + (low / np.maximum(high, 1e-30)) ** SHARPNESS) ** (1 / SHARPNESS)
-        times = np.where(self.kinds == FUSED, of.fused, 1.0) * (busy + of.overhead_s)
-        return float(times @ self.counts) + self.calls * of.call_s
+        return float(Sums([self]).seconds(efficiency)[0])
 
     @property
     def roofline_s(self) -> float:
         """Time of the job if every peak were reached and all elementwise work fused."""
         times = np.maximum(self.compute_s, self.memory_s)
         return float(np.where(self.kinds == FUSED, 0.0, times) @ self.counts)
+
+
+class Sums:
+    """Many jobs, added up at once."""
+
+    def __init__(self, jobs: Sequence[Terms]) -> None:
+        """Lay the operations of all jobs end to end."""
+        sizes = [len(job.counts) for job in jobs]
+        self._jobs = np.repeat(np.arange(len(jobs)), sizes)
+        self._compute_s = np.concatenate([job.compute_s for job in jobs])
+        self._memory_s = np.concatenate([job.memory_s for job in jobs])
+        self._kinds = np.concatenate([job.kinds for job in jobs])
+        self._counts = np.concatenate([job.counts for job in jobs])
+        self._threads = np.repeat([job.threads for job in jobs], sizes)
+        self._calls = np.array([job.calls for job in jobs])
+
+    def seconds(self, efficiency: Efficiency) -> np.ndarray:
+        """Time of each job with kernels of that efficiency; the law of `mixq.cost.law`."""
+        of = efficiency
+        rates = np.array([of.gemm, of.conv, of.window, of.depthwise, of.attention, 1.0, 1.0])
+        shares = np.array([*[of.memory] * 5, of.plain, of.plain])
+        side_by_side = (1 + (self._threads - 1) * of.parallel) / self._threads
+        compute = self._compute_s / (rates[self._kinds] * side_by_side)
+        memory = self._memory_s / shares[self._kinds]
+        high = np.maximum(compute, memory)
+        low = np.minimum(compute, memory)
+        busy = high * (1 + (low / np.maximum(high, 1e-30)) ** SHARPNESS) ** (1 / SHARPNESS)
+        times = np.where(self._kinds == FUSED, of.fused, 1.0) * (busy + of.overhead_s)
+        sums = np.bincount(self._jobs, times * self._counts, minlength=len(self._calls))
+        return sums + self._calls * of.call_s
 
 
 def terms_of(profile: Profile, row: Row) -> Terms:
@@ -114,7 +135,8 @@ def terms_of(profile: Profile, row: Row) -> Terms:
         UsageError: if the model is unknown or cannot do what is asked; one line.
     """
     job = job_of(row)
-    machine = _machine(profile, job)
+    ran = threads_of(row.cores_or_threads, profile)
+    machine = Machine(shared(profile, ran.instances), profile.runtime(), ran.count)
     compute, memory, kinds, counts = [], [], [], []
     calls = 0.0
     for workload, times in job.passes:
@@ -133,7 +155,7 @@ def terms_of(profile: Profile, row: Row) -> Terms:
         counts=np.array(counts, dtype=float),
         calls=calls,
         threads=machine.threads,
-        things=job.things * job.instances,
+        things=job.things * ran.instances,
         gpu=profile.units_per_core > 1,
     )
 
@@ -148,26 +170,6 @@ def compute_type(row: Row) -> str:
     if wide > 8:
         return "bf16" if "bf" in row.kernel.lower() else "fp16"
     return "int8" if wide > 4 else "int4"
-
-
-def _machine(profile: Profile, job: Job) -> Machine:
-    """The machine of one instance: its cores, and its share of what is shared."""
-    threads = min(job.threads or profile.default_threads, profile.cores)
-    if job.instances > 1:
-        share = job.instances
-        caches = tuple(
-            each if each.private else replace(each, size_bytes=each.size_bytes // share)
-            for each in profile.caches
-        )
-        profile = replace(
-            profile,
-            dram_bytes_per_s=profile.dram_bytes_per_s / share,
-            core_dram_bytes_per_s=min(
-                profile.core_dram_bytes_per_s, profile.dram_bytes_per_s / share
-            ),
-            caches=caches,
-        )
-    return Machine(profile, profile.runtime(), threads)
 
 
 def _cost(machine: Machine, operation: Operation, row: Row, job: Job) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from mixq.predict.fitted import Fitted, Known, fitted
 from mixq.predict.prediction import Z80, Prediction
 from mixq.predict.row import RATIO, Row
 from mixq.predict.terms import Terms, terms_of
+from mixq.predict.threads import threads_of
 from mixq.profiles import Profile
 
 KNOWN_MODEL: Final = 0.7
@@ -37,18 +38,20 @@ def predict_model(profile: Profile, row: Row, *, known: Fitted | None = None) ->
     measured = fitted() if known is None else known
     terms, found = model_seconds(profile, row, measured)
     seconds = terms.seconds(found.efficiency) * math.exp(found.offset)
-    spread = found.spread * (KNOWN_MODEL if found.offset else 1.0)
+    ran = threads_of(row.cores_or_threads, profile)
+    spread = math.hypot(found.spread * (KNOWN_MODEL if found.offset else 1.0), ran.spread)
     if "does not name" in terms.job.note:
         spread = math.hypot(spread, UNNAMED_SPREAD)
     group = group_of(row, terms.job.phase, profile.name, gpu=terms.gpu)
     kernel = f"{row.runtime or 'unknown runtime'}: {row.kernel or 'unknown kernel'}"
     seen = (
         "nothing alike was measured",
+        "other runtimes",
         "other chips",
         "other kernels on this chip",
         "this kernel",
     )
-    notes = [f"{terms.job.network} ({terms.job.phase})", terms.job.note]
+    notes = [f"{terms.job.network} ({terms.job.phase})", terms.job.note, ran.note]
     notes.append(f"numbers of {seen[found.depth]}" if found.depth else seen[0])
     notes.append(
         f"{found.points} rows of {group.circles[max(0, found.depth - 1)]}" if found.points else ""

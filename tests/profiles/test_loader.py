@@ -89,7 +89,7 @@ def test_numbers_of_the_xeon_in_si() -> None:
     assert xeon.ops_per_s("fp32", 8) == 8 * 147.2e9
     assert xeon.memory_bytes_per_s(8) == 96e9
     assert xeon.memory_bytes_per_s(40) == 204.8e9
-    assert xeon.runtime().memory_bytes == 13_000_000
+    assert xeon.runtime().memory_bytes == 10_500_000
 
 
 @pytest.mark.parametrize(
