@@ -15,6 +15,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from mixq.errors import ProfileError
+from mixq.profiles.place import HOST, host_path
 from mixq.profiles.profile import Cache, Kernel, Profile, Runtime
 from mixq.profiles.schema import KernelFile, ProfileFile, RuntimeFile
 
@@ -41,6 +42,8 @@ def load(name_or_path: str) -> Profile:
         ProfileError: if there is no such profile, or it breaks a rule of the schema; one line
             that names the file and the key.
     """
+    if name_or_path == HOST:
+        return _host()
     if name_or_path in available():
         file = resources.files("mixq.profiles").joinpath(f"{name_or_path}.toml")
         return parse(file.read_bytes(), origin=name_or_path)
@@ -78,6 +81,17 @@ def parse(content: bytes, *, origin: str) -> Profile:
         raise ProfileError(
             f"profile {_shown(origin)}: {_first_problem(error)}; {_DOCS}"
         ) from error
+
+
+def _host() -> Profile:
+    """The profile that `mixq hardware calibrate` wrote for this machine."""
+    path = host_path()
+    if not path.is_file():
+        raise ProfileError(
+            f"hardware {HOST!r} has no profile yet: {_shown(str(path))} does not exist; "
+            "run mixq hardware calibrate, which measures this machine in a minute or two"
+        )
+    return parse(_read(path), origin=str(path))
 
 
 def _read(path: Path) -> bytes:
@@ -194,6 +208,8 @@ def _kernel(file: KernelFile) -> Kernel:
         winograd=file.winograd,
         spread=ASSUMED_SPREAD if file.spread is None else file.spread.value,
         points=file.points,
+        weights_as=file.weights_as,
+        finish_s_per_output=0.0 if file.finish is None else file.finish.si(),
     )
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from typing import Literal, TypeAlias
+
 from mixq.errors import ProfileError, UsageError
 from mixq.formats import Activation, Format
+
+WeightsAs: TypeAlias = Literal["stored", "loaded", "dequantized"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,11 @@ class Kernel:
         winograd: whether it multiplies 3x3 windows of stride 1 in fewer operations.
         spread: standard deviation of log(measured / predicted).
         points: measurements that its numbers were fitted to; 0 if they are assumed.
+        weights_as: how it meets its weights: `stored` as the format packs them, `loaded` as floats
+            that the runtime made of them once, while it loaded the file, or `dequantized` as
+            floats that a node before it makes on every call; the last serves 32 bits alone.
+        finish_s_per_output: one core's time to begin and finish one sum of products, however long
+            it is: to round its inputs, to scale it and to store it.
     """
 
     name: str
@@ -65,6 +74,8 @@ class Kernel:
     winograd: bool
     spread: float
     points: int
+    weights_as: WeightsAs = "stored"
+    finish_s_per_output: float = 0.0
 
     def reads(self, fmt: Format) -> bool:
         """Whether this kernel reads weights in `fmt` and rounds inputs as `fmt` says."""

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from mixq.formats import FLOAT_WIDTHS, GROUP_SIZES, WIDTHS, Activation, Grid
+from mixq.profiles.profile import WeightsAs
 from mixq.profiles.quantity import (
     Bandwidth,
     Count,
@@ -24,8 +25,19 @@ from mixq.profiles.quantity import (
     TimePerWeight,
 )
 
-Op = Literal["gemm", "conv", "depthwise", "gather", "recurrent", "attention", "elementwise"]
-"""The kinds of `mixq.graph.work.Work`; a test compares the two lists."""
+Op = Literal[
+    "gemm", "conv", "depthwise", "pointwise", "column", "gather", "recurrent", "attention",
+    "elementwise", "transcendental", "softmax", "normalization", "transpose", "gelu",
+    "biased_gelu", "dequantize",
+]  # fmt: skip
+"""The kinds of `mixq.graph.work.Work` and kinds of those, see `mixq.cost.algorithm`."""
+SPECIAL_OPS: Final = (
+    *("depthwise", "pointwise", "column"),
+    *("transcendental", "softmax", "normalization", "transpose", "gelu", "biased_gelu"),
+    "dequantize",
+)
+"""Kinds of a convolution or of an elementwise operation: without a kernel they get its own. And
+turning packed weights into floats, which without a kernel is what the dequantize table says."""
 Compute = Literal["fp32", "tf32", "fp16", "bf16", "int8", "int4"]
 MOST_ROWS: Final = 2**40
 Whole = Annotated[int, Field(ge=1, le=MOST_ROWS)]
@@ -94,6 +106,7 @@ class KernelFile(_Part):
     per_channel: bool = False
     activations: Annotated[tuple[Activation, ...], Field(min_length=1, strict=False)] = ("none",)
     unpack: TimePerWeight | None = None
+    finish: Time | None = None
     dequantized_slowdown: Slowdown | None = None
     least_rows: Whole = 1
     most_rows: Whole = MOST_ROWS
@@ -103,6 +116,7 @@ class KernelFile(_Part):
     full_columns: WholeOrNone = 0
     fill: Share = 0.0
     sharpness: Annotated[float, Field(ge=1, le=16)] = 4.0
+    weights_as: WeightsAs = "stored"
     winograd: bool = False
     spread: Spread | None = None
     points: WholeOrNone = 0
@@ -123,6 +137,8 @@ class KernelFile(_Part):
             raise ValueError(f"least_rows {self.least_rows} exceeds most_rows {self.most_rows}")
         if self.bits != 8 and self.activations != ("none",):
             raise ValueError("only an 8-bit kernel has dynamic or static activations")
+        if self.bits != 32 and self.weights_as == "dequantized":
+            raise ValueError("only a 32-bit kernel has weights_as dequantized: it reads floats")
         if self.bits != 32 and self.dequantized_slowdown is not None:
             raise ValueError("dequantized_slowdown belongs to 32-bit kernels only")
         return self
@@ -161,8 +177,9 @@ class RuntimeFile(_Part):
                 raise ValueError(f"kernel {kernel.name!r}: no format has {kernel.bits:g} bits")
             if kernel.bits not in FLOAT_WIDTHS and not kernel.grids:
                 raise ValueError(f"kernel {kernel.name!r} needs grids to be searched")
-        served = {op for kernel in self.kernel if kernel.bits == 32 for op in kernel.ops}
-        missing = [op for op in get_args(Op) if op not in served and op != "depthwise"]
+        plain = [k for k in self.kernel if k.bits == 32 and k.weights_as != "dequantized"]
+        served = {op for kernel in plain for op in kernel.ops}
+        missing = [op for op in get_args(Op) if op not in served and op not in SPECIAL_OPS]
         if missing:
             raise ValueError(f"no 32-bit kernel serves {', '.join(missing)}; every op needs one")
         return self

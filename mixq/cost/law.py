@@ -80,15 +80,17 @@ def parts(machine: Machine, kernel: Kernel, work: Work, load: Load) -> Parts:
 
 def _compute_s(machine: Machine, kernel: Kernel, work: Work) -> float:
     rate = machine.ops_per_s(kernel.compute) * kernel.compute_efficiency
+    outputs = work.m * work.n * work.groups * work.repeats if work.macs else 0
+    finish_s = kernel.finish_s_per_output * outputs / machine.threads
     saving = 1.0
     if kernel.winograd and work.window == (3, 3) and work.stride == (1, 1):
         saving = WINOGRAD_SAVING
     if kernel.tile_m == kernel.tile_n == 1:
-        return roofline.compute_s(work.macs, rate) / saving
+        return roofline.compute_s(work.macs, rate) / saving + finish_s
     tiles = math.ceil(work.m / kernel.tile_m) * math.ceil(work.n / kernel.tile_n) * work.groups
     waves = math.ceil(tiles / machine.units)
     tile_macs = kernel.tile_m * kernel.tile_n * work.k * work.repeats
-    return roofline.compute_s(waves * machine.units * tile_macs, rate) / saving
+    return roofline.compute_s(waves * machine.units * tile_macs, rate) / saving + finish_s
 
 
 def _unpack_s(machine: Machine, kernel: Kernel, work: Work, load: Load) -> float:

@@ -17,7 +17,7 @@ from mixq.graph.work import OpKind
 from mixq.profiles import available, load
 from mixq.profiles.loader import MAX_BYTES, parse
 from mixq.profiles.quantity import UNITS, Quantity
-from mixq.profiles.schema import Op
+from mixq.profiles.schema import SPECIAL_OPS, Op
 
 SHIPPED = ("arm_mobile", "intel_cpu", "nvidia_a100")
 FOLDER = Path(__file__).parents[2] / "profiles"
@@ -60,7 +60,7 @@ def test_every_number_has_a_source(name: str) -> None:
 
 
 def test_ops_are_those_of_the_graph() -> None:
-    assert set(get_args(Op)) == {*get_args(OpKind), "depthwise"}
+    assert set(get_args(Op)) == {*get_args(OpKind), *SPECIAL_OPS}
 
 
 def test_numbers_of_the_xeon_in_si() -> None:

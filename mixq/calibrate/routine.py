@@ -1,0 +1,135 @@
+"""Routine: what is fitted to the cases of one key, and which formats its kernel serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from mixq.formats import GROUP_SIZES
+
+SIGNED: Final = ("symmetric", "signed", "zero-point")
+INTEGER: Final = ("symmetric", "reduced")
+TILES_M: Final = (1, 4, 8)
+TILES_N: Final = (1, 16, 64)
+
+
+@dataclass(frozen=True)
+class Routine:
+    """One kernel of a runtime before its numbers are known.
+
+    Attributes:
+        name: as the runtime calls it.
+        ops, bits, compute, grids, group_sizes, per_channel, activations: as of `Kernel`.
+        weights_as: as of `Kernel`.
+        unpacks: whether a time per weight is fitted; for elementwise operations, per number.
+        tiles_m, tiles_n, unpack_rows: values that are tried; the one that fits best is kept.
+        also_16: whether 16-bit weights, which are floats once a file is loaded, run the same.
+    """
+
+    name: str
+    ops: tuple[str, ...]
+    bits: int = 32
+    compute: str = "fp32"
+    grids: tuple[str, ...] = ()
+    group_sizes: tuple[int, ...] = ()
+    per_channel: bool = False
+    activations: tuple[str, ...] = ("none",)
+    weights_as: str = "stored"
+    unpacks: bool = False
+    tiles_m: tuple[int, ...] = (1,)
+    tiles_n: tuple[int, ...] = (1,)
+    unpack_rows: tuple[int, ...] = (0,)
+    also_16: bool = field(default=False)
+
+
+def _groups(block: int) -> tuple[int, ...]:
+    """Group sizes that MatMulNBits runs in blocks of so many (`mixq.export.onnx.matmul`)."""
+    low, high = GROUP_SIZES
+    if block == 128:
+        return (128, 256)
+    return tuple(s for s in range(low, high, 16) if s % block == 0 and s % (2 * block))
+
+
+def _packed(bits: int) -> dict[str, Routine]:
+    return {
+        f"MatMulNBits {bits} block {block}": Routine(
+            f"MatMulNBits {bits}-bit, blocks of {block}", ("gemm",), bits, "int8",
+            grids=(*SIGNED, "reduced") if bits == 8 else SIGNED,
+            group_sizes=_groups(block), per_channel=block == 128,
+            activations=("none", "dynamic") if bits == 8 else ("none",),
+            unpacks=True, tiles_m=TILES_M, unpack_rows=(0, 1, 4),
+        )
+        for block in (16, 32, 64, 128)
+    }  # fmt: skip
+
+
+def _dense(name: str, ops: tuple[str, ...]) -> Routine:
+    return Routine(name, ops, tiles_m=TILES_M, tiles_n=TILES_N, also_16=True)
+
+
+def _made(name: str, ops: tuple[str, ...]) -> Routine:
+    return Routine(
+        f"{name} of dequantized weights", ops, weights_as="dequantized", unpacks=True,
+        tiles_m=TILES_M, tiles_n=TILES_N, unpack_rows=(0, 256),
+    )  # fmt: skip
+
+
+ONNX: Final = {
+    "MatMul": _dense("MatMul", ("gemm",)),
+    "MatMul dequantized": _made("MatMul", ("gemm", "recurrent")),
+    **_packed(8), **_packed(4), **_packed(2),
+    "integer dynamic": Routine(
+        "DynamicQuantizeMatMul", ("gemm",), 8, "int8", INTEGER, per_channel=True,
+        activations=("dynamic",), unpacks=True, tiles_m=TILES_M,
+    ),
+    "integer static": Routine(
+        "QuantizeLinear + MatMulIntegerToFloat", ("gemm",), 8, "int8", INTEGER, per_channel=True,
+        activations=("static",), unpacks=True, tiles_m=TILES_M,
+    ),
+    "conv": _dense("Conv in blocks of channels", ("conv",)),
+    "conv dequantized": _made("Conv", ("conv",)),
+    "column": _dense("Conv of one column", ("column",)),
+    "column dequantized": _made("Conv of one column", ("column",)),
+    "pointwise": _dense("Conv 1x1 in blocks of channels", ("pointwise",)),
+    "pointwise dequantized": _made("Conv 1x1", ("pointwise",)),
+    "depthwise": _dense("depthwise Conv in blocks of channels", ("depthwise",)),
+    "depthwise dequantized": _made("depthwise Conv", ("depthwise",)),
+    "LSTM": _dense("LSTM", ("recurrent",)),
+    "attention": _dense("MatMul of activations", ("attention",)),
+    "gather 32": Routine("Gather", ("gather",), also_16=True),
+    **{
+        f"gather {bits}": Routine(
+            f"GatherBlockQuantized {bits}-bit", ("gather",), bits,
+            grids=(*SIGNED, "reduced") if bits == 8 else SIGNED,
+            group_sizes=tuple(range(GROUP_SIZES[0], GROUP_SIZES[1] + 1, 16)), per_channel=True,
+            unpacks=True,
+        )
+        for bits in (8, 4, 2)
+    },
+    **{
+        f"dequantize {bits}": Routine(
+            f"DequantizeLinear {bits}-bit", ("dequantize",), bits, grids=(*SIGNED, "affine"),
+            group_sizes=tuple(range(GROUP_SIZES[0], GROUP_SIZES[1] + 1)), per_channel=True,
+            unpacks=True,
+        )
+        for bits in (8, 4, 2)
+    },
+    "elementwise": Routine("elementwise", ("elementwise",), unpacks=True),
+    "transcendental": Routine("Sigmoid, Tanh", ("transcendental",), unpacks=True),
+    "gelu": Routine("Gelu", ("gelu",), unpacks=True),
+    "biased gelu": Routine("BiasGelu", ("biased_gelu",), unpacks=True),
+    "softmax": Routine("Softmax", ("softmax",), unpacks=True),
+    "normalization": Routine("LayerNormalization", ("normalization",), unpacks=True),
+    "transpose": Routine("Transpose", ("transpose",), unpacks=True),
+}  # fmt: skip
+"""Routines of ONNX Runtime by the key of their cases."""
+
+FLOAT_ACTIVATIONS: Final = {
+    f"MatMulNBits {bits} floats": Routine(
+        f"MatMulNBits {bits}-bit, float activations", ("gemm",), bits, "fp32",
+        grids=SIGNED, group_sizes=tuple(range(GROUP_SIZES[0], GROUP_SIZES[1] + 1, 16)),
+        per_channel=True, unpacks=True, tiles_m=TILES_M,
+    )
+    for bits in (8, 4, 2)
+}  # fmt: skip
+"""What a unit gets whose activations must not be rounded; no format asks for it by itself."""
