@@ -6,6 +6,7 @@ then timed against the same runtime's fp32 in interleaved rounds (process CPU ti
 ratios) at batch 1 and 16, and the model's own evaluation runs through the runtime.
 
     OMP_NUM_THREADS=1 python benchmarks/runtimes.py --plans FOLDER [MODEL ...] [--runtimes NAME]
+        [--option unpack=load]
 
 FOLDER holds, or gets, one run of `mixq search` per model and target: FOLDER/MODEL-6 and so on.
 """
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def everywhere(model: str, loaded: LoadedModel, fmt: Format) -> Plan:
     return uniform_plan(loaded.model, loaded.calibration, fmt, name=model)
 
 
-def rows_of(model: str, runtime: str, plans: Path, work: Path) -> None:
+def rows_of(model: str, runtime: str, plans: Path, work: Path, options: Mapping[str, str]) -> None:
     loaded = load_model(spec(model))
     gguf = runtime == "gguf"
     extra = GGUF_OPTIONS if gguf else []
@@ -130,12 +131,12 @@ def rows_of(model: str, runtime: str, plans: Path, work: Path) -> None:
     candidates |= targets
     sessions, lines = {}, {}
     for name, plan in candidates.items():
-        kind = runtime_named(runtime)
+        kind = runtime_named(runtime, **options)
         path = work / f"{model}-{runtime}-{name.replace(' ', '')}{kind.suffix}"
         try:
             done = export(
                 loaded.model, plan, path, runtime=runtime, calibration=loaded.calibration,
-                tokenizer=loaded.folder, overwrite=True,
+                tokenizer=loaded.folder, overwrite=True, **options,
             )  # fmt: skip
         except MixqError as error:
             print(f"| {model} | {runtime} | {name} | refused: {error} |", flush=True)
@@ -175,7 +176,11 @@ def main() -> None:
     parser.add_argument(
         "--runtimes", nargs="+", default=["onnxruntime", "openvino", "mlx", "gguf"]
     )
+    parser.add_argument(
+        "--option", metavar="NAME=VALUE", action="append", default=[], help="as of mixq export"
+    )
     arguments = parser.parse_args()
+    options = dict(option.split("=", 1) for option in arguments.option)
     arguments.plans.mkdir(parents=True, exist_ok=True)
     print(f"{date.today()}, {platform.machine()}, one thread, torch {torch.__version__}\n")
     print(
@@ -187,7 +192,7 @@ def main() -> None:
         for model in arguments.models or list(MODELS):
             for runtime in arguments.runtimes:
                 if model in OF_RUNTIME.get(runtime, (model,)):
-                    rows_of(model, runtime, arguments.plans, Path(work))
+                    rows_of(model, runtime, arguments.plans, Path(work), options)
 
 
 if __name__ == "__main__":

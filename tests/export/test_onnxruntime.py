@@ -177,6 +177,37 @@ def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     assert [name for name in names if name.endswith(".codes")] == ["embedding.weight.codes"]
 
 
+class ReadTwice(nn.Module):
+    """A table whose rows are picked and whose numbers are added up, in either order."""
+
+    def __init__(self, *, first: bool) -> None:
+        super().__init__()
+        self.embedding, self.first = nn.Embedding(40, 32), first
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        if self.first:
+            picked = self.embedding(tokens)
+            return picked + self.embedding.weight.sin().mean(0)  # type: ignore[no-any-return]
+        mean = self.embedding.weight.sin().mean(0)
+        return mean + self.embedding(tokens)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["gather-first", "gather-last"])
+@pytest.mark.parametrize(
+    "fmt", ["w8", "w8g16-zp", "w4g16", "w4g16-zp", "w4g32-zp", "w2g16", "w4g16-affine"]
+)
+def test_two_layouts_of_one_unit_are_stored_once(tmp_path: Path, fmt: str, first: bool) -> None:
+    model = ReadTwice(first=first).eval()
+    data = Calibration.of(torch.randint(0, 40, (3, 6)))
+    source = Source.of(model, plan_for(model, Format.parse(fmt)), data)
+    written = OnnxRuntime().write(source, tmp_path / "model.onnx")
+    assert written.tensor_bytes == written.predicted_bytes == source.plan.predicted.weight_bytes
+    session = OnnxRuntime().open(tmp_path / "model.onnx")
+    assert output_difference(source, session) <= EXACT
+    types = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+    assert {"GatherBlockQuantized", "DequantizeLinear"} <= types
+
+
 def test_a_length_that_cannot_stay_open_is_said(tmp_path: Path) -> None:
     class Fixed(nn.Module):
         def __init__(self) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mixq.batch import call
 from mixq.calibration import Calibration
 from mixq.errors import ExportError
+from mixq.export.onnx import file
 from mixq.export.openvino.decompression import group_size, is_packed
 from mixq.export.openvino.runtime import Openvino
 from mixq.export.openvino.session import OpenvinoSession
@@ -41,6 +42,17 @@ def exported(source: Source, path: Path) -> OpenvinoSession:
     written = Openvino().write(source, path)
     assert written.tensor_bytes == written.predicted_bytes
     return Openvino().open(path)
+
+
+def test_a_graph_may_be_larger_than_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """protobuf stops at 2 GiB; plain tensors beyond that lie beside the graph."""
+    source = source_of("linear-3d", "w32")
+    monkeypatch.setattr(file.save, "__kwdefaults__", {"largest": 10})
+    session = exported(source, tmp_path / "model.xml")
+    assert output_difference(source, session) <= EXACT
+    session.close()
 
 
 @pytest.fixture(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PARTS: Final = ("codes", "half", "scales", "zeros", "minimums", "input_scale", "input_zero")
 """What a unit may store: `NAME.codes` is an initializer, and so on."""
 _UINT8, _INT32, _FLOAT = 2, 6, 1  # onnx.TensorProto.DataType
+_MADE: Final = {(False, False): 2, (False, True): 3, (True, False): 21, (True, True): 22}
+"""onnx.TensorProto.DataType of integers that nodes make, by whether of 4 bits, and signed."""
 
 
 class Operands:
@@ -55,10 +57,7 @@ class Operands:
 
     def typed_codes(self, *, signed: bool) -> ir.Value:
         """Codes as UINT8, UINT4 or UINT2 (rows, columns); less 2^(bits-1) as INT8 and so on."""
-        codes = self.unit.codes
-        if signed:
-            codes = (codes.astype(np.int16) - (1 << (self.fmt.bits - 1))).astype(np.int8)
-        return self._initializer("codes", codes.astype(_integer(self.fmt.bits, signed=signed)))
+        return self._integers("codes", self.unit.codes, signed=signed)
 
     def byte_codes(self, multiple: int = 1) -> ir.Value:
         """Unsigned codes packed row by row, low bits first, as uint8 (rows, bytes).
@@ -91,7 +90,7 @@ class Operands:
         """Zero points as UINT8, UINT4 or UINT2 (rows, groups)."""
         zeros = self.unit.zeros
         assert zeros is not None
-        return self._initializer("zeros", zeros.astype(_integer(self.fmt.bits, signed=False)))
+        return self._integers("zeros", zeros, signed=False)
 
     def scales(self, block: int | None = None) -> ir.Value:
         """Scales as float32 (rows, groups).
@@ -146,6 +145,18 @@ class Operands:
 
         return self._once("lifts", make)
 
+    def _integers(self, part: str, values: Any, *, signed: bool) -> ir.Value:
+        """Typed integers (rows, columns), made by nodes where another user stored packed bytes."""
+        bits, stored = self.fmt.bits, self._graph.initializers.get(f"{self.unit.name}.{part}")
+        # ONNX Runtime 1.31 cannot fold 2-bit integers; bytes do where zero points need no match.
+        foldable = bits != 2 or self.unit.zeros is None
+        if stored is not None and _dtype(stored) == np.uint8 and (signed or bits < 8) and foldable:
+            packed = stored
+            return self._once((part, "typed", signed), lambda: self._typed(packed, signed=signed))
+        if signed:
+            values = (values.astype(np.int16) - (1 << (bits - 1))).astype(np.int8)
+        return self._initializer(part, values.astype(_integer(bits, signed=signed)))
+
     def _initializer(self, part: str, array: Any) -> ir.Value:
         name = f"{self.unit.name}.{part}"
         found = self._graph.initializers.get(name)
@@ -197,6 +208,11 @@ class Operands:
         """Integers (rows, columns) as packed bytes of rows that are `width` integers wide."""
         bits, columns = self.fmt.bits, values.shape[1]
         row_bytes = -(-width * bits // 8)
+        missing = row_bytes * 8 // bits - columns
+        known = self._graph.initializers.get(f"{self.unit.name}.{part}")
+        if known is not None and _dtype(known) != np.uint8:
+            typed = self._unsigned(known)
+            return self._once((part, "bytes", width), lambda: self._packed(typed, missing))
         if columns * bits % 8 == 0:
             stored = self._initializer(part, _packed_rows(values, bits))
             missing = row_bytes - columns * bits // 8
@@ -206,10 +222,29 @@ class Operands:
                 else self._once((part, "bytes", width), lambda: self._padded(stored, missing))
             )
         # Rows that end within a byte are stored without gaps, as ONNX packs its small integers.
-        typed = self.typed_zeros() if part == "zeros" else self.typed_codes(signed=False)
-        return self._once(
-            (part, "bytes", width), lambda: self._packed(typed, row_bytes * 8 // bits - columns)
-        )
+        typed = self._integers(part, values, signed=False)
+        return self._once((part, "bytes", width), lambda: self._packed(typed, missing))
+
+    def _unsigned(self, typed: ir.Value) -> Any:
+        """Codes as INT32 from what another user of the unit stored, signed or not."""
+        wide = self.start.op("Cast", [typed], {"to": _INT32})
+        if _dtype(typed) == _integer(self.fmt.bits, signed=False):
+            return wide
+        half = self.start.constant([1 << (self.fmt.bits - 1)], np.int32)
+        return self.start.op("Add", [wide, half])
+
+    def _typed(self, stored: ir.Value, *, signed: bool) -> Any:
+        """Typed integers (rows, columns) from the packed bytes that another user stored."""
+        start, bits = self.start, self.fmt.bits
+        numbers = start.op("Cast", [stored], {"to": _INT32})
+        lanes = start.constant([1 << (bits * lane) for lane in range(8 // bits)], np.int32)
+        column = start.op("Unsqueeze", [numbers, start.constant([2])])
+        shifted = start.op("Div", [column, lanes])
+        codes = start.op("Mod", [shifted, start.constant([1 << bits], np.int32)])
+        flat = start.op("Reshape", [codes, start.constant([self.rows, -1])])
+        if signed:
+            flat = start.op("Sub", [flat, start.constant([1 << (bits - 1)], np.int32)])
+        return start.op("Cast", [flat], {"to": _MADE[bits == 4, signed]})
 
     def _padded(self, rows: ir.Value, missing: int) -> Any:
         return self.start.op("Pad", [rows, self.start.constant([0, 0, 0, missing])])

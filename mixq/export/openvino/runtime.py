@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mixq.errors import ExportError, MissingExtraError, UsageError
+from mixq.export.onnx.file import save
 from mixq.export.onnx.graph import FloatGraph, as_inputs, float_graph
 from mixq.export.openvino.decompression import Decompression, is_packed, predicted_bytes
 from mixq.export.openvino.session import OpenvinoSession
@@ -69,17 +72,21 @@ class Openvino:
             ExportError: if the model cannot be traced, or the file's name does not end in .xml.
             MissingExtraError: without openvino.
         """
-        try:
-            import openvino
-        except ImportError as error:
-            raise MissingExtraError("openvino", "openvino", "an OpenVINO file") from error
+        if find_spec("openvino") is None:
+            raise MissingExtraError("openvino", "openvino", "an OpenVINO file")
         if path.suffix != ".xml":
             raise ExportError(
                 f"{path.name!r:.100} is no name for an OpenVINO file, which ends in .xml and has "
                 "its weights in a .bin beside it; choose such a name"
             )
         graph = float_graph(source)
-        model = _read(graph)
+        # OpenVINO maps what it reads from files, so that they have to outlive the model.
+        with tempfile.TemporaryDirectory(prefix="mixq-openvino-") as folder:
+            return self._write(source, graph, _read(graph, Path(folder)), path)
+
+    def _write(self, source: Source, graph: FloatGraph, model: Any, path: Path) -> Written:
+        import openvino
+
         parameters = {node.get_friendly_name(): node for node in model.get_parameters()}
         decompression = Decompression()
         for unit, name in graph.weights.items():
@@ -112,16 +119,14 @@ class Openvino:
         return OpenvinoSession(path, threads=threads)
 
 
-def _read(graph: FloatGraph) -> Any:
+def _read(graph: FloatGraph, folder: Path) -> Any:
     """The graph in OpenVINO, with its units' weights as parameters."""
-    import io
-
-    import onnx_ir as ir
     import openvino
 
+    path = folder / "float.onnx"
     with as_inputs(graph.model, graph.weights.values()):
-        data = ir.to_proto(graph.model).SerializeToString()
-    return openvino.Core().read_model(io.BytesIO(data))
+        save(graph.model, path)
+    return openvino.Core().read_model(path)
 
 
 def _replace(parameter: Any, weights: Any) -> None:
