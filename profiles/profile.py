@@ -42,6 +42,7 @@ class Kernel:
         winograd: whether it multiplies 3x3 windows of stride 1 in fewer operations.
         spread: standard deviation of log(measured / predicted).
         points: measurements that its numbers were fitted to; 0 if they are assumed.
+        origin: profile of the chip that its numbers were written for.
         weights_as: how it meets its weights: `stored` as the format packs them, `loaded` as floats
             that the runtime made of them once, while it loaded the file, or `dequantized` as
             floats that a node before it makes on every call; the last serves 32 bits alone.
@@ -74,6 +75,7 @@ class Kernel:
     winograd: bool
     spread: float
     points: int
+    origin: str = ""
     weights_as: WeightsAs = "stored"
     finish_s_per_output: float = 0.0
 
@@ -134,8 +136,9 @@ class Profile:
     """A chip: peak rates, bandwidths, cache, runtimes.
 
     Attributes:
-        fingerprint: `sha256:...` over everything that a price depends on, in SI units; comments,
-            descriptions, sources and the order of keys do not count.
+        fingerprint: `sha256:...` over everything that a price of a search depends on, in SI units;
+            comments, descriptions, sources, spreads, the order of keys and runtimes that cannot
+            be searched do not count.
         core_ops_per_s: peak operations per second of one core by compute type; a
             multiply-accumulate is two operations.
         dram_bytes_per_s: peak memory bandwidth of the chip.
@@ -158,6 +161,27 @@ class Profile:
     default_runtime: str
     default_threads: int
     runtimes: Mapping[str, Runtime]
+
+    @property
+    def searchable(self) -> tuple[str, ...]:
+        """Names of the runtimes that can be searched, the default one first."""
+        names = [name for name, runtime in self.runtimes.items() if runtime.searchable]
+        return tuple(sorted(names, key=lambda name: (name != self.default_runtime, name)))
+
+    def searched_runtime(self, name: str | None = None) -> Runtime:
+        """The runtime of that name, or the default one, if plans can be searched for it.
+
+        Raises:
+            ProfileError: if the profile has no such runtime, or lists only measured kernels of it.
+        """
+        runtime = self.runtime(name)
+        if not runtime.searchable:
+            raise ProfileError(
+                f"runtime {runtime.name!r} of profile {self.name!r} lists measured kernels alone: "
+                "it can be predicted (mixq hardware predict) and not searched; "
+                f"choose one of {', '.join(self.searchable)}"
+            )
+        return runtime
 
     def runtime(self, name: str | None = None) -> Runtime:
         """The runtime of that name, or the default one.

@@ -19,7 +19,7 @@ UNITS: Final[dict[str, dict[str, str]]] = {
     "bandwidth": {"B/s": "1", "MB/s": "1e6", "GB/s": "1e9", "TB/s": "1e12", "B/cycle": "1"},
     "rate": {"Gop/s": "1e9", "Top/s": "1e12", "op/cycle": "1"},
     "frequency": {"MHz": "1e6", "GHz": "1e9"},
-    "count": {"cores": "1", "threads": "1"},
+    "count": {"cores": "1", "threads": "1", "units": "1"},
     "ratio": {"1": "1", "x": "1"},
 }
 """Factor of every unit to the SI unit of its dimension; `.../cycle` is finished by the clock."""

@@ -5,11 +5,14 @@ See docs/profiles.md for the same in words. Rules that need more than one field 
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self, get_args
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from mixq.formats import FLOAT_WIDTHS, GROUP_SIZES, WIDTHS, Activation, Grid
+from mixq.profiles.problem import BrokenRuleError
 from mixq.profiles.profile import WeightsAs
 from mixq.profiles.quantity import (
     Bandwidth,
@@ -49,6 +52,17 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        known = list(cls.model_fields)
+        for key in given if isinstance(given, dict) else ():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise BrokenRuleError(f"unknown key; {hint}keys are {', '.join(known)}", key)
+        return given
+
 
 class CacheFile(_Part):
     """One cache level: what fits in it is not fetched from further away."""
@@ -76,17 +90,26 @@ class ChipFile(_Part):
         clock_hz = self.clock.si()
         core = self.core_dram_bandwidth.si(clock_hz)
         if core > self.dram_bandwidth.si(clock_hz):
-            raise ValueError("core_dram_bandwidth exceeds dram_bandwidth; one core is a part")
+            raise BrokenRuleError(
+                "core_dram_bandwidth exceeds dram_bandwidth; one core is a part",
+                "core_dram_bandwidth",
+            )
         rates = [level.core_bandwidth.si(clock_hz) for level in self.cache]
         if min(rates) < core:
-            raise ValueError("cache.core_bandwidth is below core_dram_bandwidth; swap them?")
+            raise BrokenRuleError(
+                "cache.core_bandwidth is below core_dram_bandwidth; swap them?",
+                *("cache", rates.index(min(rates)), "core_bandwidth"),
+            )
         if rates != sorted(rates, reverse=True):
-            raise ValueError("cache levels are not from the fastest to the slowest; sort them")
-        sizes = [
-            level.size.si() * (self.cores.value if level.private else 1) for level in self.cache
-        ]
+            raise BrokenRuleError(
+                "cache levels are not from the fastest to the slowest; sort them", "cache"
+            )
+        # Private levels of many cores may hold more than the level that they share.
+        sizes = [level.size.si() for level in self.cache]
         if sizes != sorted(sizes):
-            raise ValueError("cache levels are not from the smallest to the largest; sort them")
+            raise BrokenRuleError(
+                "cache levels are not from the smallest to the largest; sort them", "cache"
+            )
         return self
 
 
@@ -124,23 +147,43 @@ class KernelFile(_Part):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         low, high = GROUP_SIZES
-        if any(not low <= size <= high for size in self.group_sizes):
-            raise ValueError(f"group_sizes must lie in {low}..{high}, as those of a format do")
-        quantized = bool(self.grids) and (bool(self.group_sizes) or self.per_channel)
-        if self.bits in FLOAT_WIDTHS and (self.grids or self.group_sizes or self.per_channel):
-            raise ValueError(
-                f"a {self.bits}-bit kernel has no grids and no groups; leave them out"
-            )
-        if self.bits not in FLOAT_WIDTHS and bool(self.grids) != quantized:
-            raise ValueError("a kernel with grids needs group_sizes or per_channel")
-        if self.least_rows > self.most_rows:
-            raise ValueError(f"least_rows {self.least_rows} exceeds most_rows {self.most_rows}")
-        if self.bits != 8 and self.activations != ("none",):
-            raise ValueError("only an 8-bit kernel has dynamic or static activations")
-        if self.bits != 32 and self.weights_as == "dequantized":
-            raise ValueError("only a 32-bit kernel has weights_as dequantized: it reads floats")
-        if self.bits != 32 and self.dequantized_slowdown is not None:
-            raise ValueError("dequantized_slowdown belongs to 32-bit kernels only")
+        grouped = bool(self.group_sizes) or self.per_channel
+        rules = (
+            (
+                all(low <= size <= high for size in self.group_sizes),
+                f"group_sizes must lie in {low}..{high}, as those of a format do",
+                "group_sizes",
+            ),
+            (
+                self.bits not in FLOAT_WIDTHS or not (self.grids or grouped),
+                f"a {self.bits:g}-bit kernel has no grids and no groups; leave them out",
+                "bits",
+            ),
+            (not self.grids or grouped, "needs group_sizes or per_channel for its grids", "grids"),
+            (
+                self.least_rows <= self.most_rows,
+                f"exceeds most_rows, which is {self.most_rows}; swap them?",
+                "least_rows",
+            ),
+            (
+                self.bits == 8 or self.activations == ("none",),
+                "only an 8-bit kernel has dynamic or static activations",
+                "activations",
+            ),
+            (
+                self.bits == 32 or self.weights_as != "dequantized",
+                "is dequantized, but only a 32-bit kernel reads what a node has dequantized",
+                "weights_as",
+            ),
+            (
+                self.bits == 32 or self.dequantized_slowdown is None,
+                "belongs to 32-bit kernels only",
+                "dequantized_slowdown",
+            ),
+        )
+        for kept, problem, key in rules:
+            if not kept:
+                raise BrokenRuleError(problem, key)
         return self
 
 
@@ -163,26 +206,61 @@ class RuntimeFile(_Part):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        keys = [
-            (kernel.name, kernel.bits, kernel.activation_bits, op)
-            for kernel in self.kernel
-            for op in kernel.ops
-        ]
-        if len(set(keys)) != len(keys):
-            raise ValueError("two kernels of one name serve the same op and bits; rename one")
-        if self.dequantize is None:
-            return self
-        for kernel in self.kernel:
-            if kernel.bits not in WIDTHS:
-                raise ValueError(f"kernel {kernel.name!r}: no format has {kernel.bits:g} bits")
-            if kernel.bits not in FLOAT_WIDTHS and not kernel.grids:
-                raise ValueError(f"kernel {kernel.name!r} needs grids to be searched")
-        plain = [k for k in self.kernel if k.bits == 32 and k.weights_as != "dequantized"]
-        served = {op for kernel in plain for op in kernel.ops}
-        missing = [op for op in get_args(Op) if op not in served and op not in SPECIAL_OPS]
-        if missing:
-            raise ValueError(f"no 32-bit kernel serves {', '.join(missing)}; every op needs one")
+        seen: set[tuple[object, ...]] = set()
+        for number, kernel in enumerate(self.kernel):
+            keys = {(kernel.name, kernel.bits, kernel.activation_bits, op) for op in kernel.ops}
+            if seen & keys:
+                raise BrokenRuleError(
+                    "two kernels of one name serve the same op and bits; rename one",
+                    *("kernel", number, "name"),
+                )
+            seen |= keys
+        if self.dequantize is not None:
+            self._check_searchable()
         return self
+
+    def _check_searchable(self) -> None:
+        """What a search asks of a runtime: formats that exist, and fp32 for every operation."""
+        for number, kernel in enumerate(self.kernel):
+            if kernel.bits not in WIDTHS:
+                raise BrokenRuleError(
+                    f"no format has {kernel.bits:g} bits; a runtime that is searched has "
+                    f"kernels of {', '.join(map(str, sorted(WIDTHS)))}",
+                    *("kernel", number, "bits"),
+                )
+            if kernel.bits not in FLOAT_WIDTHS and not kernel.grids:
+                raise BrokenRuleError("needs grids to be searched", "kernel", number, "bits")
+        own = {op for kernel in self.kernel for op in kernel.ops}
+        # A runtime with depthwise kernels of its own does not fall back on those of `conv`.
+        asked = [op for op in get_args(Op) if op not in SPECIAL_OPS or op in own]
+        for op in asked:
+            if op == "dequantize":
+                continue
+            floats = [
+                kernel for kernel in self.kernel
+                if kernel.bits == 32 and op in kernel.ops and kernel.weights_as != "dequantized"
+            ]  # fmt: skip
+            if not floats:
+                raise BrokenRuleError(
+                    f"no 32-bit kernel serves {op}; every op needs one", "kernel"
+                )
+            for first, last in _gaps((k.least_rows, k.most_rows) for k in floats):
+                raise BrokenRuleError(
+                    f"no 32-bit kernel serves {op} of {first} to {last} rows; "
+                    "mend least_rows and most_rows",
+                    "kernel",
+                )
+
+
+def _gaps(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Row counts from 1 to MOST_ROWS that no range holds."""
+    free = 1
+    for first, last in sorted(ranges):
+        if first > free:
+            yield free, first - 1
+        free = max(free, last + 1)
+    if free <= MOST_ROWS:
+        yield free, MOST_ROWS
 
 
 class ProfileFile(_Part):
@@ -190,6 +268,7 @@ class ProfileFile(_Part):
 
     schema_version: Literal[2]
     name: Name
+    extends: Text | None = None
     description: Text
     default_runtime: Name
     default_threads: Count
@@ -198,22 +277,30 @@ class ProfileFile(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.default_runtime not in self.runtime:
-            raise ValueError(
-                f"default_runtime {self.default_runtime!r} is not described; "
-                f"it must be one of {', '.join(self.runtime)}"
+        chosen = self.runtime.get(self.default_runtime)
+        if chosen is None:
+            raise BrokenRuleError(
+                f"{self.default_runtime!r} is not described; "
+                f"it must be one of {', '.join(self.runtime)}",
+                "default_runtime",
+            )
+        if chosen.dequantize is None:
+            raise BrokenRuleError(
+                f"runtime {self.default_runtime!r} has no dequantize table, so it cannot be "
+                "searched; write one or choose another",
+                "default_runtime",
             )
         if self.default_threads.value > self.chip.cores.value:
-            raise ValueError("default_threads exceeds chip.cores; one thread per core at most")
+            raise BrokenRuleError(
+                "default_threads exceeds chip.cores; one thread per core at most",
+                "default_threads",
+            )
         for name, runtime in self.runtime.items():
-            if name == self.default_runtime and runtime.dequantize is None:
-                raise ValueError(
-                    f"default_runtime {name!r} has no dequantize table, so it cannot be searched"
-                )
-            for kernel in runtime.kernel:
+            for number, kernel in enumerate(runtime.kernel):
                 if kernel.compute not in self.chip.core_peak:
-                    raise ValueError(
-                        f"kernel {kernel.name!r} of {name!r} computes in {kernel.compute}, "
-                        "which chip.core_peak does not give"
+                    raise BrokenRuleError(
+                        f"{kernel.compute} is a rate that chip.core_peak does not give; "
+                        f"it gives {', '.join(self.chip.core_peak)}",
+                        *("runtime", name, "kernel", number, "compute"),
                     )
         return self

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mixq.cli import options
-from mixq.cli.console import OutputFormat, show, show_json
+from mixq.cli.console import OutputFormat, progress_bar, show, show_json
 
 app = typer.Typer(no_args_is_help=True, help="The chips that mixq knows, and their kernels.")
 
@@ -62,7 +63,7 @@ def calibrate_host(
     from mixq.calibrate.calibrate import calibrate
     from mixq.calibrate.cuda import calibrate_cuda
     from mixq.errors import UsageError
-    from mixq.files import write_text_atomic
+    from mixq.files import make_folder, write_text_atomic
     from mixq.profiles.place import host_path
     from mixq.report.hardware import calibration_json, calibration_table
 

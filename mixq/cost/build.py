@@ -34,7 +34,7 @@ def build_cost_table(
 
     Raises:
         FormatError: if `formats` names something that is no unit of the graph.
-        ProfileError: if the profile has no such runtime.
+        ProfileError: if the profile has no such runtime, or only measured kernels of it.
         UsageError: if the chip has not that many cores.
     """
     unknown = next((name for name in formats if name not in graph.units), None)
@@ -43,7 +43,7 @@ def build_cost_table(
             f"formats name {unknown[:80]!r}, which is no weight unit of the traced model; "
             "leave it out or correct the name"
         )
-    machine = Machine.of(profile, runtime, threads)
+    machine = Machine.of(profile, profile.searched_runtime(runtime).name, threads)
     return CostTable(
         hardware=profile.name,
         runtime=machine.runtime.name,

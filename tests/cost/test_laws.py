@@ -20,16 +20,52 @@ def test_every_shipped_profile_has_its_contract() -> None:
     assert tested == set(available())
 
 
-class TestIntelCpu(ProfileContract):
-    source = "intel_cpu"
+class TestAppleM2(ProfileContract):
+    source = "apple_m2"
 
 
 class TestArmMobile(ProfileContract):
     source = "arm_mobile"
 
 
+class TestGraviton3(ProfileContract):
+    source = "graviton3"
+
+
+class TestIntelAmx(ProfileContract):
+    source = "intel_amx"
+
+
+class TestIntelCpu(ProfileContract):
+    source = "intel_cpu"
+
+
+class TestJetsonOrin(ProfileContract):
+    source = "jetson_orin"
+
+
 class TestNvidiaA100(ProfileContract):
     source = "nvidia_a100"
+
+
+class TestNvidiaA10040Gb(ProfileContract):
+    source = "nvidia_a100_40gb"
+
+
+class TestNvidiaH100(ProfileContract):
+    source = "nvidia_h100"
+
+
+class TestNvidiaH200(ProfileContract):
+    source = "nvidia_h200"
+
+
+class TestRaspberryPi4(ProfileContract):
+    source = "raspberry_pi_4"
+
+
+class TestRaspberryPi5(ProfileContract):
+    source = "raspberry_pi_5"
 
 
 def profile_of(name: str) -> Profile:
@@ -61,7 +97,7 @@ CONV = Work("conv", m=3136, n=64, k=576, input_bytes=802816, output_bytes=802816
         ("intel_cpu", CONV, "w2g64", None, "no 2-bit conv kernel"),
         ("intel_cpu", Work("recurrent"), "w8g64", None, "no 8-bit recurrent kernel"),
         ("intel_cpu", Work("gather", m=9, n=9), "w4g64", "GatherBlockQuantized 4-bit", "launch"),
-        ("nvidia_a100", gemm(1, 4096, 4096), "w4g64", "MatMulNBits 4-bit GEMV", "memory-bound"),
+        ("nvidia_a100", gemm(1, 4096, 4096), "w4g64", "MatMulNBits 4-bit GEMV", "launch-bound"),
         (
             "nvidia_a100",
             gemm(512, 4096, 4096),

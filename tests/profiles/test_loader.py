@@ -15,11 +15,16 @@ from mixq.errors import ProfileError, UsageError
 from mixq.formats import Format
 from mixq.graph.work import OpKind
 from mixq.profiles import available, load
-from mixq.profiles.loader import MAX_BYTES, parse
+from mixq.profiles.document import MAX_BYTES
+from mixq.profiles.loader import parse
 from mixq.profiles.quantity import UNITS, Quantity
 from mixq.profiles.schema import SPECIAL_OPS, Op
 
-SHIPPED = ("arm_mobile", "intel_cpu", "nvidia_a100")
+SHIPPED = (
+    *("apple_m2", "arm_mobile", "graviton3", "intel_amx", "intel_cpu", "jetson_orin"),
+    *("nvidia_a100", "nvidia_a100_40gb", "nvidia_h100", "nvidia_h200"),
+    *("raspberry_pi_4", "raspberry_pi_5"),
+)
 FOLDER = Path(__file__).parents[2] / "profiles"
 TEXT = (FOLDER / "intel_cpu.toml").read_text(encoding="utf-8")
 CLOCK = 'clock = { value = 2.3, unit = "GHz"'
@@ -53,7 +58,7 @@ def test_shipped_profile_loads(name: str) -> None:
 def test_every_number_has_a_source(name: str) -> None:
     document = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     found = quantities(document)
-    assert len(found) > 40
+    assert found or "extends" in document
     for number in found:
         # A guess says so, anything else names a place, a measurement or the number that it copies.
         assert re.match(r"assumed: |as |.*[/\d]", number["source"])
@@ -96,8 +101,12 @@ def test_no_unit_has_two_meanings() -> None:
 
 
 REFUSED = {
-    "unknown key": (CLOCK, f"clok = 1\n{CLOCK}", "chip.clok: Extra"),
-    "missing key": (CLOCK_LINE, "", "chip.clock: Field required"),
+    "unknown key": (
+        CLOCK,
+        f"clok = 1\n{CLOCK}",
+        "line 11: chip.clok: unknown key; did you mean 'clock'? keys are cores,",
+    ),
+    "missing key": (CLOCK_LINE, "", "line 8: chip.clock: is missing"),
     "wrong dimension": (CLOCK, CLOCK.replace("GHz", "GB"), "chip.clock: unit 'GB'"),
     "unknown unit": (CLOCK, CLOCK.replace("GHz", "ghz"), "write one of MHz, GHz"),
     "zero": (CLOCK, CLOCK.replace("2.3", "0"), "chip.clock.value: "),
@@ -110,24 +119,32 @@ REFUSED = {
     "text for number": (CLOCK, CLOCK.replace("2.3", '"2.3"'), "chip.clock.value: "),
     "bool for number": (CLOCK, CLOCK.replace("2.3", "true"), "chip.clock.value: "),
     "bare number": (CLOCK, f"clock = 2.3 # {CLOCK}", "chip.clock: "),
-    "no source": (f"{CLOCK}, source", f"{CLOCK}, sauce", "chip.clock.source: Field required"),
+    "no source": (f"{CLOCK}, source", f"{CLOCK}, sauce", "chip.clock.source: is missing"),
     "fractional cores": ("value = 40,", "value = 40.5,", "whole number"),
     "efficiency above one": (
         "compute_efficiency = { value = 0.77",
         "compute_efficiency = { value = 1.77",
-        "runtime.onnxruntime.kernel.1.compute_efficiency: an efficiency is at most 1",
+        "runtime.onnxruntime.kernel number 2 ('MLAS convolution') compute_efficiency: an effic",
     ),
     "speed-up by dequantizing": ("value = 1.3,", "value = 0.9,", "at least 1"),
     "core faster than chip": ("value = 12.0,", "value = 900,", "exceeds dram_bandwidth"),
-    "cache slower than memory": ('8, unit = "B/cycle"', '1, unit = "B/cycle"', "swap them"),
+    "cache slower than memory": ("value = 8, unit", "value = 1, unit", "core_bandwidth: "),
     "unknown op": ('ops = ["conv"]', 'ops = ["convolve"]', "ops.0"),
     "op without fp32": ('ops = ["conv"]', 'ops = ["gemm"]', "no 32-bit kernel serves conv"),
     "width 3": ("bits = 2\n", "bits = 3\n", "no format has 3 bits"),
     "group of 512": ("[16, 256]", "[16, 512]", "group_sizes must lie in 16..256"),
     "no groups": ("group_sizes = [16, 256]", "", "needs group_sizes or per_channel"),
     "float with groups": ("bits = 32\n", "bits = 32\nper_channel = true\n", "no grids and no gr"),
-    "unknown activations": ('["dynamic"]', '["int8"]', "kernel.4.activations.0"),
-    "no activations": ('["dynamic"]', "[]", "kernel.4.activations"),
+    "unknown activations": (
+        '["dynamic"]',
+        '["int8"]',
+        "kernel number 5 ('DynamicQuantizeMatMul') activations.0",
+    ),
+    "no activations": (
+        '["dynamic"]',
+        "[]",
+        "kernel number 5 ('DynamicQuantizeMatMul') activations: ",
+    ),
     "activations at 4 bits": (
         "bits = 4\ngrids",
         'bits = 4\nactivations = ["dynamic"]\ngrids',
@@ -136,13 +153,72 @@ REFUSED = {
     "rate not given": ('compute = "int8"', 'compute = "fp16"', "core_peak does not give"),
     "unknown runtime": ('runtime = "onnxruntime"', 'runtime = "ort"', "one of onnxruntime"),
     "too many threads": ('8, unit = "threads"', '80, unit = "threads"', "exceeds chip.cores"),
-    "same name twice": ('"MatMulNBits 2-bit"', '"MatMulNBits 4-bit"', "two kernels of one name"),
+    "same name twice": (
+        '"MatMulNBits 2-bit slow path"',
+        '"MatMulNBits 2-bit"',
+        "kernel number 10 ('MatMulNBits 2-bit') name: two kernels of one name",
+    ),
+    "unknown kernel key": (
+        "unpack = { value = 7,",
+        "unpak = { value = 7,",
+        "('MatMulNBits 2-bit slow path') unpak: unknown key; did you mean 'unpack'?",
+    ),
+    "unit of another dimension": (
+        'unpack = { value = 7, unit = "ns/weight"',
+        'unpack = { value = 7, unit = "GB/s"',
+        "unit 'GB/s' is not one of time per weight; write one of ns/weight, ps/weight",
+    ),
+    "negative number": ("unpack = { value = 7,", "unpack = { value = -7,", "unpack.value: "),
+    "missing number": ("unpack = { value = 7,", "unpack = {", "unpack.value: is missing"),
+    "tile of none": ("bits = 32\n", "bits = 32\ntile_m = 0\n", "('MLAS sgemm') tile_m: "),
+    "tile of half": ("bits = 32\n", "bits = 32\ntile_n = 1.5\n", "('MLAS sgemm') tile_n: "),
+    "rows the wrong way round": (
+        "bits = 8\n",
+        "bits = 8\nleast_rows = 9\nmost_rows = 4\n",
+        "('DynamicQuantizeMatMul') least_rows: exceeds most_rows, which is 4",
+    ),
+    "rows that no fp32 serves": (
+        'ops = ["conv"]\nbits = 32',
+        'ops = ["conv"]\nbits = 32\nleast_rows = 4',
+        "no 32-bit kernel serves conv of 1 to 3 rows",
+    ),
+    "more rows than fp32 serves": (
+        'ops = ["conv"]\nbits = 32',
+        'ops = ["conv"]\nbits = 32\nmost_rows = 4',
+        "no 32-bit kernel serves conv of 5 to 1099511627776 rows",
+    ),
+    "depthwise at 8 bits alone": (
+        'ops = ["gemm"]\nbits = 8',
+        'ops = ["gemm", "depthwise"]\nbits = 8',
+        "no 32-bit kernel serves depthwise; every op needs one",
+    ),
+    "spread of zero": ("bits = 32\n", 'bits = 32\nspread = { value = 0, unit = "1" }\n', "spread"),
+    "caches upside down": (
+        'value = 60, unit = "MB"',
+        'value = 60, unit = "kB"',
+        "the smallest to",
+    ),
+    "far cache too fast": (
+        'value = 8, unit = "B/cycle"',
+        'value = 80, unit = "B/cycle"',
+        "slowest",
+    ),
+    "unknown base": (
+        "schema_version = 2",
+        'schema_version = 2\nextends = "intel_cpus"',
+        "line 3: extends: 'intel_cpus' is not a shipped profile and not a .toml file; ",
+    ),
+    "base that is no name": (
+        "schema_version = 2",
+        "schema_version = 2\nextends = 3",
+        "not a name",
+    ),
     "other schema": ("schema_version = 2", "schema_version = 1", "schema_version: "),
-    "line break in name": ('name = "Gather"', 'name = "Gath\\ner"', "kernel.2.name"),
+    "line break in name": ('name = "Gather"', 'name = "Gath\\ner"', "kernel number 3"),
     "truncated": (TEXT[len(TEXT) // 2 :], "", "not readable as TOML"),
     "deep nesting": (TEXT, "a = " + "[" * 100_000, "not readable as TOML"),
     "endless digits": (TEXT, "a = " + "9" * 10_000, "not readable as TOML"),
-    "empty": (TEXT, "", "Field required"),
+    "empty": (TEXT, "", "line 1: schema_version: is missing"),
     "too large": (TEXT, "#" * (MAX_BYTES + 1), "bytes allowed"),
 }
 
@@ -189,7 +265,9 @@ def test_unknown_name_suggests_the_nearest(wrong: str, suggestion: str) -> None:
 
 
 def test_unknown_name_without_neighbour_lists_all() -> None:
-    with pytest.raises(ProfileError, match="shipped are arm_mobile, intel_cpu, nvidia_a100"):
+    with pytest.raises(
+        ProfileError, match="shipped are apple_m2, arm_mobile, graviton3, intel_amx"
+    ):
         load("zzzz")
 
 
@@ -224,22 +302,6 @@ def test_user_file_may_have_any_name(tmp_path: Path) -> None:
     assert load(str(path)).name == "mine"
 
 
-def test_fingerprint_counts_numbers_only() -> None:
-    original = parse(TEXT.encode(), origin="x").fingerprint
-    same = {
-        "comment": TEXT + "\n# more\n",
-        "unit": TEXT.replace('204.8, unit = "GB/s"', '0.2048, unit = "TB/s"'),
-        "source": TEXT.replace("assumed: one node", "assumed: a node"),
-        "description": TEXT.replace("AVX-512 with VNNI", "AVX-512"),
-    }
-    for change, text in same.items():
-        assert text != TEXT, change
-        assert parse(text.encode(), origin="x").fingerprint == original, change
-    for old, new in (("204.8", "204.9"), ("[16, 256]", "[16]"), ('"intel_cpu"', '"other"')):
-        changed = TEXT.replace(old, new)
-        assert parse(changed.encode(), origin="x").fingerprint != original, old
-
-
 @pytest.mark.parametrize(
     ("kernel", "fmt", "reads"),
     [
@@ -259,8 +321,6 @@ def test_fingerprint_counts_numbers_only() -> None:
         ("QuantizeLinear + MatMulIntegerToFloat", "w8a8-static", True),
         ("QuantizeLinear + MatMulIntegerToFloat", "w8a8-gptq-static", True),
         ("QuantizeLinear + MatMulIntegerToFloat", "w8a8-dynamic", False),
-        ("QLinearConv", "w8a8-static", True),
-        ("QLinearConv", "w8a8-dynamic", False),
         ("MLAS sgemm", "w32", True),
         ("MLAS sgemm", "w16", False),
     ],
@@ -289,9 +349,3 @@ def test_no_kernel_rounds_inputs_unless_it_says_so(name: str) -> None:
             served = any(kernel.reads(fmt) for fmt in grids)
             assert served == (activation in kernel.activations)
         assert kernel.activations == ("none",) or "none" not in kernel.activations
-
-
-def test_activations_count_in_the_fingerprint() -> None:
-    changed = TEXT.replace('activations = ["dynamic"]', 'activations = ["static"]')
-    originals = (parse(text.encode(), origin="x").fingerprint for text in (TEXT, changed))
-    assert len(set(originals)) == 2
