@@ -177,5 +177,3 @@ def _read(path: Path) -> bytes:
             f"profile {shown(str(path))}: cannot be read ({reason}); "
             f"name a .toml file or one of {', '.join(available())}"
         ) from error
-    if name_or_path == HOST:
-        return _host()

@@ -135,8 +135,6 @@ def check_noise(noise: float, limit: float = MOST_NOISE) -> None:
         )
 
 
-
-
 def _loaded(cases: Iterable[Case], progress: Progress) -> list[Case]:
     found = []
     for case in cases:

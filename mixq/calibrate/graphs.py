@@ -210,9 +210,7 @@ def strided_convolution(
     return graph.file(graph.op("Relu", [x]))
 
 
-def convolution_of_inputs(
-    channels: int, window: tuple[int, int], *, groups: int = 1
-) -> bytes:
+def convolution_of_inputs(channels: int, window: tuple[int, int], *, groups: int = 1) -> bytes:
     """A convolution whose weights are no constants, as behind a DequantizeLinear."""
     graph = Graph()
     x = graph.input(["b", channels, "h", "w"])
@@ -233,9 +231,7 @@ def gathered(rows: int, columns: int, bits: int, block: int = 64) -> bytes:
         graph.scales(rows, blocks), graph.bytes(rows, -(-blocks * bits // 8)),
     ]  # fmt: skip
     attributes = {"bits": bits, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
-    return graph.file(
-        graph.op("GatherBlockQuantized", inputs, attributes, domain=MICROSOFT)
-    )
+    return graph.file(graph.op("GatherBlockQuantized", inputs, attributes, domain=MICROSOFT))
 
 
 def recurrent(hidden: int) -> bytes:

@@ -23,9 +23,22 @@ CONVOLUTIONS: Final = (
     *((48, 40, 3, 1), (64, 28, 3, 1), (160, 14, 3, 1), (160, 14, 3, 4), (256, 7, 3, 2)),
 )
 """Channels, side, window, batch."""
-POINTWISE: Final = ((24, 80, 1), (56, 56, 1), (128, 28, 1), (128, 28, 6), (384, 14, 2), (704, 7, 1))
+POINTWISE: Final = (
+    (24, 80, 1),
+    (56, 56, 1),
+    (128, 28, 1),
+    (128, 28, 6),
+    (384, 14, 2),
+    (704, 7, 1),
+)
 """Channels, side, batch."""
-DEPTHWISE: Final = ((48, 80, 3, 1), (128, 28, 3, 1), (128, 28, 5, 6), (384, 14, 5, 2), (704, 7, 3, 1))
+DEPTHWISE: Final = (
+    (48, 80, 3, 1),
+    (128, 28, 3, 1),
+    (128, 28, 5, 6),
+    (384, 14, 5, 2),
+    (704, 7, 3, 1),
+)
 """Channels, side, window, batch."""
 LONG: Final = ((32, 128, 64, 1), (32, 128, 64, 6), (64, 20, 48, 4), (16, 256, 96, 1))
 """Channels, length, window, batch: convolutions of one axis."""
@@ -66,7 +79,10 @@ def _products(threads: int) -> Iterator[Case]:
                 if block != 64 and not few:
                     continue
                 file = graphs.packed_product(rows, columns, bits, block, 4)
-                name, counts = f"MatMulNBits {bits} block {block}", ROWS if block == 64 else FEW_ROWS
+                name, counts = (
+                    f"MatMulNBits {bits} block {block}",
+                    ROWS if block == 64 else FEW_ROWS,
+                )
                 fmt = Format(bits, block, "zero-point")
                 yield from _rows(name, threads, file, matrix, counts, fmt)
             file = graphs.packed_product(rows, columns, bits, 64, 0)
@@ -78,7 +94,12 @@ def _products(threads: int) -> Iterator[Case]:
             yield from _rows(name, threads, file, matrix, ROWS, Format(8))
         file, weight = graphs.product_of_inputs(rows, columns), torch.randn(rows, columns)
         yield from _rows("MatMul dequantized", threads, file, matrix, FEW_ROWS, FLOATS, weight)
-    for groups, m, n, k in ((12, 48, 48, 32), (12, 48, 32, 48), (12, 200, 200, 64), (96, 100, 64, 100)):
+    for groups, m, n, k in (
+        (12, 48, 48, 32),
+        (12, 48, 32, 48),
+        (12, 200, 200, 64),
+        (96, 100, 64, 100),
+    ):
         work = Work("attention", m, n, k, groups, input_bytes=4 * groups * (m * k + n * k),
                     output_bytes=4 * groups * m * n)  # fmt: skip
         file = graphs.batched_product(m, n, k)
@@ -106,7 +127,9 @@ def _rows(
     rows, columns = matrix
     session = OnnxSession(file, threads=threads)
     for m in counts:
-        work = Work("gemm", m, rows, columns, input_bytes=4 * m * columns, output_bytes=4 * m * rows)
+        work = Work(
+            "gemm", m, rows, columns, input_bytes=4 * m * columns, output_bytes=4 * m * rows
+        )
         batch = (torch.randn(m, columns), *others)
         yield Case(
             routine, f"{m} x {rows} x {columns}", work, weights_load(work, fmt, matrix),
@@ -186,7 +209,9 @@ def _moves(threads: int) -> Iterator[Case]:
             for m in (40, 600, 8000, 60000):
                 numbers = 96 * m
                 inputs = 2 if kind == "Add" else 1
-                work = Work("elementwise", input_bytes=4 * inputs * numbers, output_bytes=4 * numbers)
+                work = Work(
+                    "elementwise", input_bytes=4 * inputs * numbers, output_bytes=4 * numbers
+                )
                 batch = tuple(torch.randn(m, 96) for _ in range(inputs))
                 yield Case(
                     routine, f"{kind} of {numbers}", work, weights_load(work, FLOATS, (0, 0)),

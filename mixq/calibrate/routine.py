@@ -95,7 +95,9 @@ ONNX: Final = {
     "depthwise": _dense("depthwise Conv in blocks of channels", ("depthwise",)),
     "depthwise dequantized": _made("depthwise Conv", ("depthwise",)),
     "LSTM": _dense("LSTM", ("recurrent",)),
-    "attention": _dense("MatMul of activations", ("attention",)),
+    "attention": Routine(
+        "MatMul of activations", ("attention",), tiles_m=TILES_M, tiles_n=TILES_N
+    ),
     "gather 32": Routine("Gather", ("gather",), also_16=True),
     **{
         f"gather {bits}": Routine(

@@ -86,7 +86,9 @@ def sweep(
     last = known[-1][1]
     beyond = min(max(4 * last, 32 << 20), MOST_BYTES)
     memory = _copied_per_s(beyond, clock)
-    rates = [max(_copied_per_s(size // 2, clock), _read_per_s(size // 2, clock)) for _, size, _ in known]
+    rates = [
+        max(_copied_per_s(size // 2, clock), _read_per_s(size // 2, clock)) for _, size, _ in known
+    ]
     nearest = memory
     caches: list[Level] = []
     for (name, size, private), rate in reversed(list(zip(known, rates, strict=True))):

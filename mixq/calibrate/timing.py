@@ -68,7 +68,8 @@ def time_cases(
         clock: what counts: of the processor, or of the wall where several threads work.
         wall: what the budget is counted in.
         seed: of the orders.
-        stage, progress: are told of the cases that are done.
+        stage: in words, for `progress`.
+        progress: is told of the cases that are done.
     """
     started = wall()
     calls = [_calls(case, clock) for case in cases]

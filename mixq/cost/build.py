@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from mixq.cost.kernels import NO_WEIGHTS, W32, kernel_for, price, weight_matrix
+from mixq.cost.fusion import Step, fusion, left_over
+from mixq.cost.kernels import NO_WEIGHTS, W32, Call, kernel_for, price, weight_matrix
 from mixq.cost.machine import Machine
 from mixq.cost.table import CostTable, UnitCost
 from mixq.errors import FormatError
 from mixq.formats import Format
 from mixq.graph.model_graph import ModelGraph
 from mixq.graph.units import WeightUnit
+from mixq.graph.work import Work
 from mixq.profiles import Profile
 
 
@@ -44,22 +46,19 @@ def build_cost_table(
             "leave it out or correct the name"
         )
     machine = Machine.of(profile, profile.searched_runtime(runtime).name, threads)
+    pricing = _Pricing(machine, graph)
     return CostTable(
         hardware=profile.name,
         runtime=machine.runtime.name,
         threads=machine.threads,
         entries={
             name: {
-                fmt: unit_cost(machine, unit, fmt)
+                fmt: pricing.unit_cost(unit, fmt)
                 for fmt in dict.fromkeys((W32, *formats.get(name, ())))
             }
             for name, unit in graph.units.items()
         },
-        other_latency_s=math.fsum(
-            price(machine, data["work"], W32, NO_WEIGHTS).latency_s
-            for _, data in graph.digraph.nodes(data=True)
-            if not data["units"]
-        ),
+        other_latency_s=pricing.other_s(),
         other_bytes=graph.other_bytes,
         peak_activation_bytes=graph.peak_activation_bytes,
         runtime_bytes=machine.runtime.memory_bytes,
@@ -84,19 +83,80 @@ def reads(
     return read
 
 
-def unit_cost(machine: Machine, unit: WeightUnit, fmt: Format) -> UnitCost:
-    """Price of one unit: the time of all its operations, its bytes once."""
-    whole = (unit.rows, unit.columns)
-    calls = []
-    for work in unit.work:
-        matrix = weight_matrix(work)
-        # Elementwise work does not say what it reads, so it reads the whole unit.
-        read = whole if matrix == NO_WEIGHTS else matrix
-        calls.append(price(machine, work, fmt, read, unit.element_bytes, whole))
-    return UnitCost(
-        latency_s=math.fsum(call.latency_s for call in calls),
-        weight_bytes=unit.stored_bytes(fmt),
-        kernel=" + ".join(dict.fromkeys(call.name for call in calls)) or "none",
-        reason="; ".join(dict.fromkeys(call.reason for call in calls))
-        or "the traced batch never reached it",
-    )
+class _Pricing:
+    """Prices of one graph on one machine."""
+
+    def __init__(self, machine: Machine, graph: ModelGraph) -> None:
+        self._machine, self._graph = machine, graph
+        self._fusion = fusion(graph.digraph)
+        self._nodes: dict[str, list[str]] = {}
+        for node, data in graph.digraph.nodes(data=True):
+            for unit in data["units"]:
+                self._nodes.setdefault(unit, []).append(node)
+        self._working_sets: dict[Format, float] = {}
+
+    def unit_cost(self, unit: WeightUnit, fmt: Format) -> UnitCost:
+        """Price of one unit: the time of all its operations and of what follows them."""
+        whole = (unit.rows, unit.columns)
+        calls: list[Call] = []
+        latency_s = []
+        for node, work in zip(self._nodes.get(unit.name, ()), unit.work, strict=True):
+            matrix = weight_matrix(work)
+            # Elementwise work does not say what it reads, so it reads the whole unit.
+            read = whole if matrix == NO_WEIGHTS else matrix
+            call = price(
+                self._machine, work, fmt, read, unit.element_bytes, whole,
+                op=self._graph.digraph.nodes[node].get("op", ""),
+                working_set_bytes=self._working_set_bytes(fmt),
+            )  # fmt: skip
+            calls.append(call)
+            latency_s += [call.latency_s, *self._behind_s(node, call)]
+        return UnitCost(
+            latency_s=math.fsum(latency_s),
+            weight_bytes=unit.stored_bytes(fmt),
+            kernel=" + ".join(dict.fromkeys(call.name for call in calls)) or "none",
+            reason="; ".join(dict.fromkeys(call.reason for call in calls))
+            or "the traced batch never reached it",
+        )
+
+    def other_s(self) -> float:
+        """Time of a forward pass beside its units: other operations, and the call itself."""
+        claimed = self._fusion.claimed
+        steps: list[Step] = []
+        for node, data in self._graph.digraph.nodes(data=True):
+            if not data["units"] and node not in claimed:
+                steps.append((data["work"], data.get("op", "")))
+            steps += self._fusion.turned.get(node, ())
+        return math.fsum([self._machine.runtime.call_overhead_s, *map(self._step_s, steps)])
+
+    def _behind_s(self, node: str, call: Call) -> list[float]:
+        """Times of what the call's kernel leaves to kernels behind it."""
+        followers = self._fusion.followers.get(node, ())
+        steps = left_over(self._graph.digraph, node, followers, call.read, self._graph.batch_size)
+        return [self._step_s(step) for step in steps]
+
+    def _step_s(self, step: Step) -> float:
+        work, op = step
+        return price(self._machine, work, W32, NO_WEIGHTS, op=op).latency_s
+
+    def _working_set_bytes(self, fmt: Format) -> float:
+        """What passes through the caches in one forward pass where all units have `fmt`.
+
+        A plan has many formats; each unit is priced as if the others had its own.
+        """
+        if fmt not in self._working_sets:
+            moved = [
+                min(
+                    unit.stored_bytes(fmt), sum(_read_bytes(unit, work, fmt) for work in unit.work)
+                )
+                for unit in self._graph.units.values()
+            ]
+            self._working_sets[fmt] = sum(moved) + self._graph.peak_activation_bytes
+        return self._working_sets[fmt]
+
+
+def _read_bytes(unit: WeightUnit, work: Work, fmt: Format) -> int:
+    rows, columns = weight_matrix(work)
+    if rows * columns == 0:
+        return unit.stored_bytes(fmt)
+    return fmt.stored_bytes(rows, columns, unit.element_bytes)

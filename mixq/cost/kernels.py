@@ -12,9 +12,10 @@ from typing import Final
 
 from mixq.cost import roofline
 from mixq.cost.algorithm import algorithms
+from mixq.cost.fusion import Read
 from mixq.cost.law import Load, parts
 from mixq.cost.machine import Machine
-from mixq.formats import Format
+from mixq.formats import FLOAT_WIDTHS, Format
 from mixq.graph.work import Work
 from mixq.profiles import Kernel, Profile
 
@@ -36,6 +37,13 @@ class Call:
     kernel: Kernel | None
     name: str
     reason: str
+
+    @property
+    def read(self) -> Read:
+        """How the kernel meets its weights."""
+        if self.kernel is None:
+            return "dequantized"
+        return "float" if self.kernel.bits in FLOAT_WIDTHS else "packed"
 
 
 def weight_matrix(work: Work) -> tuple[int, int]:

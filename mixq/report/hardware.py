@@ -72,8 +72,18 @@ def profile_json(profile: Profile) -> dict[str, Any]:
 def calibration_table(profile: Profile) -> Table:
     """The kernels of a calibrated machine, with how well their numbers explain what was timed."""
     table = Table(title=escape(profile.description))
-    for column in ("runtime", "kernel", "bits", "at most", "overhead", "residual spread", "points"):
-        table.add_column(column, overflow="fold", justify="left" if column == "kernel" else "right")
+    for column in (
+        "runtime",
+        "kernel",
+        "bits",
+        "at most",
+        "overhead",
+        "residual spread",
+        "points",
+    ):
+        table.add_column(
+            column, overflow="fold", justify="left" if column == "kernel" else "right"
+        )
     for runtime in profile.runtimes.values():
         for kernel in runtime.kernels:
             rate = profile.core_ops_per_s[kernel.compute] * kernel.compute_efficiency
