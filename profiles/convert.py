@@ -111,6 +111,7 @@ def _kernel(file: KernelFile, origin: str) -> Kernel:
         points=file.points,
         origin=origin,
         weights_as=file.weights_as,
+        per_image=file.per_image,
         finish_s_per_output=0.0 if file.finish is None else file.finish.si(),
     )
 

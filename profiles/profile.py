@@ -47,6 +47,7 @@ class Kernel:
             floats that a node before it makes on every call; the last serves 32 bits alone.
         finish_s_per_output: one core's time to begin and finish one sum of products, however long
             it is: to round its inputs, to scale it and to store it.
+        per_image: whether a convolution begins anew for every sample of a batch.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Kernel:
     origin: str = ""
     weights_as: WeightsAs = "stored"
     finish_s_per_output: float = 0.0
+    per_image: bool = False
 
     def reads(self, fmt: Format) -> bool:
         """Whether this kernel reads weights in `fmt` and rounds inputs as `fmt` says."""

@@ -29,13 +29,13 @@ from mixq.profiles.quantity import (
 )
 
 Op = Literal[
-    "gemm", "conv", "depthwise", "pointwise", "column", "gather", "recurrent", "attention",
+    "gemm", "conv", "depthwise", "strided_depthwise", "pointwise", "column", "gather", "recurrent", "attention",
     "elementwise", "transcendental", "softmax", "normalization", "transpose", "gelu",
     "biased_gelu", "dequantize",
 ]  # fmt: skip
 """The kinds of `mixq.graph.work.Work` and kinds of those, see `mixq.cost.algorithm`."""
 SPECIAL_OPS: Final = (
-    *("depthwise", "pointwise", "column"),
+    *("depthwise", "strided_depthwise", "pointwise", "column"),
     *("transcendental", "softmax", "normalization", "transpose", "gelu", "biased_gelu"),
     "dequantize",
 )
@@ -140,6 +140,7 @@ class KernelFile(_Part):
     fill: Share = 0.0
     sharpness: Annotated[float, Field(ge=1, le=16)] = 4.0
     weights_as: WeightsAs = "stored"
+    per_image: bool = False
     winograd: bool = False
     spread: Spread | None = None
     points: WholeOrNone = 0
@@ -230,16 +231,14 @@ class RuntimeFile(_Part):
                 )
             if kernel.bits not in FLOAT_WIDTHS and not kernel.grids:
                 raise BrokenRuleError("needs grids to be searched", "kernel", number, "bits")
-        own = {op for kernel in self.kernel for op in kernel.ops}
+        plain = [kernel for kernel in self.kernel if kernel.weights_as != "dequantized"]
+        own = {op for kernel in plain for op in kernel.ops}
         # A runtime with depthwise kernels of its own does not fall back on those of `conv`.
         asked = [op for op in get_args(Op) if op not in SPECIAL_OPS or op in own]
         for op in asked:
             if op == "dequantize":
                 continue
-            floats = [
-                kernel for kernel in self.kernel
-                if kernel.bits == 32 and op in kernel.ops and kernel.weights_as != "dequantized"
-            ]  # fmt: skip
+            floats = [kernel for kernel in plain if kernel.bits == 32 and op in kernel.ops]
             if not floats:
                 raise BrokenRuleError(
                     f"no 32-bit kernel serves {op}; every op needs one", "kernel"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
+from mixq.batch import Batch
 from mixq.cost.law import Load
 from mixq.formats import Format
 from mixq.graph.work import Work
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EMPTY: Final = "empty"
 """Routine of the call that computes nothing; its time is taken off every other."""
@@ -47,3 +51,16 @@ def weights_load(work: Work, fmt: Format, matrix: tuple[int, int]) -> Load:
         activation_bytes=moved,
         working_set_bytes=weight_bytes + moved,
     )
+
+
+class Runs(Protocol):
+    """What runs a batch: a session of a runtime."""
+
+    def run(self, batch: Batch) -> object:
+        """One call."""
+        ...
+
+
+def loaded(session: Runs, *tensors: Tensor) -> Callable[[], object]:
+    """A call of the session with these inputs."""
+    return lambda: session.run(tensors)

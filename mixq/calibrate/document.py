@@ -127,6 +127,8 @@ def _kernel(kernel: Kernel, runtime: str, chip: Chip) -> list[str]:
         lines.append(f"finish = {finish}")
     lines += [f"{name} = {_list(getattr(kernel, name))}"
               for name in ("grids", "group_sizes") if getattr(kernel, name)]  # fmt: skip
+    if kernel.per_image:
+        lines.append("per_image = true")
     if kernel.per_channel:
         lines.append("per_channel = true")
     if kernel.activations != ("none",):

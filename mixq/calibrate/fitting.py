@@ -27,11 +27,10 @@ PRIORS: Final[Mapping[str, Prior]] = {
     "memory_efficiency": Prior(0.6, 0.7),
 }
 """Wide: what is measured here is to speak for itself."""
-UNPACK: Final = Prior(2e-11, 3.0)
+UNPACK_S: Final = (2e-11, 1e-9, 1e-8)
+"""Per weight: of what was packed for its kernel, and of what a kernel has to arrange first."""
 FINISH: Final = Prior(1e-10, 3.0)
 """Of a hundred products or so."""
-MADE: Final = Prior(1e-9, 3.0)
-"""Of a weight that a convolution cannot arrange beforehand."""
 NOISE: Final = 0.05
 """Residual beyond which a point loses influence; the rounds agree to one or two percent."""
 SPREAD: Final = 0.1
@@ -87,20 +86,24 @@ def reached(memory: Memory, measured: Sequence[Measured]) -> Memory:
 
     A neighbour may have been busy during the sweep, and no kernel beats the memory.
     """
-    rates = [level.core_bytes_per_s for level in memory.caches]
+    levels = [(level.size_bytes, level.private) for level in memory.caches]
+    rates = [*(level.core_bytes_per_s for level in memory.caches), memory.core_bytes_per_s]
     for item in measured:
         load, threads = item.point.load, item.point.machine.threads
-        moved = max(load.weight_bytes, load.activation_bytes)
-        for index, level in enumerate(memory.caches):
-            room = level.size_bytes * (threads if level.private else 1)
-            if (load.working_set_bytes or math.inf) <= room:
-                rates[index] = max(rates[index], moved / item.point.measured_s / threads)
-                break
-    # The nearer is never the slower.
-    for index in reversed(range(len(rates) - 1)):
+        held = load.working_set_bytes or math.inf
+        rooms = [size * (threads if private else 1) for size, private in levels]
+        level = next((place for place, room in enumerate(rooms) if held <= room), len(rooms))
+        drawn = load.weight_bytes * item.point.work.repeats or load.activation_bytes
+        if level == len(rooms) and not load.weight_bytes:
+            continue  # results that the next call reads may have stayed in a cache
+        rates[level] = max(rates[level], drawn / item.point.measured_s / threads)
+    for index in reversed(range(len(rates) - 1)):  # the nearer is never the slower
         rates[index] = max(rates[index], rates[index + 1])
-    caches = [replace(c, core_bytes_per_s=r) for c, r in zip(memory.caches, rates, strict=True)]
-    return replace(memory, caches=tuple(caches))
+    caches = [
+        replace(c, core_bytes_per_s=r) for c, r in zip(memory.caches, rates[:-1], strict=True)
+    ]
+    together = max(memory.bytes_per_s, rates[-1])
+    return Memory(tuple(caches), rates[-1], together)
 
 
 def fit_all(
@@ -131,7 +134,7 @@ def start_kernel(routine: Routine) -> Kernel:
     settings: dict[str, Any] = {
         name: getattr(routine, name)
         for name in ("name", "ops", "bits", "compute", "grids", "group_sizes", "per_channel",
-                     "activations", "weights_as")
+                     "activations", "weights_as", "per_image")
     }  # fmt: skip
     return Kernel(
         **settings, activation_bits=8.0 if routine.compute == "int8" else 32.0,
@@ -144,28 +147,36 @@ def start_kernel(routine: Routine) -> Kernel:
 
 def _fit(points: Sequence[Point], routine: Routine) -> Kernel:
     """The tiles and numbers that leave the smallest spread."""
-    priors = dict(PRIORS)
-    computes = any(point.work.macs for point in points)
-    if routine.unpacks:
-        # What only unpacks takes about so long for each; elsewhere products may hide it.
-        each = [point.measured_s / max(point.load.weights, 1) for point in points]
-        priors["unpack_s_per_weight"] = UNPACK if computes else Prior(0.7 * median(each), 1.0)
-        if routine.weights_as == "dequantized":
-            priors["unpack_s_per_weight"] = MADE
-    if computes:
-        priors["finish_s_per_output"] = FINISH
-    else:
-        priors.pop("compute_efficiency")
-    if len(points) >= 8:
-        priors["sharpness"] = Prior(4.0, 0.7)
     start = start_kernel(routine)
-    choices = itertools.product(routine.tiles_m, routine.tiles_n, routine.unpack_rows)
+    choices = itertools.product(
+        _priors(points, routine), routine.tiles_m, routine.tiles_n, routine.unpack_rows
+    )
     fits = [
         fit_kernel(
             points,
             replace(start, tile_m=tile_m, tile_n=tile_n, unpack_rows=unpack_rows),
             priors, noise=NOISE, spread=SPREAD,
         )
-        for tile_m, tile_n, unpack_rows in choices
+        for priors, tile_m, tile_n, unpack_rows in choices
     ]  # fmt: skip
     return min(fits, key=lambda fit: fit.spread).kernel
+
+
+def _priors(points: Sequence[Point], routine: Routine) -> list[dict[str, Prior]]:
+    """What to expect of a kernel; several where a fit may end in different valleys."""
+    priors = dict(PRIORS)
+    if len(points) >= 8:
+        priors["sharpness"] = Prior(4.0, 0.7)
+    if any(point.work.macs for point in points):
+        priors["finish_s_per_output"] = FINISH
+        starts = UNPACK_S if routine.weights_as == "dequantized" else UNPACK_S[:1]
+        return [
+            priors | {"unpack_s_per_weight": Prior(centre, 2.0)} if routine.unpacks else priors
+            for centre in (starts if routine.unpacks else starts[:1])
+        ]
+    priors.pop("compute_efficiency")
+    if routine.unpacks:
+        # What computes nothing else takes about so long for each.
+        each = [point.measured_s / max(point.load.weights, 1) for point in points]
+        priors["unpack_s_per_weight"] = Prior(0.7 * median(each), 1.0)
+    return [priors]

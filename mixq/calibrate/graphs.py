@@ -7,7 +7,7 @@ in a row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -115,11 +115,27 @@ class Graph:
         return found
 
 
-def product(rows: int, columns: int) -> bytes:
-    """X W with constant fp32 weights."""
+def chain(columns: int, times: int, step: Callable[[Graph, str], str]) -> bytes:
+    """A graph that takes (m, columns) through one step several times, each with its own weights.
+
+    So many weights are as far away as those of a whole network are, where one layer's would
+    stay in the nearest cache.
+    """
     graph = Graph()
     x = graph.input(["m", columns])
-    return graph.file(graph.op("MatMul", [x, graph.floats(columns, rows)]))
+    for _ in range(times):
+        x = step(graph, x)
+    return graph.file(x)
+
+
+def product(rows: int, columns: int) -> Callable[[Graph, str], str]:
+    """X W with constant fp32 weights."""
+
+    def step(graph: Graph, x: str) -> str:
+        found: str = graph.op("MatMul", [x, graph.floats(columns, rows)])
+        return found
+
+    return step
 
 
 def product_of_inputs(rows: int, columns: int) -> bytes:
@@ -130,40 +146,48 @@ def product_of_inputs(rows: int, columns: int) -> bytes:
     return graph.file(graph.op("MatMul", [x, turned]))
 
 
-def packed_product(rows: int, columns: int, bits: int, block: int, accuracy_level: int) -> bytes:
+def packed_product(
+    rows: int, columns: int, bits: int, block: int, accuracy_level: int
+) -> Callable[[Graph, str], str]:
     """MatMulNBits with zero points, as `mixq.export.onnx.matmul` writes it."""
-    graph = Graph()
-    x, blocks = graph.input(["m", columns]), -(-columns // block)
-    inputs = [
-        x,
-        graph.bytes(rows, blocks, block * bits // 8),
-        graph.scales(rows, blocks),
-        graph.bytes(rows, -(-blocks * bits // 8)),
-    ]
+    blocks = -(-columns // block)
     attributes = {
         "K": columns, "N": rows, "bits": bits, "block_size": block,
         "accuracy_level": accuracy_level,
     }  # fmt: skip
-    return graph.file(graph.op("MatMulNBits", inputs, attributes, domain=MICROSOFT))
+
+    def step(graph: Graph, x: str) -> str:
+        inputs = [
+            x,
+            graph.bytes(rows, blocks, block * bits // 8),
+            graph.scales(rows, blocks),
+            graph.bytes(rows, -(-blocks * bits // 8)),
+        ]
+        found: str = graph.op("MatMulNBits", inputs, attributes, domain=MICROSOFT)
+        return found
+
+    return step
 
 
-def integer_product(rows: int, columns: int, *, is_static: bool) -> bytes:
+def integer_product(rows: int, columns: int, *, is_static: bool) -> Callable[[Graph, str], str]:
     """Inputs rounded to 8 bits and int8 weights, as `mixq.export.onnx.integer` writes them."""
-    graph = Graph()
-    x = graph.input(["m", columns])
-    weight = graph.constant(
-        graph.random.integers(-127, 128, (columns, rows), dtype=np.int64).astype(np.int8)
-    )
-    if is_static:
-        scale = graph.constant(np.float32(0.02))
-        zero = graph.constant(np.uint8(128))
-        codes = graph.op("QuantizeLinear", [x, scale, zero])
-    else:
-        codes, scale, zero = graph.op("DynamicQuantizeLinear", [x], outputs=3)
-    whole = graph.op("MatMulInteger", [codes, weight, zero])
-    floats = graph.op("Cast", [whole], {"to": _FLOAT})
-    factor = graph.op("Mul", [scale, graph.scales(rows)])
-    return graph.file(graph.op("Mul", [floats, factor]))
+
+    def step(graph: Graph, x: str) -> str:
+        codes = graph.random.integers(-127, 128, (columns, rows), dtype=np.int64)
+        weight = graph.constant(codes.astype(np.int8))
+        if is_static:
+            scale = graph.constant(np.float32(0.02))
+            zero = graph.constant(np.uint8(128))
+            rounded = graph.op("QuantizeLinear", [x, scale, zero])
+        else:
+            rounded, scale, zero = graph.op("DynamicQuantizeLinear", [x], outputs=3)
+        whole = graph.op("MatMulInteger", [rounded, weight, zero])
+        floats = graph.op("Cast", [whole], {"to": _FLOAT})
+        factor = graph.op("Mul", [scale, graph.scales(rows)])
+        found: str = graph.op("Mul", [floats, factor])
+        return found
+
+    return step
 
 
 def batched_product(m: int, n: int, k: int) -> bytes:
@@ -201,7 +225,7 @@ def convolutions(
 def strided_convolution(
     inputs: int, outputs: int, window: tuple[int, int], stride: tuple[int, int], *, groups: int = 1
 ) -> bytes:
-    """One convolution between others that are cheap beside it: a stem, or one that shrinks."""
+    """One convolution that shrinks, such as a stem."""
     graph = Graph()
     x = graph.input(["b", inputs, "h", "w"])
     weight = graph.floats(outputs, inputs // groups, *window)
@@ -210,13 +234,15 @@ def strided_convolution(
     return graph.file(graph.op("Relu", [x]))
 
 
-def convolution_of_inputs(channels: int, window: tuple[int, int], *, groups: int = 1) -> bytes:
+def convolution_of_inputs(
+    inputs: int, outputs: int, window: tuple[int, int], *, groups: int = 1, step: int = 1
+) -> bytes:
     """A convolution whose weights are no constants, as behind a DequantizeLinear."""
     graph = Graph()
-    x = graph.input(["b", channels, "h", "w"])
-    weight = graph.input([channels, channels // groups, *window])
-    x = graph.op("Conv", [x, weight, graph.floats(channels)], _padded(window, groups))
-    return graph.file(x)
+    x = graph.input(["b", inputs, "h", "w"])
+    weight = graph.input([outputs, inputs // groups, *window])
+    attributes = {**_padded(window, groups), "strides": [step, step]}
+    return graph.file(graph.op("Conv", [x, weight, graph.floats(outputs)], attributes))
 
 
 def gathered(rows: int, columns: int, bits: int, block: int = 64) -> bytes:

@@ -20,7 +20,7 @@ class Routine:
     Attributes:
         name: as the runtime calls it.
         ops, bits, compute, grids, group_sizes, per_channel, activations: as of `Kernel`.
-        weights_as: as of `Kernel`.
+        weights_as, per_image: as of `Kernel`.
         unpacks: whether a time per weight is fitted; for elementwise operations, per number.
         tiles_m, tiles_n, unpack_rows: values that are tried; the one that fits best is kept.
         also_16: whether 16-bit weights, which are floats once a file is loaded, run the same.
@@ -35,6 +35,7 @@ class Routine:
     per_channel: bool = False
     activations: tuple[str, ...] = ("none",)
     weights_as: str = "stored"
+    per_image: bool = False
     unpacks: bool = False
     tiles_m: tuple[int, ...] = (1,)
     tiles_n: tuple[int, ...] = (1,)
@@ -64,13 +65,16 @@ def _packed(bits: int) -> dict[str, Routine]:
 
 
 def _dense(name: str, ops: tuple[str, ...]) -> Routine:
-    return Routine(name, ops, tiles_m=TILES_M, tiles_n=TILES_N, also_16=True)
+    per_image = name != "MatMul" and name != "LSTM"
+    return Routine(
+        name, ops, per_image=per_image, tiles_m=TILES_M, tiles_n=TILES_N, also_16=True
+    )
 
 
 def _made(name: str, ops: tuple[str, ...]) -> Routine:
     return Routine(
-        f"{name} of dequantized weights", ops, weights_as="dequantized", unpacks=True,
-        tiles_m=TILES_M, tiles_n=TILES_N, unpack_rows=(0, 256),
+        f"{name} of dequantized weights", ops, weights_as="dequantized", per_image=name != "MatMul", unpacks=True,
+        tiles_m=TILES_M, tiles_n=TILES_N, unpack_rows=(0, 64, 256),
     )  # fmt: skip
 
 
@@ -94,6 +98,9 @@ ONNX: Final = {
     "pointwise dequantized": _made("Conv 1x1", ("pointwise",)),
     "depthwise": _dense("depthwise Conv in blocks of channels", ("depthwise",)),
     "depthwise dequantized": _made("depthwise Conv", ("depthwise",)),
+    "strided depthwise dequantized": _made(
+        "depthwise Conv of every other pixel", ("strided_depthwise",)
+    ),
     "LSTM": _dense("LSTM", ("recurrent",)),
     "attention": Routine(
         "MatMul of activations", ("attention",), tiles_m=TILES_M, tiles_n=TILES_N

@@ -47,7 +47,8 @@ def algorithms(work: Work, op: str = "") -> tuple[str, ...]:
     if work.kind == "conv":
         rows, columns = work.window
         if work.algorithm == "depthwise":
-            return "depthwise", "conv"
+            special = () if work.stride == (1, 1) else ("strided_depthwise",)
+            return *special, "depthwise", "conv"
         if rows == columns == 1 and work.groups == 1:
             return "pointwise", "conv"
         return ("column", "conv") if rows > 1 == columns else ("conv",)

@@ -107,7 +107,7 @@ class _Pricing:
             call = price(
                 self._machine, work, fmt, read, unit.element_bytes, whole,
                 op=self._graph.digraph.nodes[node].get("op", ""),
-                working_set_bytes=self._working_set_bytes(fmt),
+                working_set_bytes=self._working_set_bytes(fmt), images=self._images(node),
             )  # fmt: skip
             calls.append(call)
             latency_s += [call.latency_s, *self._behind_s(node, call)]
@@ -118,6 +118,11 @@ class _Pricing:
             reason="; ".join(dict.fromkeys(call.reason for call in calls))
             or "the traced batch never reached it",
         )
+
+    def _images(self, node: str) -> int:
+        """Samples of a convolution's result."""
+        shape = self._graph.digraph.nodes[node].get("shape", ())
+        return int(shape[0]) if len(shape) > 2 and shape[0] else 1
 
     def other_s(self) -> float:
         """Time of a forward pass beside its units: other operations, and the call itself."""

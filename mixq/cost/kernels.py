@@ -7,7 +7,7 @@ therefore never is cheaper than leaving the weights in fp32.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mixq.cost import roofline
@@ -85,6 +85,7 @@ def price(
     *,
     op: str = "",
     working_set_bytes: float | None = None,
+    images: int = 1,
 ) -> Call:
     """The price of one pass over `work`.
 
@@ -99,47 +100,58 @@ def price(
         op: what torch calls the operation, or a kind of elementwise work, see `algorithms`.
         working_set_bytes: what passes through the caches before the weights are read again, by
             default more than they hold.
+        images: samples of a convolution, of which some kernels take one after the other.
     """
     kernels = _serving(machine, work, op)
+    makers = _serving(machine, work, op, dequantized=True)
 
     def call(kernel: Kernel, fmt: Format) -> Call:
-        return _with_kernel(machine, kernel, work, fmt, matrix, element_bytes, working_set_bytes)
+        own = one_by_one(work, images) if kernel.per_image else work
+        return _with_kernel(machine, kernel, own, fmt, matrix, element_bytes, working_set_bytes)
 
-    calls = [call(kernel, fmt) for kernel in _plain(kernels) if kernel.reads(fmt)]
+    calls = [call(kernel, fmt) for kernel in kernels if kernel.reads(fmt)]
     if calls:
         return min(calls, key=lambda call: call.latency_s)
-    plain = min(
-        (call(kernel, W32) for kernel in _plain(kernels) if kernel.bits == W32.bits),
-        key=lambda call: call.latency_s,
-    )
-    made = [
-        (call(kernel, W32).latency_s, kernel.name)
-        for kernel in kernels
-        if kernel.weights_as == "dequantized"
-    ] or [
+    floats = [kernel for kernel in kernels if kernel.bits == W32.bits]
+    plain_s = min(call(kernel, W32).latency_s for kernel in floats)
+    latency_s, name = min(
         (call(kernel, W32).latency_s * kernel.dequantized_slowdown, kernel.name)
-        for kernel in _plain(kernels)
-        if kernel.bits == W32.bits
-    ]
-    latency_s, name = min(made)
+        for kernel in makers or floats
+    )
     unpacked_s = _dequantize_s(machine, fmt, whole or matrix, element_bytes)
     return Call(
         # A fit may err; weights that have to be made first are never multiplied faster.
-        latency_s=max(latency_s, plain.latency_s) + unpacked_s,
+        latency_s=max(latency_s, plain_s) + unpacked_s,
         kernel=None,
         name=f"dequantize + {name}",
         reason=f"{_why_none(machine, kernels, work, fmt)}: dequantized to fp32 on every pass",
     )
 
 
-def _plain(kernels: list[Kernel]) -> list[Kernel]:
-    return [kernel for kernel in kernels if kernel.weights_as != "dequantized"]
+def one_by_one(work: Work, images: int) -> Work:
+    """A convolution of a batch as one of a sample that is repeated."""
+    if work.kind != "conv" or work.m % images:
+        return work
+    return replace(work, m=work.m // images, repeats=work.repeats * images)
 
 
-def _serving(machine: Machine, work: Work, op: str = "") -> list[Kernel]:
-    """The kernels of the operation: its algorithm's own where the runtime has them."""
+def _serving(
+    machine: Machine, work: Work, op: str = "", *, dequantized: bool = False
+) -> list[Kernel]:
+    """The kernels of the operation: its algorithm's own where the runtime has them.
+
+    Args:
+        machine: with the runtime.
+        work: the operation.
+        op: as for `price`.
+        dequantized: those for weights that a node has just dequantized, in place of the others.
+    """
+    kernels: list[Kernel] = []
     for name in algorithms(work, op):
-        kernels = [kernel for kernel in machine.runtime.kernels if name in kernel.ops]
+        kernels = [
+            kernel for kernel in machine.runtime.kernels
+            if name in kernel.ops and (kernel.weights_as == "dequantized") == dequantized
+        ]  # fmt: skip
         if kernels:
             break
     fitting = [k for k in kernels if k.least_rows <= work.m <= k.most_rows]
