@@ -71,7 +71,9 @@ def plain(fmt: Format) -> Format:
     return fmt if fmt.is_float else replace(fmt, method="rtn", bias_corrected=False)
 
 
-def predictor(loaded: LoadedModel, size: int, plans: Mapping[str, Plan], profile: Profile) -> CostTable:
+def predictor(
+    loaded: LoadedModel, size: int, plans: Mapping[str, Plan], profile: Profile
+) -> CostTable:
     batch = workload(loaded.calibration, size)
     with evaluating(loaded.model):
         graph = build_graph(

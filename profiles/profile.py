@@ -48,6 +48,7 @@ class Kernel:
         finish_s_per_output: one core's time to begin and finish one sum of products, however long
             it is: to round its inputs, to scale it and to store it.
         per_image: whether a convolution begins anew for every sample of a batch.
+        block: columns that share one range of the activations, which it rounds; 0 if it does not.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Kernel:
     weights_as: WeightsAs = "stored"
     finish_s_per_output: float = 0.0
     per_image: bool = False
+    block: int = 0
 
     def reads(self, fmt: Format) -> bool:
         """Whether this kernel reads weights in `fmt` and rounds inputs as `fmt` says."""
@@ -104,6 +106,8 @@ class Runtime:
         memory_bytes: memory that it takes whatever the model is.
         dequantize_s_per_weight: one core's time to turn one packed weight into fp32.
         dequantize_overhead_s: time of one such call with nothing to do.
+        coarse_products: products of a model up to which activations are rounded in the largest
+            blocks; a model of more has so many roundings that the smallest are taken.
     """
 
     name: str
@@ -115,6 +119,7 @@ class Runtime:
     dequantize_s_per_weight: float
     dequantize_overhead_s: float
     kernels: tuple[Kernel, ...]
+    coarse_products: int = 2**40
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,7 @@ class KernelFile(_Part):
     sharpness: Annotated[float, Field(ge=1, le=16)] = 4.0
     weights_as: WeightsAs = "stored"
     per_image: bool = False
+    block: WholeOrNone = 0
     winograd: bool = False
     spread: Spread | None = None
     points: WholeOrNone = 0
@@ -203,6 +204,7 @@ class RuntimeFile(_Part):
     memory: Size | None = None
     call_overhead: Time | None = None
     dequantize: DequantizeFile | None = None
+    coarse_products: Whole = MOST_ROWS
     kernel: Annotated[tuple[KernelFile, ...], Field(min_length=1, max_length=200, strict=False)]
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from typing import Final
 from mixq.calibrate.case import Case
 from mixq.calibrate.document import NAME, RUNTIME, Chip, RuntimePart, as_16_bits, written
 from mixq.calibrate.fitting import empty_s, fit_all, peaks, points_of, reached, start_kernel
-from mixq.calibrate.routine import FLOAT_ACTIVATIONS, ONNX, Routine
+from mixq.calibrate.routine import COARSE_PRODUCTS, FLOAT_ACTIVATIONS, ONNX, Routine
 from mixq.calibrate.sweep import Memory, sweep
 from mixq.calibrate.timing import Timed, noise_of, time_cases
 from mixq.cost.machine import Machine
@@ -159,7 +159,9 @@ def _text(chip: Chip, kernels: Mapping[str, Kernel], call_s: float) -> str:
     dequantize = (1e-9, 1e-6) if plain is None else (
         max(plain.unpack_s_per_weight, 1e-15), plain.overhead_s)  # fmt: skip
     description = "ONNX Runtime, CPU execution provider, as mixq exports to it"
-    runtimes = [RuntimePart(RUNTIME, description, own, call_s, RUNTIME_BYTES, dequantize)]
+    runtimes = [
+        RuntimePart(RUNTIME, description, own, call_s, RUNTIME_BYTES, dequantize, COARSE_PRODUCTS)
+    ]
     floats = [kernels[key] for key in FLOAT_ACTIVATIONS if key in kernels]
     if floats:
         description = "products that keep float activations (--activations float)"

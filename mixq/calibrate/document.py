@@ -40,6 +40,7 @@ class RuntimePart:
         call_s: what one call takes beside its kernels.
         dequantize: time per weight and of a call [s], where weights can be dequantized on a
             call; None makes a runtime that is predicted and not searched.
+        coarse_products: as of `Runtime`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class RuntimePart:
     call_s: float
     memory_bytes: int
     dequantize: tuple[float, float] | None
+    coarse_products: int | None = None
 
 
 def written(chip: Chip, runtimes: Sequence[RuntimePart]) -> str:
@@ -94,6 +96,8 @@ def _runtime(runtime: RuntimePart, chip: Chip) -> list[str]:
         f"call_overhead = {_time(runtime.call_s, chip)}",
         f"memory = {_quantity(runtime.memory_bytes, 'B', 'assumed: as the other CPU profiles')}",
     ]
+    if runtime.coarse_products is not None:
+        lines.append(f"coarse_products = {runtime.coarse_products}")
     if runtime.dequantize is not None:
         per_weight, overhead = runtime.dequantize
         lines += [
@@ -127,6 +131,8 @@ def _kernel(kernel: Kernel, runtime: str, chip: Chip) -> list[str]:
         lines.append(f"finish = {finish}")
     lines += [f"{name} = {_list(getattr(kernel, name))}"
               for name in ("grids", "group_sizes") if getattr(kernel, name)]  # fmt: skip
+    if kernel.block:
+        lines.append(f"block = {kernel.block}")
     if kernel.per_image:
         lines.append("per_image = true")
     if kernel.per_channel:

@@ -134,7 +134,7 @@ def start_kernel(routine: Routine) -> Kernel:
     settings: dict[str, Any] = {
         name: getattr(routine, name)
         for name in ("name", "ops", "bits", "compute", "grids", "group_sizes", "per_channel",
-                     "activations", "weights_as", "per_image")
+                     "activations", "weights_as", "per_image", "block")
     }  # fmt: skip
     return Kernel(
         **settings, activation_bits=8.0 if routine.compute == "int8" else 32.0,

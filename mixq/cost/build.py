@@ -93,6 +93,11 @@ class _Pricing:
         for node, data in graph.digraph.nodes(data=True):
             for unit in data["units"]:
                 self._nodes.setdefault(unit, []).append(node)
+        products = sum(
+            data["work"].kind == "gemm" and bool(data["units"])
+            for _, data in graph.digraph.nodes(data=True)
+        )
+        self._fine = products > machine.runtime.coarse_products
         self._working_sets: dict[Format, float] = {}
 
     def unit_cost(self, unit: WeightUnit, fmt: Format) -> UnitCost:
@@ -108,6 +113,7 @@ class _Pricing:
                 self._machine, work, fmt, read, unit.element_bytes, whole,
                 op=self._graph.digraph.nodes[node].get("op", ""),
                 working_set_bytes=self._working_set_bytes(fmt), images=self._images(node),
+                fine=self._fine,
             )  # fmt: skip
             calls.append(call)
             latency_s += [call.latency_s, *self._behind_s(node, call)]

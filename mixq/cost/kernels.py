@@ -86,6 +86,7 @@ def price(
     op: str = "",
     working_set_bytes: float | None = None,
     images: int = 1,
+    fine: bool = False,
 ) -> Call:
     """The price of one pass over `work`.
 
@@ -101,6 +102,7 @@ def price(
         working_set_bytes: what passes through the caches before the weights are read again, by
             default more than they hold.
         images: samples of a convolution, of which some kernels take one after the other.
+        fine: whether kernels that round activations do so in their smallest blocks.
     """
     kernels = _serving(machine, work, op)
     makers = _serving(machine, work, op, dequantized=True)
@@ -109,7 +111,8 @@ def price(
         own = one_by_one(work, images) if kernel.per_image else work
         return _with_kernel(machine, kernel, own, fmt, matrix, element_bytes, working_set_bytes)
 
-    calls = [call(kernel, fmt) for kernel in kernels if kernel.reads(fmt)]
+    readers = _of_block([kernel for kernel in kernels if kernel.reads(fmt)], fine=fine)
+    calls = [call(kernel, fmt) for kernel in readers]
     if calls:
         return min(calls, key=lambda call: call.latency_s)
     floats = [kernel for kernel in kernels if kernel.bits == W32.bits]
@@ -126,6 +129,13 @@ def price(
         name=f"dequantize + {name}",
         reason=f"{_why_none(machine, kernels, work, fmt)}: dequantized to fp32 on every pass",
     )
+
+
+def _of_block(kernels: list[Kernel], *, fine: bool) -> list[Kernel]:
+    """Of the kernels that round activations in blocks those with the largest, or the smallest."""
+    blocks = [kernel.block for kernel in kernels if kernel.block]
+    wanted = (min if fine else max)(blocks, default=0)
+    return [kernel for kernel in kernels if kernel.block in (0, wanted)]
 
 
 def one_by_one(work: Work, images: int) -> Work:
