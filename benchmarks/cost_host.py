@@ -16,24 +16,19 @@ import math
 import statistics
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mixq.batch import call, sample_count
 from mixq.bench.exporting import export_all
+from mixq.bench.predicting import predictions
 from mixq.bench.timing import measure, warm
 from mixq.bench.uniform import float_plan, uniform_plans
 from mixq.bench.workload import workload
 from mixq.calibrate.calibrate import calibrate
-from mixq.cost.build import build_cost_table
-from mixq.cost.table import CostTable
 from mixq.export.registry import runtime as runtime_named
 from mixq.formats import Format
-from mixq.graph.build import build_graph
 from mixq.plan import Plan
 from mixq.profiles import Profile, load
-from mixq.sensitivity.reference import evaluating
 from mixq.sources import LoadedModel, load_model
 
 MODELS = ("minilm", "efficientnet_lite0", "crepe_tiny")
@@ -62,30 +57,6 @@ def replace_layers(plan: Plan, layers: Mapping[str, Any]) -> Plan:
     return plan.model_copy(update={"layers": dict(layers)})
 
 
-def assignment(plan: Plan) -> dict[str, Format]:
-    return {name: plain(layer.format) for name, layer in plan.layers.items()}
-
-
-def plain(fmt: Format) -> Format:
-    """The format without what no runtime sees."""
-    return fmt if fmt.is_float else replace(fmt, method="rtn", bias_corrected=False)
-
-
-def predictor(
-    loaded: LoadedModel, size: int, plans: Mapping[str, Plan], profile: Profile
-) -> CostTable:
-    batch = workload(loaded.calibration, size)
-    with evaluating(loaded.model):
-        graph = build_graph(
-            loaded.model, lambda: call(loaded.model, batch), batch_size=sample_count(batch)
-        )
-    formats = {
-        unit: list(dict.fromkeys(assignment(plan)[unit] for plan in plans.values()))
-        for unit in graph.units
-    }
-    return build_cost_table(graph, formats, profile)
-
-
 def rows_of(model: str, profile: Profile, folder: Path) -> list[dict[str, Any]]:
     root = Path(__file__).resolve().parent.parent
     loaded = load_model(f"{root / 'examples' / 'models' / model}.py:load")
@@ -102,10 +73,10 @@ def rows_of(model: str, profile: Profile, folder: Path) -> list[dict[str, Any]]:
     found = []
     for size, rounds in ROUNDS.items():
         batch = workload(loaded.calibration, size)
-        table = predictor(loaded, size, plans, profile)
+        expected = predictions(loaded.model, plans, loaded.calibration, profile, batch_size=size)
         warm_s = {name: warm(session, batch) for name, session in sessions.items()}
         timings = measure(sessions, batch, repeat=rounds, warm_s=warm_s)
-        predicted = {name: table.latency_s(assignment(plans[name])) for name in sessions}
+        predicted = {name: expected[name].latency_s for name in sessions}
         for name, timing in timings.items():
             found.append(
                 {
@@ -136,13 +107,17 @@ def summary(rows: list[dict[str, Any]]) -> str:
         abs(row["predicted_ratio"] / row["measured_ratio"] - 1)
         for row in rows if row["plan"] != "fp32"
     ]  # fmt: skip
-    near = sum(error <= NEAR for error in errors) / len(errors)
+    signed = [math.log(row["predicted_ms"] / row["measured_ms"]) for row in rows]
     return (
-        f"{len(rows)} rows: median error {statistics.median(errors):.1%}, {near:.0%} within "
-        f"{NEAR:.0%}, largest {max(errors):.0%}; ratios to fp32: median error "
-        f"{statistics.median(ratios):.1%}, {sum(r <= NEAR for r in ratios) / len(ratios):.0%} "
-        f"within {NEAR:.0%}; bias {math.exp(statistics.mean(math.log(r['predicted_ms'] / r['measured_ms']) for r in rows)) - 1:+.0%}"
+        f"{len(rows)} rows: median error {statistics.median(errors):.1%}, {_near(errors):.0%} "
+        f"within {NEAR:.0%}, largest {max(errors):.0%}, mean {math.exp(statistics.mean(signed)) - 1:+.0%}; "
+        f"ratios to fp32: median error {statistics.median(ratios):.1%}, {_near(ratios):.0%} "
+        f"within {NEAR:.0%}"
     )
+
+
+def _near(errors: list[float]) -> float:
+    return sum(error <= NEAR for error in errors) / len(errors)
 
 
 def main() -> None:
