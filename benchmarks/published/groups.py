@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mixq.cost.fit import Prior
+from mixq.predict.products import shaped
 from mixq.predict.row import Row
 from mixq.predict.rows import read_rows
 from mixq.profiles import Kernel, Profile, Runtime
@@ -44,7 +45,7 @@ class Group:
 
 def products() -> list[Row]:
     """The published rows that are products."""
-    return [row for row in read_rows(DATA)[1] if row.is_product]
+    return [row for row in map(shaped, read_rows(DATA)[1]) if row.is_product]
 
 
 def groups_of(rows: Sequence[Row], profile_of: Callable[[Row], Profile]) -> list[Group]:
@@ -72,13 +73,28 @@ def runtime_of(title: str) -> Runtime:
 def profile_with(
     profile: Profile, groups: Sequence[Group], kernels: Mapping[Key, Kernel]
 ) -> Profile:
-    """`profile` with these kernels of its chip and no others."""
-    runtimes: dict[str, Runtime] = {}
+    """`profile` with these for its own measured kernels.
+
+    What it assumes of runtimes that can be searched stays, and what it has from the chip that it
+    extends.
+    """
+    runtimes = {
+        name: replace(
+            runtime,
+            kernels=tuple(k for k in runtime.kernels if not k.points or k.origin != profile.name),
+        )
+        for name, runtime in profile.runtimes.items()
+    }
     for group in groups:
         if group.profile.name != profile.name or group.key not in kernels:
             continue
+        kernel = kernels[group.key]
         runtime = runtimes.get(group.runtime.name, group.runtime)
-        runtimes[group.runtime.name] = replace(
-            runtime, kernels=(*runtime.kernels, kernels[group.key])
-        )
+        others = (k for k in runtime.kernels if identity(k) != identity(kernel))
+        runtimes[group.runtime.name] = replace(runtime, kernels=(*others, kernel))
     return replace(profile, runtimes=runtimes)
+
+
+def identity(kernel: Kernel) -> tuple[str, float, float]:
+    """What makes a kernel take the place of one of the chip that a profile extends."""
+    return kernel.name, kernel.bits, kernel.activation_bits

@@ -17,9 +17,15 @@ OTHER_RUNTIME: Final = 0.3
 OTHER_NAME: Final = 0.3
 OTHER_BITS: Final = 0.25
 OTHER_ACTIVATIONS: Final = 0.2
+"""How far a step away from the row's own kernel is; words and halvings of bits count singly."""
+STRANGER: Final = 0.5
+"""What another name adds to the spread of log(measured / predicted), whatever its words. With
+kernels left out whole, their stand-ins were off by 0.45 in the middle, other widths of the same
+kernel by 0.16; intervals so widened held 79% (benchmarks/cost_published.py)."""
 UNFITTED: Final = 0.2
-"""What each step away from the row's own kernel adds to the spread of log(measured / predicted):
-assumed, about what kernels of one chip differ by; halvings of the bits count singly."""
+OTHER_CHIP: Final = 0.2
+"""How much further a kernel is that was assumed, or measured on the chip that this one extends;
+its own spread is wide already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +34,15 @@ class Match:
 
     Attributes:
         kernel: with the row's own width, where it was another.
-        distance: 0 for the row's own kernel; adds to the spread.
+        distance: 0 for the row's own kernel if it was measured.
+        widening: standard deviation that the differences add to log(time); squares add.
         note: what differs, in words.
     """
 
     runtime: Runtime
     kernel: Kernel
     distance: float
+    widening: float
     note: str
 
     @property
@@ -45,27 +53,31 @@ class Match:
     @property
     def spread(self) -> float:
         """Standard deviation of log(measured / predicted)."""
-        return math.hypot(self.kernel.spread, self.distance)
+        return math.hypot(self.kernel.spread, self.widening)
 
 
-def find_kernel(profile: Profile, row: Row) -> Match:
-    """The kernel of `profile` that comes nearest to what the row names.
+def nearest_kernels(profile: Profile, row: Row) -> list[Match]:
+    """The kernels of `profile` that come nearest to what the row names, all equally near.
+
+    There are several where the row names none; a runtime takes the fastest.
 
     Raises:
-        UsageError: if nothing of the row's runtime and kernel is known here, or the kernel refuses
-            the rows or groups asked for.
+        UsageError: if the row names no runtime and a kernel like none that is known here, or the
+            kernel refuses the rows or groups asked for.
     """
     known = [
-        _match(runtime, kernel, row)
+        _match(profile, runtime, kernel, row)
         for runtime in profile.runtimes.values()
         for kernel in runtime.kernels
         if "gemm" in kernel.ops
     ]
     if not known:
         raise UsageError(f"line {row.line}: profile {profile.name!r} has no kernel for products")
-    if row.kernel and not any(
-        match.runtime.title == row.runtime or _likeness(match.kernel.name, row.kernel)
-        for match in known
+    # A table that names its runtime measured something; whoever names a kernel alone means it.
+    if (
+        row.kernel
+        and not row.runtime
+        and not any(_likeness(match.kernel.name, row.kernel) for match in known)
     ):
         names = sorted({base_name(match.kernel) for match in known})
         raise UsageError(
@@ -88,7 +100,8 @@ def find_kernel(profile: Profile, row: Row) -> Match:
             f"{', '.join(map(str, sizes))}, not {group}"
         )
     fitting = [match for match in known if _takes(match.kernel, rows)] or known
-    return min(fitting, key=lambda match: (match.distance, match.runtime.name, match.kernel.name))
+    least = min(match.distance for match in fitting)
+    return [match for match in fitting if match.distance == least]
 
 
 def base_name(kernel: Kernel) -> str:
@@ -96,24 +109,37 @@ def base_name(kernel: Kernel) -> str:
     return ROWS_PART.sub("", kernel.name)
 
 
-def _match(runtime: Runtime, kernel: Kernel, row: Row) -> Match:
+def _match(profile: Profile, runtime: Runtime, kernel: Kernel, row: Row) -> Match:
+    # A row that names nothing asks for the profile's own runtime, one that names a kernel for it.
+    if row.runtime:
+        named = row.runtime == runtime.name
+        other_runtime = 0.0 if named else 1 - _likeness(runtime.title, row.runtime)
+    else:
+        other_runtime = float(runtime.name != profile.default_runtime and not row.kernel)
+    other_name = 1 - _likeness(base_name(kernel), row.kernel) if row.kernel else 0.0
     wide = row.activation_bits or kernel.activation_bits
     differs = {
-        f"runtime is {runtime.title}": OTHER_RUNTIME
-        * (row.runtime not in ("", runtime.name, runtime.title)),
-        f"kernel is {base_name(kernel)}": OTHER_NAME
-        * (1 - _likeness(base_name(kernel), row.kernel)),
+        f"runtime is {runtime.title}": OTHER_RUNTIME * other_runtime,
+        f"kernel is {base_name(kernel)}": OTHER_NAME * other_name,
         f"fitted at {kernel.bits:g} bits": OTHER_BITS
         * abs(math.log2(kernel.bits / row.weight_bits)),
         f"fitted at {kernel.activation_bits:g}-bit activations": OTHER_ACTIVATIONS
         * abs(math.log2(kernel.activation_bits / wide)),
-        "never measured": UNFITTED * (kernel.points == 0),
     }
+    distance = math.hypot(*differs.values())
+    widening = math.hypot(distance, STRANGER if other_name else 0.0)
+    notes = [what for what, much in differs.items() if much]
+    foreign = kernel.origin != profile.name
+    if kernel.points == 0:
+        notes.append("never measured")
+    elif foreign:
+        notes.append(f"measured on {kernel.origin}")
     return Match(
         runtime=runtime,
         kernel=replace(kernel, bits=row.weight_bits),
-        distance=math.hypot(*differs.values()),
-        note="; ".join(what for what, much in differs.items() if much),
+        distance=math.hypot(distance, UNFITTED * (kernel.points == 0), OTHER_CHIP * foreign),
+        widening=widening,
+        note="; ".join(notes),
     )
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from mixq.cost.fit import Point
-from mixq.cost.law import Load, parts
+from mixq.cost.law import Load, Parts, parts
 from mixq.cost.machine import Machine
 from mixq.errors import UsageError
 from mixq.graph.work import Work
-from mixq.predict.match import Match, find_kernel
+from mixq.predict.match import Match, nearest_kernels
 from mixq.predict.prediction import Z80, Prediction
 from mixq.predict.row import RATIO, Row
 from mixq.predict.threads import shared, threads_of
@@ -21,6 +21,9 @@ SCALE_BITS: Final = 16
 """Of the scale of a group; whole widths are those of the codes alone, 4.5 holds its scales."""
 LEAST_OUTPUT_BITS: Final = 16
 """Outputs of 8-bit products leave as 16-bit or wider numbers in every runtime published."""
+BARE_SIZE: Final = 1024
+"""Rows and columns of a product whose table gives a rate and no shape: large enough that nothing
+but the arithmetic counts."""
 BASELINE: Final = "cuBLAS fp16"
 """What published speed-ups of products divide by, where the row's metric says fp16."""
 
@@ -48,10 +51,11 @@ def predict_product(profile: Profile, row: Row) -> Prediction:
             threads make no sense; one line.
     """
     match = find_kernel(profile, row)
-    seconds, spread = _seconds(profile, match, row), match.spread
-    notes = [match.note]
+    call, spread = _call(profile, match, row), match.spread
+    seconds, points = call.latency_s, match.kernel.points
+    notes = [f"{call.bound}-bound", f"{points} points" if points else "", match.note]
     threads = threads_of(row.cores_or_threads, profile)
-    if match.distance or match.kernel.origin != profile.name:
+    if match.widening or match.kernel.origin != profile.name:
         # A kernel that was fitted to the same chip's rows was so with the same threads assumed.
         spread = math.hypot(spread, threads.spread)
         notes.append(threads.note)
@@ -60,11 +64,27 @@ def predict_product(profile: Profile, row: Row) -> Prediction:
         return Prediction.of(row, seconds, spread, kernel=match.name, note=note)
     whole = baseline_row(row)
     base = find_kernel(profile, whole)
-    ratio = _seconds(profile, base, whole) / seconds
+    ratio = _call(profile, base, whole).latency_s / seconds
     notes.append(f"against {base.name}")
     factor = math.exp(Z80 * spread)
     note = "; ".join(filter(None, notes))
     return Prediction(ratio, ratio / factor, ratio * factor, match.name, note)
+
+
+def find_kernel(profile: Profile, row: Row) -> Match:
+    """The kernel that a row speaks of: of those nearest to it the fastest.
+
+    Raises:
+        UsageError: as `predict_product`.
+    """
+    return min(
+        nearest_kernels(profile, row),
+        key=lambda match: (
+            _call(profile, match, row).latency_s,
+            match.runtime.name,
+            match.kernel.name,
+        ),
+    )
 
 
 def product_of(profile: Profile, runtime: Runtime, row: Row) -> Product:
@@ -122,6 +142,14 @@ def baseline_row(row: Row) -> Row:
     )
 
 
-def _seconds(profile: Profile, match: Match, row: Row) -> float:
+def shaped(row: Row) -> Row:
+    """The row; with a large shape if it gives the rate of some product without saying which."""
+    counts_operations = row.unit.endswith("P/s")
+    if row.is_product or not (counts_operations and "gemm" in row.model_or_op.lower()):
+        return row
+    return replace(row, m=BARE_SIZE, n=BARE_SIZE, k=BARE_SIZE)
+
+
+def _call(profile: Profile, match: Match, row: Row) -> Parts:
     product = product_of(profile, match.runtime, row)
-    return parts(product.machine, match.kernel, product.work, product.load).latency_s
+    return parts(product.machine, match.kernel, product.work, product.load)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 
 from mixq.cost.law import parts
 from mixq.errors import UsageError
-from mixq.predict.match import find_kernel
-from mixq.predict.products import predict_product, product_of
+from mixq.predict.products import find_kernel, predict_product, product_of, shaped
 from mixq.predict.row import Row
 from mixq.profiles import Kernel, Profile, load
 
@@ -80,7 +80,7 @@ def test_a_published_row_comes_out(name: str, asked: Row, measured: float, unit:
     assert found.predicted == pytest.approx(measured, rel=0.3)
     assert found.low < found.predicted < found.high
     assert asked.kernel in found.kernel
-    assert found.note == ""
+    assert re.fullmatch(r"(compute|memory)-bound; \d+ points", found.note)
 
 
 def test_the_answer_is_that_of_the_law() -> None:
@@ -125,6 +125,25 @@ def test_a_relative_stands_in_with_a_wider_interval(changes: dict[str, object], 
     assert match.spread > match.kernel.spread or not note
     assert match.spread == own.spread or note
     assert match.kernel.bits == changes.get("bits", 4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "kernel"),
+    [(1, "MatMulNBits 4-bit GEMV"), (2000, "MatMulNBits 4-bit dequantize + cuBLAS")],
+)
+def test_a_row_that_names_nothing_gets_what_the_profiles_own_runtime_takes(
+    rows: int, kernel: str
+) -> None:
+    asked = row(kernel="", runtime="", m=rows, activation_bits=None, threads="")
+    found = predict_product(load("nvidia_a100"), asked)
+    assert found.kernel.endswith(kernel)
+    assert found.note.endswith("-bound; never measured")
+
+
+def test_a_kernel_is_found_without_its_runtime() -> None:
+    found = predict_product(load("nvidia_a100"), row(kernel="Marlin W4A16", runtime="", bits=4,
+                                                     activation_bits=16, threads=""))  # fmt: skip
+    assert (found.kernel, found.note) == ("Marlin: Marlin W4A16", "launch-bound; 5 points")
 
 
 def test_every_row_count_has_its_kernel() -> None:
@@ -184,6 +203,23 @@ def test_refusals_are_one_line(changes: dict[str, object], asked: Row, reason: s
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "line 7" in str(caught.value)
+
+
+def test_a_table_that_names_its_runtime_is_answered() -> None:
+    asked = row(kernel="nonsense", runtime="another", bits=8)
+    found = predict_product(load("jetson_orin"), asked)
+    assert found.high / found.low > 2
+    assert "runtime is" in found.note
+
+
+def test_a_rate_without_a_shape_is_that_of_a_large_product() -> None:
+    bare = row(kernel="int8 udot", runtime="rten", m=None, n=None, k=None, bits=8, unit="GOP/s")
+    found = predict_product(load("graviton4"), shaped(replace(bare, metric="throughput")))
+    # benchmarks/data/published.csv, arm-0584: 257 GOP/s on one Graviton4 core.
+    assert found.predicted == pytest.approx(257, rel=0.1)
+    assert shaped(replace(bare, unit="samples/s")).m is None
+    assert shaped(replace(bare, model_or_op="BERT")).m is None
+    assert shaped(row()) == row()
 
 
 def test_one_column_is_read_as_weights_are() -> None:
