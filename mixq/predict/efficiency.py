@@ -1,4 +1,4 @@
-"""Which numbers a group of rows shares, and where they are expected before anything was measured."""
+"""Which numbers a group of rows shares, and what is expected before anything was measured."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from mixq.predict.row import Row
 from mixq.predict.terms import Efficiency
 
 FAMILIES: Final = (
-    ("onnx", "onnxruntime"), ("tensorflow op", "fastertransformer"), ("fastertransformer", "fastertransformer"),
-    ("demobert", "tensorrt"), ("tensorrt-llm", "trt-llm"), ("trt-llm", "trt-llm"), ("tensorrt", "tensorrt"),
-    ("ipex", "ipex"), ("torchao", "torchao"), ("gpt-fast", "torchao"), ("pytorch", "pytorch"), ("tensorflow", "tensorflow"), ("mxnet", "mxnet"),
-    ("ncnn", "ncnn"), ("xnnpack", "xnnpack"), ("paddle", "paddle-lite"), ("t-mac", "t-mac"),
-    ("ik_llama", "llama.cpp"), ("llamafile", "llama.cpp"), ("ollama", "llama.cpp"), ("llama.cpp", "llama.cpp"), ("neural-speed", "neural-speed"),
-    ("tinychat", "tinychat"), ("qserve", "qserve"), ("bitnet", "bitnet"), ("vllm", "vllm"), ("marlin", "marlin"),
+    ("onnx", "onnxruntime"), ("tensorflow op", "fastertransformer"),
+    ("fastertransformer", "fastertransformer"), ("tensorrt-llm", "trt-llm"),
+    ("trt-llm", "trt-llm"), ("tensorrt", "tensorrt"),
+    ("ipex", "ipex"), ("torchao", "torchao"), ("gpt-fast", "torchao"),
+    ("pytorch", "pytorch"), ("tensorflow", "tensorflow"), ("mxnet", "mxnet"), ("ncnn", "ncnn"),
+    ("xnnpack", "xnnpack"), ("paddle", "paddle-lite"), ("t-mac", "t-mac"),
+    ("ik_llama", "llama.cpp"),
+    ("llamafile", "llama.cpp"), ("ollama", "llama.cpp"), ("llama.cpp", "llama.cpp"),
+    ("neural-speed", "neural-speed"), ("tinychat", "tinychat"), ("qserve", "qserve"),
+    ("bitnet", "bitnet"), ("vllm", "vllm"), ("marlin", "marlin"),
 )  # fmt: skip
 """What a runtime's name contains, and its family."""
 EAGER: Final = ("pytorch",)
@@ -48,7 +52,7 @@ class Group:
 
     @property
     def shelves(self) -> tuple[str, str, str]:
-        """Where models may differ from their operations: on all such devices, in the family, on the chip."""
+        """Where models may differ from their operations: all devices, the family, the chip."""
         device = "gpu" if " gpu " in self.family else "cpu"
         return f"any {device}", self.family, f"{self.family} @ {self.chip}"
 

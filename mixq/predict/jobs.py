@@ -14,8 +14,7 @@ from mixq.predict.models.workload import Workload
 from mixq.predict.row import RATIO, Row
 
 TASK_TOKENS: Final = {
-    "squad": 384, "mrpc": 128, "cola": 128, "rte": 128, "sst": 128, "stsb": 128, "sts-b": 128, "qnli": 128,
-    "wnli": 128, "qqp": 128, "mnli": 128, "funsd": 512, "layoutlm": 512, "samsum": 128, "wikitext": 1024, "crime": 1024,
+    "squad": 384, "funsd": 512, "layoutlm": 512, "wikitext": 1024, "crime": 1024, "mrpc": 128,
 }  # fmt: skip
 """Tokens of one sample where the table has none: lengths that the tasks' scripts pad to."""
 TOKENS: Final = 128
@@ -37,9 +36,9 @@ OTHERWISE: Final = (
 )
 """What a runtime's name contains, a network, and which one its tables mean by that."""
 SHORTER: Final = ("onnx runtime 1.11", "mrpc", 64)
-"""Sentences of Neural Compressor 1.14's ONNX Runtime table, whose fp32 rates on a Xeon 8380 exceed its
-peak if they had 128 tokens; inferred from BERT, RoBERTa, DistilBERT and MobileBERT alike. The rows
-called DYNAMIC have the usual length."""
+"""Sentences of Neural Compressor 1.14's ONNX Runtime table, whose fp32 rates on a Xeon 8380 exceed
+its peak if they had 128 tokens; inferred from BERT, RoBERTa, DistilBERT and MobileBERT alike. The
+rows called DYNAMIC have the usual length."""
 UNNAMED: Final = r"(the |an? )?(model|network) (as|of|un)"
 """Names that say that the table does not name the model."""
 TYPICAL: Final = "mistral_7b"
@@ -102,14 +101,14 @@ def _transformer_job(model: Transformer, row: Row, plain: str, batch: int) -> Jo
         note = "" if lengths else f"{CONTEXT} tokens of context"
         return Job(model.name, "decode", ((model.decode(batch, context), 1),), batch, note=note)
     if "serving" in plain or "max_throughput" in plain:
-        prompt, answer = (lengths + [CONTEXT, CONTEXT])[:2]
+        prompt, answer = [*lengths, CONTEXT, CONTEXT][:2]
         cache_bits = _cache_bits(row)
         size = row.batch or _batch_in_memory(model, row, prompt + answer, cache_bits)
         passes = _generation(model, size, prompt, answer)
         note = "" if row.batch else f"batch {size} fits the memory"
         return Job(model.name, "serving", passes, size * answer, cache_bits=cache_bits, note=note)
     if "generate" in plain or "e2e" in plain:
-        prompt, answer = (lengths + [CONTEXT, CONTEXT])[:2]
+        prompt, answer = [*lengths, CONTEXT, CONTEXT][:2]
         return Job(
             model.name, "generate", _generation(model, batch, prompt, answer), batch * answer
         )
@@ -166,8 +165,7 @@ def _batch_in_memory(model: Transformer, row: Row, tokens: int, cache_bits: floa
     batch = int(free // (model.kv_numbers() * cache_bits / 8 * tokens))
     if batch < 1:
         raise UsageError(
-            f"line {row.line}: {model.name} in {row.weight_bits:g} bits leaves no room for one text "
-            f"of {tokens} tokens in {memory / 1e9:.0f} GB; take fewer bits"
+            f"line {row.line}: {model.name} in {row.weight_bits:g} bits leaves no room for one "
+            f"text of {tokens} tokens in {memory / 1e9:.0f} GB; take fewer bits"
         )
     return min(batch, MOST_BATCH)
-

@@ -1,8 +1,8 @@
-"""Terms: the times of a whole model's operations on perfect kernels, which a few efficiencies scale.
+"""Terms: times of a whole model's operations on perfect kernels, which efficiencies scale.
 
-Every operation's arithmetic and traffic come from `mixq.cost.law`, asked about a kernel that reaches
-every peak; the runtime's `Efficiency` then says what share of the peaks it reaches. So the same sums
-serve predicting, fitting and a plain roofline.
+Every operation's arithmetic and traffic come from `mixq.cost.law`, asked about a kernel that
+reaches every peak; the runtime's `Efficiency` then says what share of the peaks it reaches. So the
+same sums serve predicting, fitting and a plain roofline.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from mixq.predict.threads import shared, threads_of
 from mixq.profiles import Kernel, Profile
 
 CLASSES: Final = ("gemm", "conv", "window", "depthwise", "attention", "norm", "plain", "fused")
-"""Kinds of operations whose kernels reach different shares of the peaks; `window` is a convolution of
-3x3 with stride 1, which runtimes have routines of their own for."""
+"""Kinds of operations whose kernels reach different shares of the peaks; `window` is a convolution
+of 3x3 with stride 1, which runtimes have routines of their own for."""
 FUSED: Final = CLASSES.index("fused")
 TOUCHING: Final = ("gemm", "conv", "window")
 MATRIX_RUNTIMES: Final = ("onnx", "tensorflow", "pytorch", "ipex", "mxnet")
-"""What multiplies in matrix units (AMX) where there are any; taken as twice the vector units' rate, since
-filling and draining them keeps small layers from more."""
+"""What multiplies in matrix units (AMX) where there are any; taken as twice the vector rate,
+since filling and draining them keeps small layers from more."""
 GPU_TILE: Final = 64
 """Rows and columns of a tile of the smallest kernels that GPU libraries pick."""
 PARAMETERS: Final = (
-    "gemm", "conv", "window", "depthwise", "attention", "memory", "norm", "plain", "fused", "touch", "overhead_s",
-    "call_s", "parallel",
+    "gemm", "conv", "window", "depthwise", "attention", "memory", "norm", "plain", "fused",
+    "touch", "overhead_s", "call_s", "parallel",
 )  # fmt: skip
 """Numbers of an `Efficiency`, in the order of its vector."""
 
@@ -49,8 +49,8 @@ class Efficiency:
         norm: the same by norms, softmax and activations, which stay in floats.
         plain: the same by pooling, concatenating, looking up and everything else.
         fused: share of the elementwise work behind products that is not fused into them.
-        touch: multiply-accumulates that packing, rounding or storing one number of a product's input or
-            output takes as long as; what makes small layers less efficient than large ones.
+        touch: multiply-accumulates that packing, rounding or storing one number of a product's
+            input or output takes as long as; it makes small layers less efficient than large ones.
         overhead_s: time of one operation with nothing to do.
         call_s: time of one forward pass beside its operations.
         parallel: share of a second core's work that comes on top of the first's.
@@ -266,9 +266,9 @@ def _rounds_head(row: Row) -> bool:
 
 
 def _perfect(profile: Profile) -> Kernel:
-    """A kernel that reaches every peak at once; whatever else a kernel can say is taken as usual."""
+    """A kernel that reaches every peak at once; what else it can say is taken as usual."""
     usual = profile.runtime().kernels[0]
     return replace(
-        usual, compute_efficiency=1.0, memory_efficiency=1.0, overhead_s=0.0, unpack_s_per_weight=0.0,
-        tile_m=1, tile_n=1, unpack_rows=0, full_columns=0, winograd=False,
+        usual, compute_efficiency=1.0, memory_efficiency=1.0, overhead_s=0.0,
+        unpack_s_per_weight=0.0, tile_m=1, tile_n=1, unpack_rows=0, full_columns=0, winograd=False,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a whole model takes: its operations' terms under the efficiencies of its runtime on the chip."""
+"""What a whole model takes: its operations' terms under the efficiencies of its runtime."""
 
 from __future__ import annotations
 

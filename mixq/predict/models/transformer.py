@@ -1,7 +1,7 @@
 """Transformer: the operations of a network from the numbers of its published configuration.
 
-Norms, softmax, activations and the moving of heads are `norm` work, in floats; biases and residual additions
-ride on the products. Attention reads every key and value once per group of query heads.
+Norms, softmax, activations and the moving of heads are `norm` work, in floats; biases and residual
+additions ride on the products. Attention reads every key and value once per group of query heads.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Transformer:
         return 2 * self.layers * self.keys
 
     def forward(self, batch: int, tokens: int, answer: int | None = None) -> Workload:
-        """One pass over `tokens` tokens of `batch` samples; a causal network predicts the next one.
+        """One pass over `tokens` tokens of `batch` samples; causal networks predict the next.
 
         Args:
             batch: samples.
