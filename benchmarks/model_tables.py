@@ -11,10 +11,10 @@ project does not:
 
 With names, only those are traced again. A row of a table is
 `[kind, count, m, n, k, groups, window, stride, repeats, read, written]` for a product or
-convolution and `[kind, count, read, written]` for the rest, in numbers (not bytes). `fused` is what
-inference runtimes do inside the convolution before it (batch norm behind one, activations, residual
-additions, gates); `norm` are other norms and softmax, which stay in floats where the rest is
-rounded.
+convolution and `[kind, count, read, written]` for the rest, in numbers (not bytes). `fused` is
+what inference runtimes do inside the convolution before it (batch norm behind one, activations,
+residual additions, gates); `norm` are other norms and softmax, which stay in floats where the
+rest is rounded.
 """
 
 from __future__ import annotations

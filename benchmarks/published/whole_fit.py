@@ -2,8 +2,9 @@
 
 A row is a sum over its operations (`mixq.predict.terms`), so what is fitted is a dozen numbers for
 each group of rows: shares of the peaks by kind of operation, and overheads. Groups lie in circles
-(precision and phase under any runtime, one runtime, on one chip, with one kernel and thread count);
-every circle's numbers lean on the next wider one's, by the robust least squares of `mixq.cost.fit`.
+(precision and phase under any runtime, one runtime, on one chip, with one kernel and so many
+threads); every circle's numbers lean on the next wider one's, by the robust least squares of
+`mixq.cost.fit`.
 What a model takes beyond its operations is then kept as an offset, shrunk towards none, for
 predictions of that very model on other chips or in other precisions. Leaving a model out drops its
 rows from all of that.
@@ -18,12 +19,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from published.whole_cases import Case, Result
 
 from mixq.cost.fit import Prior, fit_parameters
 from mixq.predict.efficiency import expectations
 from mixq.predict.fitted import UNKNOWN_SPREAD, Fitted
 from mixq.predict.terms import PARAMETERS, Efficiency, Sums
+from published.whole_cases import Case, Result
 
 TARGET = Path(__file__).parent.parent.parent / "mixq" / "predict" / "fitted.json"
 NARROWER = {
