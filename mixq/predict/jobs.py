@@ -23,8 +23,8 @@ PICTURE_TOKENS: Final = {"layoutlm_v2": 49, "layoutlm_v3": 197}
 """Patches that follow the 512 tokens of a document."""
 CONTEXT: Final = 128
 """Tokens behind a decoded one where the table does not say."""
-GPU_BYTES: Final = {"40gb": 40e9, "h200": 141e9}
-"""Memory of a GPU by a part of its name; the others have 80 GB."""
+GPU_GIB: Final = {"40gb": 40, "h200": 141}
+"""Memory of a GPU by a part of its name; the others have 80 GiB."""
 FREE_SHARE: Final = 0.9
 """Of the memory, for weights and keys and values; the rest is for activations and the runtime."""
 MOST_BATCH: Final = 256
@@ -158,14 +158,14 @@ def _batch_in_memory(model: Transformer, row: Row, tokens: int, cache_bits: floa
     Raises:
         UsageError: if not one does.
     """
-    memory = next((size for part, size in GPU_BYTES.items() if part in row.chip.lower()), 80e9)
+    gib = next((size for part, size in GPU_GIB.items() if part in row.chip.lower()), 80)
     head = 2 * model.vocab * model.hidden
     weights = (model.parameters - head) * row.weight_bits / 8 + 2 * head
-    free = FREE_SHARE * memory - weights
+    free = FREE_SHARE * gib * 2**30 - weights
     batch = int(free // (model.kv_numbers() * cache_bits / 8 * tokens))
     if batch < 1:
         raise UsageError(
             f"line {row.line}: {model.name} in {row.weight_bits:g} bits leaves no room for one "
-            f"text of {tokens} tokens in {memory / 1e9:.0f} GB; take fewer bits"
+            f"text of {tokens} tokens in {gib} GiB; take fewer bits"
         )
     return min(batch, MOST_BATCH)

@@ -303,11 +303,12 @@ def test_serving_takes_the_batch_that_memory_allows() -> None:
         "batch": "",
     }
     found = job(**asked)
-    # 90% of 80 GB less 13.5 GB of weights, over 1536 tokens of half a MiB each.
+    # 90% of 80 GiB less 13.5 GB of weights, over 1536 tokens of half a MiB each.
     assert (
-        found.note == f"batch {int((0.9 * 80e9 - 2 * 6.738e9) // (2**19 * 1536))} fits the memory"
+        found.note
+        == f"batch {int((0.9 * 80 * 2**30 - 2 * 6.738e9) // (2**19 * 1536))} fits the memory"
     )
-    with pytest.raises(UsageError, match="leaves no room for one text of 1536 tokens in 80 GB"):
+    with pytest.raises(UsageError, match="leaves no room for one text of 1536 tokens in 80 GiB"):
         job(**asked | {"model_or_op": "Llama-2-70B serving"})
 
 
