@@ -6,9 +6,11 @@ import math
 from dataclasses import replace
 from typing import Final
 
+from mixq.predict import products
 from mixq.predict.efficiency import expected_efficiency, group_of
 from mixq.predict.fitted import Fitted, Known, fitted
 from mixq.predict.prediction import Z80, Prediction
+from mixq.predict.products import predict_product
 from mixq.predict.row import RATIO, Row
 from mixq.predict.terms import Terms, terms_of
 from mixq.predict.threads import threads_of
@@ -39,6 +41,8 @@ def predict_model(profile: Profile, row: Row, *, known: Fitted | None = None) ->
     """
     measured = fitted() if known is None else known
     terms, found = model_seconds(profile, row, measured)
+    if row.unit == RATIO and terms.job.phase == "linear":
+        return _layers_ratio(profile, row, terms)
     seconds = terms.seconds(found.efficiency) * math.exp(found.offset)
     ran = threads_of(row.cores_or_threads, profile)
     spread = found.spread * (KNOWN_MODEL if found.offset else 1.0)
@@ -80,6 +84,20 @@ def model_seconds(profile: Profile, row: Row, measured: Fitted) -> tuple[Terms, 
 
 def baseline_row(row: Row) -> Row:
     """What a speed-up divides by: the same model in 16-bit floats under the same runtime."""
-    return replace(
-        row, weight_bits=16.0, activation_bits=16.0, kernel="FP16", metric="latency", unit="s"
-    )
+    return replace(row, weight_bits=16.0, activation_bits=16.0, kernel="FP16")
+
+
+def _layers_ratio(profile: Profile, row: Row, terms: Terms) -> Prediction:
+    """Speed-up of the products of all layers alone: each priced as a product of the kernel."""
+    work = terms.job.passes[0][0]
+    wide_s, seconds, found = 0.0, 0.0, None
+    for operation in work.operations:
+        one = replace(row, m=operation.m, n=operation.n, k=operation.k, metric="latency", unit="s")
+        found = predict_product(profile, one)
+        seconds += operation.count * found.predicted
+        wide_s += operation.count * predict_product(profile, products.baseline_row(one)).predicted
+    assert found is not None
+    factor = math.sqrt(found.high / found.low)
+    ratio = wide_s / seconds
+    note = f"{terms.job.network} ({terms.job.phase}); against {products.BASELINE}; {found.note}"
+    return Prediction(ratio, ratio / factor, ratio * factor, found.kernel, note.rstrip("; "))

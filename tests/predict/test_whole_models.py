@@ -289,7 +289,7 @@ def test_speed_up_is_of_the_same_model_in_16_bits() -> None:
     )
     found = predict_model(load("nvidia_a100"), asked)
     assert 1 < found.predicted < 4.2
-    assert "against fp16" in found.note
+    assert "against cuBLAS fp16" in found.note
 
 
 @pytest.mark.parametrize(
@@ -317,3 +317,20 @@ def test_refusals(asked: Row, why: str) -> None:
     with pytest.raises(UsageError, match=why) as caught:
         predict_model(load("nvidia_a100"), asked)
     assert "\n" not in str(caught.value)
+
+
+def test_speed_up_of_generating_compares_the_same_passes() -> None:
+    asked = row(
+        "OPT-175B generate",
+        bits=3,
+        activation_bits=16,
+        metric="speedup_vs_fp16",
+        unit="x",
+        threads="1 GPU",
+        runtime="GPTQ",
+        kernel="3-bit weight-only GEMV",
+    )
+    found = predict_model(load("nvidia_a100"), asked, known=NOTHING)
+    # Nothing is known of either side, so the bytes decide: 16 bits over 3, less activations.
+    assert found.predicted == pytest.approx(16 / 3, rel=0.15)
+    assert "against fp16" in found.note
