@@ -194,7 +194,10 @@ def test_every_name_leads_to_something_that_runs() -> None:
         assert work.parameters > 0
 
 
-@pytest.mark.parametrize("name", ["resnext 49", "gemm", "", "a" * 300])
+@pytest.mark.parametrize(
+    "name",
+    ["resnext 49", "gemm", "", "a" * 300, "Faster R-CNN Inception ResNet V2", "mobilenet_yolo"],
+)
 def test_unknown_model_is_refused_with_near_names(name: str) -> None:
     with pytest.raises(
         UsageError, match=r"^model .* is not one that can be built; (near|known) are \w+"

@@ -10,6 +10,8 @@ from functools import lru_cache
 from mixq.errors import UsageError
 from mixq.predict.models.catalogue import network_names, transformer_names
 
+DETECTORS = ("rcnn", "ssd", "yolo")
+"""Words that make another network of one whose name stands beside them."""
 SHORT = 5
 """Names up to this many letters count only as a whole word or at the beginning."""
 
@@ -34,6 +36,7 @@ def canonical(name: str) -> str:
         for alias in known
         if (alias in letters or alias in points)
         and (len(alias) > SHORT or alias in words or letters.startswith(alias))
+        and all(word in alias for word in DETECTORS if word in letters)
     ]
     best = max(found, key=len, default="")
     if not best:
