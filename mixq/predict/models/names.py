@@ -12,6 +12,8 @@ from mixq.predict.models.catalogue import network_names, transformer_names
 
 DETECTORS = ("rcnn", "ssd", "yolo")
 """Words that make another network of one whose name stands beside them."""
+NOT_BUILT = ("rcnninception", "maskrcnnresnet101")
+"""Networks that no table here comes near, though a shorter name inside theirs is known."""
 SHORT = 5
 """Names up to this many letters count only as a whole word or at the beginning."""
 
@@ -39,6 +41,8 @@ def canonical(name: str) -> str:
         and all(word in alias for word in DETECTORS if word in letters)
     ]
     best = max(found, key=len, default="")
+    if any(part in letters and part not in best for part in NOT_BUILT):
+        best = ""
     if not best:
         near = difflib.get_close_matches(letters, known, n=5, cutoff=0.5)
         hint = (
