@@ -54,18 +54,24 @@ def build_cost_table(
         for _, data in graph.digraph.nodes(data=True)
         if not data["units"]
     ]
-    spaces = working(rule, graph)
+    entries = {
+        name: {
+            fmt: unit_cost(machine, unit, fmt)
+            for fmt in dict.fromkeys((W32, *formats.get(name, ())))
+        }
+        for name, unit in graph.units.items()
+    }
+    copies = {
+        name: 4 * graph.units[name].weights
+        for name, prices in entries.items()
+        if any(cost.is_unpacked for cost in prices.values())
+    }
+    spaces = working(rule, graph, copies)
     return CostTable(
         hardware=profile.name,
         runtime=machine.runtime.name,
         threads=machine.threads,
-        entries={
-            name: {
-                fmt: unit_cost(machine, unit, fmt)
-                for fmt in dict.fromkeys((W32, *formats.get(name, ())))
-            }
-            for name, unit in graph.units.items()
-        },
+        entries=entries,
         other_latency_s=math.fsum(call.latency_s for call in others),
         other_times=_times(others),
         other_bytes=graph.other_bytes,
@@ -74,10 +80,8 @@ def build_cost_table(
         node_bytes=rule.node_bytes * graph.digraph.number_of_nodes(),
         file_graph_bytes=rule.file_node_bytes * graph.digraph.number_of_nodes(),
         file_unit_bytes=rule.file_unit_bytes,
-        unpacked_passes=rule.unpacked_passes,
         working_bytes=spaces.folded_bytes,
         unpacked_working_bytes=spaces.apart_bytes,
-        sections=spaces.sections,
         cache_bytes=cache_bytes,
     )
 
@@ -115,7 +119,7 @@ def unit_cost(machine: Machine, unit: WeightUnit, fmt: Format) -> UnitCost:
         times=_times(calls),
         weight_bytes=unit.stored_bytes(fmt),
         loaded_bytes=loaded_bytes(rule_of(machine.runtime.name), unit, fmt),
-        unpacked_bytes=4 * unit.weights if is_unpacked else 0,
+        is_unpacked=is_unpacked,
         kernel=" + ".join(dict.fromkeys(call.name for call in calls)) or "none",
         reason="; ".join(dict.fromkeys(call.reason for call in calls))
         or "the traced batch never reached it",
