@@ -8,8 +8,8 @@ was found in its sources, its logs, and stacks of equal layers (`benchmarks/memo
   which the arena's regions rarely fit, so that it counts to the end;
 - activations come from an arena that keeps what it has (`mixq.cost.arena`). From the second pass
   on they lie in one block, beside what the first pass took: working memory counts about twice;
-- DequantizeLinear nodes read no activations and stand behind them in the order of nodes, so that
-  they run first: the float copies of all dequantized units live at once, in both passes.
+- a unit without kernel is dequantized right before its operation, since `mixq.export.onnx` puts
+  such nodes first in the file; its float copy is part of the working memory of both passes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ class Rule:
         node_bytes: of every operation of the graph, whatever it reads.
         file_node_bytes, file_unit_bytes: what the file takes to describe an operation, and what a
             quantized unit's further operations and tensors.
-        unpacked_passes: how often the float copy of a dequantized unit is resident.
         keeps_arena: whether working memory comes from a BFC arena that is replayed.
     """
 
@@ -43,12 +42,11 @@ class Rule:
     node_bytes: int
     file_node_bytes: int
     file_unit_bytes: int
-    unpacked_passes: int
     keeps_arena: bool
 
 
 PLAIN: Final = Rule(
-    loaded={}, node_bytes=0, file_node_bytes=0, file_unit_bytes=0, unpacked_passes=1,
+    loaded={}, node_bytes=0, file_node_bytes=0, file_unit_bytes=0,
     keeps_arena=False,
 )  # fmt: skip
 """A runtime of which nothing is known: weights once, and the activations that live together."""
@@ -63,7 +61,6 @@ ONNX_RUNTIME: Final = Rule(
     node_bytes=25_000,
     file_node_bytes=200,
     file_unit_bytes=750,
-    unpacked_passes=2,
     keeps_arena=True,
 )  # fmt: skip
 """ONNX Runtime 1.31 on Linux with glibc: medians over stacks of 2 to 40 equal layers (linear 512,
@@ -98,23 +95,27 @@ class Working:
 
     Attributes:
         folded_bytes: with float weights, into which normalisations are folded.
-        apart_bytes: where all units are dequantized, so that normalisations stand apart; without
-            the float copies themselves.
-        sections: units with the same number are dequantized together; others at other times.
+        apart_bytes: where all units are dequantized that may be, with their float copies;
+            normalisations then stand apart.
     """
 
     folded_bytes: int
     apart_bytes: int
-    sections: Mapping[str, int]
 
 
-def working(rule: Rule, graph: ModelGraph) -> Working:
-    """The working memory of a traced pass."""
+def working(rule: Rule, graph: ModelGraph, copies: Mapping[str, int]) -> Working:
+    """The working memory of a traced pass.
+
+    Args:
+        rule: of the runtime.
+        graph: the pass.
+        copies: bytes of the float copy by unit, for those that have a format without kernel.
+    """
     if not rule.keeps_arena:
         peak = graph.peak_activation_bytes
-        return Working(peak, peak, {})
-    folded, apart = schedule(graph), schedule(graph, frozenset(graph.units))
-    return Working(_resident_bytes(folded), _resident_bytes(apart), folded.sections)
+        return Working(peak, peak + max(copies.values(), default=0))
+    folded, apart = schedule(graph), schedule(graph, copies)
+    return Working(_resident_bytes(folded), _resident_bytes(apart))
 
 
 def _resident_bytes(planned: Schedule) -> int:
