@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from published.chips import profile_of
 from published.families import FAMILIES, GOALS, family_of, precision_of
 from published.groups import groups_of, products
-from published.left_out import LeftOut, leave_shapes_out
+from published.left_out import LeftOut, leave_kernels_out, leave_shapes_out
 
 from mixq.cli.console import progress_bar
 from mixq.predict.agreement import Agreement
@@ -35,12 +35,14 @@ def main() -> None:
     parser.add_argument("--kernels", action="store_true", help="one line for each kernel too")
     arguments = parser.parse_args()
     with progress_bar() as progress:
-        found = leave_shapes_out(groups_of(products(), profile_of), progress)
+        groups = groups_of(products(), profile_of)
+        found = leave_shapes_out(groups, progress)
+        strangers = leave_kernels_out(groups, progress)
         # Whole models join here: leave one model out, under the same bar.
-    report(found, kernels=arguments.kernels)
+    report(found, strangers, kernels=arguments.kernels)
 
 
-def report(found: Sequence[LeftOut], *, kernels: bool) -> None:
+def report(found: Sequence[LeftOut], strangers: Sequence[LeftOut], *, kernels: bool) -> None:
     """Print the tables of the products."""
     print("Products, each (N, K) of a chip left out; kernels of which another shape was left")
     print(HEAD)
@@ -51,19 +53,19 @@ def report(found: Sequence[LeftOut], *, kernels: bool) -> None:
         for precision in sorted({precision_of(one.row) for one in rows}):
             print_line(f"  {precision}", [o for o in rows if precision_of(o.row) == precision])
     print_line("all", seen)
-    unseen = [one for one in found if not one.seen]
-    print("\nKernels of which no other shape is published: a relative on the chip stands in")
+    only = len(found) - len(seen)
+    print(f"  {only} more rows are the only shape of their kernel: see the next table")
+    print("\nKernels left out whole: the nearest kernel of the chip stands in")
     print(HEAD)
     for family, _ in FAMILIES:
-        print_line(family, [one for one in unseen if family_of(one.row) == family])
-    lost = sum(one.prediction is None for one in unseen)
-    print(f"  {lost} rows are the only shape of their chip: nothing is left to predict from")
+        print_line(family, [one for one in strangers if family_of(one.row) == family])
+    print_line("all", strangers)
     print("\nRatios between two precisions of one shape, chip, runtime and number of threads")
     print(f"{'':24} {'pairs':>5} {'median':>7} {'mean':>7} {'<15%':>5}   | roofline {'median':>7}")
     for family, _ in FAMILIES:
         print_ratios(family, [one for one in seen if family_of(one.row) == family])
     print_ratios("all", seen)
-    print("\nKernels that miss their family's goal")
+    print("\nKernels that miss their family's goal; of two shapes, one is left to fit")
     print_groups(seen, lambda error, goal: error > goal)
     if kernels:
         print("\nAll kernels")
@@ -148,7 +150,11 @@ def print_groups(found: Sequence[LeftOut], shown: Callable[[float, float], bool]
         row = rows[0].row
         if ours is None or not shown(ours.median_error, GOALS[family_of(row)]):
             continue
-        print(f"  {row.chip}, {row.runtime}, {row.kernel}, {precision_of(row)}: {ours.sentence}")
+        shapes = len({(one.row.n, one.row.k) for one in rows})
+        print(
+            f"  {row.chip}, {row.runtime}, {row.kernel}, {precision_of(row)}, {shapes} shapes: "
+            f"{ours.sentence}"
+        )
         if ours.median_error > GOALS[family_of(row)]:
             errors = [(o.row, o.prediction.predicted / o.row.value - 1) for o in rows]
             print("    " + " ".join(f"{r.m}x{r.n}x{r.k} {error:+.0%}" for r, error in errors[:12]))

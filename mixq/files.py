@@ -97,6 +97,21 @@ def write_json_atomic(path: str | Path, value: object) -> None:
     write_text_atomic(path, json_text(value))
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        OutputError: if one cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"folder {one_line(path)} cannot be made: {one_line(error.strerror or error)}; "
+            "choose another place with --output"
+        ) from error
+
+
 def json_text(value: object) -> str:
     """`value` as indented JSON with a final newline; NaN and infinity are a ValueError."""
     return json.dumps(value, indent=1, allow_nan=False) + "\n"

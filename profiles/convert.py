@@ -73,6 +73,7 @@ def _runtime(name: str, file: RuntimeFile, origins: Sequence[str]) -> Runtime:
         kernels=tuple(
             _kernel(kernel, origin) for kernel, origin in zip(file.kernel, origins, strict=True)
         ),
+        coarse_products=file.coarse_products,
     )
 
 
@@ -113,6 +114,10 @@ def _kernel(file: KernelFile, origin: str) -> Kernel:
         scale_weights=file.scale_weights,
         lookup=file.lookup,
         origin=origin,
+        weights_as=file.weights_as,
+        per_image=file.per_image,
+        block=file.block,
+        finish_s_per_output=0.0 if file.finish is None else file.finish.si(),
     )
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from mixq.errors import ProfileError
 from mixq.profiles.convert import convert
 from mixq.profiles.document import MAX_BYTES, Document, Layer, merge, read_layer, shown
+from mixq.profiles.place import HOST, host_path
 from mixq.profiles.problem import problem_of
 from mixq.profiles.profile import Profile
 from mixq.profiles.schema import ProfileFile
@@ -45,6 +46,8 @@ def load(name_or_path: str) -> Profile:
         ProfileError: if there is no such profile, or it breaks a rule of the schema; one line
             that names the file, the line and the key.
     """
+    if name_or_path == HOST:
+        return _host()
     if name_or_path in available(published=True):
         return _shipped(name_or_path)
     if not _is_path(name_or_path):
@@ -143,6 +146,17 @@ def _is_path(name: str) -> bool:
 def _hint(name: str) -> str:
     near = difflib.get_close_matches(name.lower(), available(published=True), n=3, cutoff=0.4)
     return f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+
+
+def _host() -> Profile:
+    """The profile that `mixq hardware calibrate` wrote for this machine."""
+    path = host_path()
+    if not path.is_file():
+        raise ProfileError(
+            f"hardware {HOST!r} has no profile yet: {shown(str(path))} does not exist; "
+            "run mixq hardware calibrate, which measures this machine in a minute or two"
+        )
+    return parse(_read(path), origin=str(path))
 
 
 def _read(path: Path) -> bytes:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from mixq.errors import ProfileError, UsageError
 from mixq.formats import Activation, Format
+
+WeightsAs: TypeAlias = Literal["stored", "loaded", "dequantized"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,13 @@ class Kernel:
         scale_weights: weights that take as long as applying one scale to them does.
         lookup: whether it looks sums up by groups of bits, so that its rate is that of `compute`
             at 4 bits, twice that at 2, a half at 8.
+        weights_as: how it meets its weights: `stored` as the format packs them, `loaded` as floats
+            that the runtime made of them once, while it loaded the file, or `dequantized` as
+            floats that a node before it makes on every call; the last serves 32 bits alone.
+        finish_s_per_output: one core's time to begin and finish one sum of products, however long
+            it is: to round its inputs, to scale it and to store it.
+        per_image: whether a convolution begins anew for every sample of a batch.
+        block: columns that share one range of the activations, which it rounds; 0 if it does not.
     """
 
     name: str
@@ -75,6 +85,10 @@ class Kernel:
     scaling: float = 1.0
     scale_weights: float = 0.0
     lookup: bool = False
+    weights_as: WeightsAs = "stored"
+    finish_s_per_output: float = 0.0
+    per_image: bool = False
+    block: int = 0
 
     def reads(self, fmt: Format) -> bool:
         """Whether this kernel reads weights in `fmt` and rounds inputs as `fmt` says."""
@@ -100,6 +114,8 @@ class Runtime:
         memory_bytes: memory that it takes whatever the model is.
         dequantize_s_per_weight: one core's time to turn one packed weight into fp32.
         dequantize_overhead_s: time of one such call with nothing to do.
+        coarse_products: products of a model up to which activations are rounded in the largest
+            blocks; a model of more has so many roundings that the smallest are taken.
     """
 
     name: str
@@ -111,6 +127,7 @@ class Runtime:
     dequantize_s_per_weight: float
     dequantize_overhead_s: float
     kernels: tuple[Kernel, ...]
+    coarse_products: int = 2**40
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from mixq.formats import FLOAT_WIDTHS, GROUP_SIZES, WIDTHS, Activation, Grid
 from mixq.profiles.problem import BrokenRuleError
+from mixq.profiles.profile import WeightsAs
 from mixq.profiles.quantity import (
     Bandwidth,
     Count,
@@ -27,8 +28,19 @@ from mixq.profiles.quantity import (
     TimePerWeight,
 )
 
-Op = Literal["gemm", "conv", "depthwise", "gather", "recurrent", "attention", "elementwise"]
-"""The kinds of `mixq.graph.work.Work`; a test compares the two lists."""
+Op = Literal[
+    "gemm", "conv", "depthwise", "strided_depthwise", "pointwise", "column", "gather", "recurrent", "attention",
+    "elementwise", "transcendental", "softmax", "normalization", "transpose", "gelu",
+    "biased_gelu", "dequantize",
+]  # fmt: skip
+"""The kinds of `mixq.graph.work.Work` and kinds of those, see `mixq.cost.algorithm`."""
+SPECIAL_OPS: Final = (
+    *("depthwise", "strided_depthwise", "pointwise", "column"),
+    *("transcendental", "softmax", "normalization", "transpose", "gelu", "biased_gelu"),
+    "dequantize",
+)
+"""Kinds of a convolution or of an elementwise operation: without a kernel they get its own. And
+turning packed weights into floats, which without a kernel is what the dequantize table says."""
 Compute = Literal["fp32", "tf32", "fp16", "bf16", "int8", "int4"]
 MOST_ROWS: Final = 2**40
 Whole = Annotated[int, Field(ge=1, le=MOST_ROWS)]
@@ -117,6 +129,7 @@ class KernelFile(_Part):
     per_channel: bool = False
     activations: Annotated[tuple[Activation, ...], Field(min_length=1, strict=False)] = ("none",)
     unpack: TimePerWeight | None = None
+    finish: Time | None = None
     dequantized_slowdown: Slowdown | None = None
     least_rows: Whole = 1
     most_rows: Whole = MOST_ROWS
@@ -126,6 +139,9 @@ class KernelFile(_Part):
     full_columns: WholeOrNone = 0
     fill: Share = 0.0
     sharpness: Annotated[float, Field(ge=1, le=16)] = 4.0
+    weights_as: WeightsAs = "stored"
+    per_image: bool = False
+    block: WholeOrNone = 0
     winograd: bool = False
     spread: Spread | None = None
     points: WholeOrNone = 0
@@ -160,6 +176,11 @@ class KernelFile(_Part):
                 "activations",
             ),
             (
+                self.bits == 32 or self.weights_as != "dequantized",
+                "is dequantized, but only a 32-bit kernel reads what a node has dequantized",
+                "weights_as",
+            ),
+            (
                 self.bits == 32 or self.dequantized_slowdown is None,
                 "belongs to 32-bit kernels only",
                 "dequantized_slowdown",
@@ -186,6 +207,7 @@ class RuntimeFile(_Part):
     memory: Size | None = None
     call_overhead: Time | None = None
     dequantize: DequantizeFile | None = None
+    coarse_products: Whole = MOST_ROWS
     kernel: Annotated[tuple[KernelFile, ...], Field(min_length=1, max_length=200, strict=False)]
 
     @model_validator(mode="after")
@@ -214,11 +236,14 @@ class RuntimeFile(_Part):
                 )
             if kernel.bits not in FLOAT_WIDTHS and not kernel.grids:
                 raise BrokenRuleError("needs grids to be searched", "kernel", number, "bits")
-        asked = [op for op in get_args(Op) if op != "depthwise"]
+        plain = [kernel for kernel in self.kernel if kernel.weights_as != "dequantized"]
+        own = {op for kernel in plain for op in kernel.ops}
         # A runtime with depthwise kernels of its own does not fall back on those of `conv`.
-        asked += ["depthwise"] if any("depthwise" in kernel.ops for kernel in self.kernel) else []
+        asked = [op for op in get_args(Op) if op not in SPECIAL_OPS or op in own]
         for op in asked:
-            floats = [kernel for kernel in self.kernel if kernel.bits == 32 and op in kernel.ops]
+            if op == "dequantize":
+                continue
+            floats = [kernel for kernel in plain if kernel.bits == 32 and op in kernel.ops]
             if not floats:
                 raise BrokenRuleError(
                     f"no 32-bit kernel serves {op}; every op needs one", "kernel"

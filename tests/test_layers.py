@@ -28,7 +28,7 @@ LEVELS = (
     {"training", "streaming"},
     {"search", "export"},
     {"bench"},
-    {"report"},
+    {"report", "calibrate"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -48,7 +48,7 @@ HOMES = {
         *("graph", "quantize", "batch", "calibration", "sensitivity"),
         *("activations", "moments", "tensor_file", "packed_module", "packed_units"),
         *("plan_weights", "rounding", "equalize", "training", "streaming"),
-        *("apply", "artifact", "sources", "demo", "export", "bench"),
+        *("apply", "artifact", "sources", "demo", "export", "bench", "calibrate"),
     },
     "optuna": {"search"},
 }

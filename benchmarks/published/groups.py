@@ -73,13 +73,28 @@ def runtime_of(title: str) -> Runtime:
 def profile_with(
     profile: Profile, groups: Sequence[Group], kernels: Mapping[Key, Kernel]
 ) -> Profile:
-    """`profile` with these kernels of its chip and no others."""
-    runtimes: dict[str, Runtime] = {}
+    """`profile` with these for its own measured kernels.
+
+    What it assumes of runtimes that can be searched stays, and what it has from the chip that it
+    extends.
+    """
+    runtimes = {
+        name: replace(
+            runtime,
+            kernels=tuple(k for k in runtime.kernels if not k.points or k.origin != profile.name),
+        )
+        for name, runtime in profile.runtimes.items()
+    }
     for group in groups:
         if group.profile.name != profile.name or group.key not in kernels:
             continue
+        kernel = kernels[group.key]
         runtime = runtimes.get(group.runtime.name, group.runtime)
-        runtimes[group.runtime.name] = replace(
-            runtime, kernels=(*runtime.kernels, kernels[group.key])
-        )
+        others = (k for k in runtime.kernels if identity(k) != identity(kernel))
+        runtimes[group.runtime.name] = replace(runtime, kernels=(*others, kernel))
     return replace(profile, runtimes=runtimes)
+
+
+def identity(kernel: Kernel) -> tuple[str, float, float]:
+    """What makes a kernel take the place of one of the chip that a profile extends."""
+    return kernel.name, kernel.bits, kernel.activation_bits

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mixq.errors import MixqError
+from mixq.predict.match import base_name
 from mixq.predict.prediction import Prediction
 from mixq.predict.products import predict_product
 from mixq.predict.row import Row
 from mixq.progress import Progress, track
 from published.fits import Fits
-from published.groups import Group, profile_with
+from published.groups import Group, Key, profile_with
 from published.roofline import roofline
 
 
@@ -38,17 +39,52 @@ def leave_shapes_out(groups: Sequence[Group], progress: Progress) -> list[LeftOu
     Everything that could have seen it is fitted again: its kernel, the kernels of its chip and
     what other chips' kernels lean on.
     """
-    fits = Fits(groups)
     shapes = dict.fromkeys((g.profile.name, row.n, row.k) for g in groups for row in g.rows)
+    return _without(
+        groups,
+        [
+            (shape[0], lambda g, row, s=shape: (g.profile.name, row.n, row.k) == s)
+            for shape in shapes
+        ],
+        "shapes left out",
+        progress,
+    )
+
+
+def leave_kernels_out(groups: Sequence[Group], progress: Progress) -> list[LeftOut]:
+    """Every row of every group, predicted with none of its kernel's rows seen on its chip.
+
+    Kernels that one name stands for are left out together.
+    """
+    kernels = dict.fromkeys(_kernel_of(group) for group in groups)
+    return _without(
+        groups,
+        [(kernel[0], lambda group, _, k=kernel: _kernel_of(group) == k) for kernel in kernels],
+        "kernels left out",
+        progress,
+    )
+
+
+def _kernel_of(group: Group) -> Key:
+    name, runtime, _, bits, activation_bits = group.key
+    return name, runtime, base_name(group.start), bits, activation_bits
+
+
+def _without(
+    groups: Sequence[Group],
+    parts: Sequence[tuple[str, Callable[[Group, Row], bool]]],
+    stage: str,
+    progress: Progress,
+) -> list[LeftOut]:
+    """The rows of each part, which lies on one profile, predicted from the rest."""
+    fits = Fits(groups)
     found = []
-    for name, n, k in track(shapes, "shapes left out", len(shapes), progress):
-
-        def gone(group: Group, row: Row, shape: object = (name, n, k)) -> bool:
-            return (group.profile.name, row.n, row.k) == shape
-
+    for name, gone in track(parts, stage, len(parts), progress):
         kept = fits.fit(lambda group, row, gone=gone: not gone(group, row), name)
         kernels = {key: fitted.kernel for key, fitted in kept.items()}
         for group in groups:
+            if group.profile.name != name:
+                continue
             profile = profile_with(group.profile, groups, kernels)
             for row in group.rows:
                 if gone(group, row):

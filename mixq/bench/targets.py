@@ -13,6 +13,7 @@ from torch import nn
 from mixq.apply import check_fits
 from mixq.bench.candidate import Candidate, Predicted, check_runtime, runtime_of
 from mixq.bench.exporting import export_all
+from mixq.bench.predicting import predictions
 from mixq.bench.result import BASE, Bench, Settings
 from mixq.bench.run import bench
 from mixq.bench.uniform import float_plan, uniform_plans
@@ -22,6 +23,7 @@ from mixq.errors import UsageError
 from mixq.formats import Format, Method
 from mixq.plan import Plan
 from mixq.plan_parts import Prediction, UniformInfo
+from mixq.profiles import Profile
 from mixq.progress import Progress, silent
 from mixq.sources import LoadedModel
 
@@ -37,6 +39,7 @@ def bench_targets(
     *,
     runtime: str = "onnxruntime",
     method: Method = "gptq",
+    hardware: Profile | None = None,
     progress: Progress = silent,
 ) -> Bench:
     """Bench plans and files beside fp32, uniform 8 and uniform 4 bits.
@@ -48,6 +51,8 @@ def bench_targets(
         settings: threads, batch size and rounds.
         runtime: that plans are exported for.
         method: of rounding the uniform plans; `gptq` where the data suffice.
+        hardware: what every plan is predicted for, with these settings; None shows what plans say
+            of themselves, for the chip and workload that they were searched for.
         progress: is told how far it is.
 
     Raises:
@@ -55,6 +60,7 @@ def bench_targets(
         PlanError: if a plan cannot be read, or is for another model.
         ExportError: if nothing runs.
         MissingExtraError: if a runtime is not installed.
+        ProfileError: if `hardware` does not describe the runtime.
     """
     plans, files = _named(targets, runtime, loaded.model)
     workload(calibration, settings.batch_size, settings.sequence)  # refused before minutes of work
@@ -67,10 +73,20 @@ def bench_targets(
         **{f"uniform {bits}": uniform[fmt] for bits, fmt in formats.items()},
         **plans,
     }
+    predicted, conditions = _predicted(plans), _conditions(plans)
+    if hardware is not None:
+        predicted = predictions(
+            loaded.model, exported, calibration, hardware, batch_size=settings.batch_size,
+            sequence=settings.sequence, runtime=runtime, threads=settings.threads,
+        )  # fmt: skip
+        conditions = [
+            f"predicted for {hardware.name}, {runtime}, {settings.threads} threads, batch "
+            f"{settings.batch_size}"
+        ]
     with tempfile.TemporaryDirectory(prefix="mixq-bench-") as folder:
         candidates = export_all(
             loaded.model, exported, runtime, Path(folder), calibration,
-            tokenizer=loaded.folder, predicted=_predicted(plans), progress=progress,
+            tokenizer=loaded.folder, predicted=predicted, progress=progress,
         )  # fmt: skip
         return bench(
             [*candidates, *files],
@@ -78,7 +94,7 @@ def bench_targets(
             settings,
             model=loaded.name,
             evaluate={} if loaded.evaluate is None else {loaded.name: loaded.evaluate},
-            notes=_conditions(plans),
+            notes=conditions,
             progress=progress,
         )
 

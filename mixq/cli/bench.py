@@ -67,6 +67,15 @@ def bench(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Of the order in each round. Default: 0.")
     ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            "--hardware",
+            metavar="NAME|FILE.toml",
+            help="Predict every row for this chip and these options, such as the calibrated "
+            "'host'. Default: what the plans say of themselves.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", metavar="DIR", help="Folder for bench.json, .png and .html."),
@@ -93,12 +102,14 @@ def bench(
         if value is not None
     }
     if suite is None:
-        _bench(targets or [], model, calibration, runtime or RUNTIME, given, output, format)
+        _bench(
+            targets or [], model, calibration, runtime or RUNTIME, given, hardware, output, format
+        )
         return
-    if targets or model or calibration or sequence:
+    if targets or model or calibration or sequence or hardware:
         raise UsageError(
-            "--suite names its own models and plans; leave out PLAN|FILE, --model, --calibration "
-            "and --sequence"
+            "--suite names its own models and plans; leave out PLAN|FILE, --model, --calibration, "
+            "--sequence and --hardware"
         )
     from mixq.bench.suite_file import load_suite
 
@@ -112,22 +123,26 @@ def _bench(
     calibration: str | None,
     runtime: str,
     given: dict[str, int],
+    hardware: str | None,
     output: Path | None,
     format: OutputFormat,
 ) -> None:
     from mixq.bench.result import Settings
     from mixq.bench.targets import bench_targets, check_targets
+    from mixq.profiles import load
     from mixq.report.bench import make_folder, write_bench
     from mixq.report.bench_table import bench_table, faults
 
     check_targets(targets, runtime)
     if output is not None:
         make_folder(output)  # before minutes are spent
+    profile = None if hardware is None else load(hardware)
     loaded, data = load_inputs(model, calibration)
     with progress_bar() as progress:
         done = bench_targets(
-            loaded, data, targets, Settings(**given), runtime=runtime, progress=progress
-        )
+            loaded, data, targets, Settings(**given), runtime=runtime, hardware=profile,
+            progress=progress,
+        )  # fmt: skip
     files = [] if output is None else write_bench(done, output)
     if format is OutputFormat.json:
         show_json({**done.to_json(), "files": [str(file) for file in files]})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mixq.cli import options, predict
-from mixq.cli.console import OutputFormat, show, show_json
+from mixq.cli.console import OutputFormat, progress_bar, show, show_json
 
 app = typer.Typer(no_args_is_help=True, help="The chips that mixq knows, and their kernels.")
 app.command("predict")(predict.predict)
@@ -52,3 +53,43 @@ def show_profile(
         show_json(profile_json(profile, runtime))
         return
     show(profile_facts(profile), *kernels_tables(profile, runtime))
+
+
+@app.command("calibrate")
+def calibrate_host(
+    device: Annotated[
+        str, typer.Option("--device", metavar="cpu|cuda", help="What is measured.")
+    ] = "cpu",
+    threads: Annotated[
+        int, typer.Option("--threads", help="Threads of one call; predictions are for as many.")
+    ] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="The profile file; by default where --hardware host looks."),
+    ] = None,
+    format: options.Format = OutputFormat.table,
+) -> None:
+    """Measure this machine's kernels and write its profile, `--hardware host`."""
+    from mixq.calibrate.calibrate import calibrate
+    from mixq.calibrate.cuda import calibrate_cuda
+    from mixq.errors import UsageError
+    from mixq.files import make_folder, write_text_atomic
+    from mixq.profiles.place import host_path
+    from mixq.report.hardware import calibration_json, calibration_table
+
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"--device is {device[:40]!r}, but it takes cpu or cuda")
+    target = host_path() if output is None else output
+    with progress_bar() as progress:
+        measured = calibrate if device == "cpu" else calibrate_cuda
+        done = measured(threads, progress=progress)
+    if output is None:
+        make_folder(target.parent)
+    write_text_atomic(target, done.text)
+    facts = {"cases": done.cases, "rounds": done.rounds, "noise": done.noise,
+             "seconds": done.seconds}  # fmt: skip
+    if format is OutputFormat.json:
+        show_json(calibration_json(done.profile, str(target), facts))
+        return
+    show(calibration_table(done.profile), f"wrote {target}: --hardware host"
+         if output is None else f"wrote {target}: --hardware {target}")  # fmt: skip

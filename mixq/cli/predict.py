@@ -157,10 +157,13 @@ def _asked(
 def _one(hardware: str, row: Row, format: OutputFormat) -> None:
     from mixq.predict.predict import Predictor
     from mixq.predict.prediction import Refusal
+    from mixq.profiles import load
     from mixq.report.predict import prediction_table
 
     if hardware == AUTO:
         raise UsageError("--hardware auto needs rows that name their chip; name one here")
+    if row.runtime:
+        load(hardware).runtime(row.runtime)  # in a table an unknown one is answered by its like
     found = Predictor(hardware).predict(row)
     if isinstance(found, Refusal):
         raise UsageError(found.reason.removeprefix(f"line {row.line}: "))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from mixq.cost.fusion import Step, fusion, left_over
 from mixq.cost.kernels import NO_WEIGHTS, W32, Call, kernel_for, price, weight_matrix
 from mixq.cost.machine import Machine
 from mixq.cost.memory import loaded_bytes, rule_of, working
@@ -14,6 +15,7 @@ from mixq.errors import FormatError
 from mixq.formats import Format
 from mixq.graph.model_graph import ModelGraph
 from mixq.graph.units import WeightUnit
+from mixq.graph.work import Work
 from mixq.profiles import Profile
 
 
@@ -49,14 +51,11 @@ def build_cost_table(
         )
     machine = Machine.of(profile, profile.searched_runtime(runtime).name, threads)
     rule = rule_of(machine.runtime.name)
-    others = [
-        price(machine, data["work"], W32, NO_WEIGHTS)
-        for _, data in graph.digraph.nodes(data=True)
-        if not data["units"]
-    ]
+    pricing = _Pricing(machine, graph)
+    others = pricing.others()
     entries = {
         name: {
-            fmt: unit_cost(machine, unit, fmt)
+            fmt: pricing.unit_cost(unit, fmt)
             for fmt in dict.fromkeys((W32, *formats.get(name, ())))
         }
         for name, unit in graph.units.items()
@@ -72,7 +71,9 @@ def build_cost_table(
         runtime=machine.runtime.name,
         threads=machine.threads,
         entries=entries,
-        other_latency_s=math.fsum(call.latency_s for call in others),
+        other_latency_s=math.fsum(
+            [machine.runtime.call_overhead_s, *(call.latency_s for call in others)]
+        ),
         other_times=_times(others),
         other_bytes=graph.other_bytes,
         peak_activation_bytes=graph.peak_activation_bytes,
@@ -104,26 +105,98 @@ def reads(
     return read
 
 
-def unit_cost(machine: Machine, unit: WeightUnit, fmt: Format) -> UnitCost:
-    """Price of one unit: the time of all its operations, its bytes once."""
-    whole = (unit.rows, unit.columns)
-    calls = []
-    for work in unit.work:
-        matrix = weight_matrix(work)
-        # Elementwise work does not say what it reads, so it reads the whole unit.
-        read = whole if matrix == NO_WEIGHTS else matrix
-        calls.append(price(machine, work, fmt, read, unit.element_bytes, whole))
-    is_unpacked = not fmt.is_float and any(call.kernel is None for call in calls)
-    return UnitCost(
-        latency_s=math.fsum(call.latency_s for call in calls),
-        times=_times(calls),
-        weight_bytes=unit.stored_bytes(fmt),
-        loaded_bytes=loaded_bytes(rule_of(machine.runtime.name), unit, fmt),
-        is_unpacked=is_unpacked,
-        kernel=" + ".join(dict.fromkeys(call.name for call in calls)) or "none",
-        reason="; ".join(dict.fromkeys(call.reason for call in calls))
-        or "the traced batch never reached it",
-    )
+class _Pricing:
+    """Prices of one graph on one machine."""
+
+    def __init__(self, machine: Machine, graph: ModelGraph) -> None:
+        self._machine, self._graph = machine, graph
+        self._fusion = fusion(graph.digraph)
+        self._nodes: dict[str, list[str]] = {}
+        for node, data in graph.digraph.nodes(data=True):
+            for unit in data["units"]:
+                self._nodes.setdefault(unit, []).append(node)
+        products = sum(
+            data["work"].kind == "gemm" and bool(data["units"])
+            for _, data in graph.digraph.nodes(data=True)
+        )
+        self._fine = products > machine.runtime.coarse_products
+        self._working_sets: dict[Format, float] = {}
+
+    def unit_cost(self, unit: WeightUnit, fmt: Format) -> UnitCost:
+        """Price of one unit: the time of all its operations and of what follows them."""
+        whole = (unit.rows, unit.columns)
+        calls: list[Call] = []
+        behind: list[Call] = []
+        for node, work in zip(self._nodes.get(unit.name, ()), unit.work, strict=True):
+            matrix = weight_matrix(work)
+            # Elementwise work does not say what it reads, so it reads the whole unit.
+            read = whole if matrix == NO_WEIGHTS else matrix
+            call = price(
+                self._machine, work, fmt, read, unit.element_bytes, whole,
+                op=self._graph.digraph.nodes[node].get("op", ""),
+                working_set_bytes=self._working_set_bytes(fmt), images=self._images(node),
+                fine=self._fine,
+            )  # fmt: skip
+            calls.append(call)
+            behind += self._behind(node, call)
+        is_unpacked = not fmt.is_float and any(call.kernel is None for call in calls)
+        return UnitCost(
+            latency_s=math.fsum(call.latency_s for call in (*calls, *behind)),
+            times=_times((*calls, *behind)),
+            weight_bytes=unit.stored_bytes(fmt),
+            loaded_bytes=loaded_bytes(rule_of(self._machine.runtime.name), unit, fmt),
+            is_unpacked=is_unpacked,
+            kernel=" + ".join(dict.fromkeys(call.name for call in calls)) or "none",
+            reason="; ".join(dict.fromkeys(call.reason for call in calls))
+            or "the traced batch never reached it",
+        )
+
+    def _images(self, node: str) -> int:
+        """Samples of a convolution's result."""
+        shape = self._graph.digraph.nodes[node].get("shape", ())
+        return int(shape[0]) if len(shape) > 2 and shape[0] else 1
+
+    def others(self) -> list[Call]:
+        """What a forward pass runs beside its units."""
+        claimed = self._fusion.claimed
+        steps: list[Step] = []
+        for node, data in self._graph.digraph.nodes(data=True):
+            if not data["units"] and node not in claimed:
+                steps.append((data["work"], data.get("op", "")))
+            steps += self._fusion.turned.get(node, ())
+        return [self._step(step) for step in steps]
+
+    def _behind(self, node: str, call: Call) -> list[Call]:
+        """What the call's kernel leaves to kernels behind it."""
+        followers = self._fusion.followers.get(node, ())
+        steps = left_over(self._graph.digraph, node, followers, call.read, self._graph.batch_size)
+        return [self._step(step) for step in steps]
+
+    def _step(self, step: Step) -> Call:
+        work, op = step
+        return price(self._machine, work, W32, NO_WEIGHTS, op=op)
+
+    def _working_set_bytes(self, fmt: Format) -> float:
+        """What passes through the caches in one forward pass where all units have `fmt`.
+
+        A plan has many formats; each unit is priced as if the others had its own.
+        """
+        if fmt not in self._working_sets:
+            moved = [
+                min(
+                    unit.stored_bytes(fmt), sum(_read_bytes(unit, work, fmt) for work in unit.work)
+                )
+                for unit in self._graph.units.values()
+            ]
+            self._working_sets[fmt] = sum(moved) + self._graph.peak_activation_bytes
+        return self._working_sets[fmt]
+
+
+def _read_bytes(unit: WeightUnit, work: Work, fmt: Format) -> int:
+    rows, columns = weight_matrix(work)
+    if rows * columns == 0:
+        return unit.stored_bytes(fmt)
+    return fmt.stored_bytes(rows, columns, unit.element_bytes)
 
 
 def _times(calls: Sequence[Call]) -> tuple[KernelTime, ...]:

@@ -31,6 +31,7 @@ LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "compute_efficiency": (1e-4, 1.0),
     "memory_efficiency": (1e-4, 1.0),
     "unpack_s_per_weight": (1e-18, 1e-6),
+    "finish_s_per_output": (1e-18, 1e-6),
     "fill": (1e-3, 1.0),
     "scaling": (0.1, 1.0),
     "scale_weights": (1e-3, 1000.0),

@@ -7,13 +7,15 @@ therefore never is cheaper than leaving the weights in fp32.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mixq.cost import roofline
+from mixq.cost.algorithm import algorithms
+from mixq.cost.fusion import Read
 from mixq.cost.law import Load, parts
 from mixq.cost.machine import Machine
-from mixq.formats import Format
+from mixq.formats import FLOAT_WIDTHS, Format
 from mixq.graph.work import Work
 from mixq.profiles import Kernel, Profile
 
@@ -35,6 +37,13 @@ class Call:
     kernel: Kernel | None
     name: str
     reason: str
+
+    @property
+    def read(self) -> Read:
+        """How the kernel meets its weights."""
+        if self.kernel is None:
+            return "dequantized"
+        return "float" if self.kernel.bits in FLOAT_WIDTHS else "packed"
 
 
 def weight_matrix(work: Work) -> tuple[int, int]:
@@ -73,6 +82,11 @@ def price(
     matrix: tuple[int, int],
     element_bytes: int = 4,
     whole: tuple[int, int] | None = None,
+    *,
+    op: str = "",
+    working_set_bytes: float | None = None,
+    images: int = 1,
+    fine: bool = False,
 ) -> Call:
     """The price of one pass over `work`.
 
@@ -84,33 +98,72 @@ def price(
         element_bytes: bytes of one weight as the model holds it.
         whole: rows and columns of the parameter, by default `matrix`. A dequantize node stands
             before the operation, so it unpacks a whole table even where few rows are gathered.
+        op: what torch calls the operation, or a kind of elementwise work, see `algorithms`.
+        working_set_bytes: what passes through the caches before the weights are read again, by
+            default more than they hold.
+        images: samples of a convolution, of which some kernels take one after the other.
+        fine: whether kernels that round activations do so in their smallest blocks.
     """
-    kernels = _serving(machine, work)
-    calls = [
-        _with_kernel(machine, kernel, work, fmt, matrix, element_bytes)
-        for kernel in kernels
-        if kernel.reads(fmt)
-    ]
+    kernels = _serving(machine, work, op)
+    makers = _serving(machine, work, op, dequantized=True)
+
+    def call(kernel: Kernel, fmt: Format) -> Call:
+        own = one_by_one(work, images) if kernel.per_image else work
+        return _with_kernel(machine, kernel, own, fmt, matrix, element_bytes, working_set_bytes)
+
+    readers = _of_block([kernel for kernel in kernels if kernel.reads(fmt)], fine=fine)
+    calls = [call(kernel, fmt) for kernel in readers]
     if calls:
         return min(calls, key=lambda call: call.latency_s)
+    floats = [kernel for kernel in kernels if kernel.bits == W32.bits]
+    plain_s = min(call(kernel, W32).latency_s for kernel in floats)
     latency_s, name = min(
-        (call.latency_s * kernel.dequantized_slowdown, kernel.name)
-        for kernel in kernels
-        if kernel.bits == W32.bits
-        for call in [_with_kernel(machine, kernel, work, W32, matrix, element_bytes)]
+        (call(kernel, W32).latency_s * kernel.dequantized_slowdown, kernel.name)
+        for kernel in makers or floats
     )
+    unpacked_s = _dequantize_s(machine, fmt, whole or matrix, element_bytes)
     return Call(
-        latency_s=latency_s + _dequantize_s(machine, fmt, whole or matrix, element_bytes),
+        # A fit may err; weights that have to be made first are never multiplied faster.
+        latency_s=max(latency_s, plain_s) + unpacked_s,
         kernel=None,
         name=f"dequantize + {name}",
         reason=f"{_why_none(machine, kernels, work, fmt)}: dequantized to fp32 on every pass",
     )
 
 
-def _serving(machine: Machine, work: Work) -> list[Kernel]:
-    """The kernels of the operation: its algorithm's own where the runtime has them."""
-    kernels = [kernel for kernel in machine.runtime.kernels if work.algorithm in kernel.ops]
-    kernels = kernels or [kernel for kernel in machine.runtime.kernels if work.kind in kernel.ops]
+def _of_block(kernels: list[Kernel], *, fine: bool) -> list[Kernel]:
+    """Of the kernels that round activations in blocks those with the largest, or the smallest."""
+    blocks = [kernel.block for kernel in kernels if kernel.block]
+    wanted = (min if fine else max)(blocks, default=0)
+    return [kernel for kernel in kernels if kernel.block in (0, wanted)]
+
+
+def one_by_one(work: Work, images: int) -> Work:
+    """A convolution of a batch as one of a sample that is repeated."""
+    if work.kind != "conv" or work.m % images:
+        return work
+    return replace(work, m=work.m // images, repeats=work.repeats * images)
+
+
+def _serving(
+    machine: Machine, work: Work, op: str = "", *, dequantized: bool = False
+) -> list[Kernel]:
+    """The kernels of the operation: its algorithm's own where the runtime has them.
+
+    Args:
+        machine: with the runtime.
+        work: the operation.
+        op: as for `price`.
+        dequantized: those for weights that a node has just dequantized, in place of the others.
+    """
+    kernels: list[Kernel] = []
+    for name in algorithms(work, op):
+        kernels = [
+            kernel for kernel in machine.runtime.kernels
+            if name in kernel.ops and (kernel.weights_as == "dequantized") == dequantized
+        ]  # fmt: skip
+        if kernels:
+            break
     fitting = [k for k in kernels if k.least_rows <= work.m <= k.most_rows]
     return fitting or kernels
 
@@ -122,13 +175,20 @@ def _with_kernel(
     fmt: Format,
     matrix: tuple[int, int],
     element_bytes: int,
+    working_set_bytes: float | None = None,
 ) -> Call:
     rows, columns = matrix
-    weight_bytes = fmt.stored_bytes(rows, columns, element_bytes) if rows * columns else 0
+    weights = rows * columns
+    weight_bytes = fmt.stored_bytes(rows, columns, element_bytes) if weights else 0
+    if kernel.weights_as != "stored":
+        weight_bytes = 4 * weights
+    if work.kind == "elementwise" and not weights:
+        weights = work.output_bytes // 4  # numbers, which are computed one by one
     load = Load(
         weight_bytes=weight_bytes,
-        weights=rows * columns,
+        weights=weights,
         activation_bytes=work.input_bytes + work.output_bytes,
+        working_set_bytes=working_set_bytes,
     )
     call = parts(machine, kernel, work, load)
     return Call(
@@ -143,7 +203,13 @@ def _dequantize_s(
     rows, columns = matrix
     if rows * columns == 0:
         return machine.runtime.dequantize_overhead_s
-    moved_bytes = fmt.stored_bytes(rows, columns, element_bytes) + 4 * rows * columns
+    packed_bytes = fmt.stored_bytes(rows, columns, element_bytes)
+    for kernel in machine.runtime.kernels:
+        if "dequantize" in kernel.ops and kernel.bits == fmt.bits:
+            written = Work("elementwise", output_bytes=4 * rows * columns)
+            load = Load(packed_bytes, rows * columns, written.output_bytes)
+            return parts(machine, kernel, written, load).latency_s
+    moved_bytes = packed_bytes + 4 * rows * columns
     return roofline.call_s(
         compute_s=0.0,
         unpack_s=machine.runtime.dequantize_s_per_weight * rows * columns / machine.threads,

@@ -86,12 +86,14 @@ def parts(machine: Machine, kernel: Kernel, work: Work, load: Load) -> Parts:
 def _compute_s(machine: Machine, kernel: Kernel, work: Work, load: Load) -> float:
     rate = machine.ops_per_s(kernel.compute) * kernel.compute_efficiency
     rate *= float(machine.threads ** (kernel.scaling - 1)) / _scaling(kernel, load)
+    outputs = work.m * work.n * work.groups * work.repeats if work.macs else 0
+    finish_s = kernel.finish_s_per_output * outputs / machine.threads
     saving = 1.0
     if kernel.lookup:
         saving *= LOOKUP_BITS / kernel.bits
     if kernel.winograd and work.window == (3, 3) and work.stride == (1, 1):
         saving *= WINOGRAD_SAVING
-    return roofline.compute_s(counted_macs(kernel, work, machine.units), rate) / saving
+    return roofline.compute_s(counted_macs(kernel, work, machine.units), rate) / saving + finish_s
 
 
 def _unpack_s(machine: Machine, kernel: Kernel, work: Work, load: Load) -> float:

@@ -17,10 +17,15 @@ OTHER_RUNTIME: Final = 0.3
 OTHER_NAME: Final = 0.3
 OTHER_BITS: Final = 0.25
 OTHER_ACTIVATIONS: Final = 0.2
-"""What each step away from the row's own kernel adds to the spread of log(measured / predicted):
-assumed, about what kernels of one chip differ by; halvings of the bits count singly."""
+"""How far a step away from the row's own kernel is; words and halvings of bits count singly."""
+STRANGER: Final = 0.5
+"""What another name adds to the spread of log(measured / predicted), whatever its words. With
+kernels left out whole, their stand-ins were off by 0.45 in the middle, other widths of the same
+kernel by 0.16; intervals so widened held 79% (benchmarks/cost_published.py)."""
 UNFITTED: Final = 0.2
-"""How much nearer a measured kernel is than an assumed one, whose own spread is wide already."""
+OTHER_CHIP: Final = 0.2
+"""How much further a kernel is that was assumed, or measured on the chip that this one extends;
+its own spread is wide already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ def nearest_kernels(profile: Profile, row: Row) -> list[Match]:
             kernel refuses the rows or groups asked for.
     """
     known = [
-        _match(runtime, kernel, row, default=runtime.name == profile.default_runtime)
+        _match(profile, runtime, kernel, row)
         for runtime in profile.runtimes.values()
         for kernel in runtime.kernels
         if "gemm" in kernel.ops
@@ -104,13 +109,13 @@ def base_name(kernel: Kernel) -> str:
     return ROWS_PART.sub("", kernel.name)
 
 
-def _match(runtime: Runtime, kernel: Kernel, row: Row, *, default: bool) -> Match:
+def _match(profile: Profile, runtime: Runtime, kernel: Kernel, row: Row) -> Match:
     # A row that names nothing asks for the profile's own runtime, one that names a kernel for it.
     if row.runtime:
         named = row.runtime == runtime.name
         other_runtime = 0.0 if named else 1 - _likeness(runtime.title, row.runtime)
     else:
-        other_runtime = float(not (default or row.kernel))
+        other_runtime = float(runtime.name != profile.default_runtime and not row.kernel)
     other_name = 1 - _likeness(base_name(kernel), row.kernel) if row.kernel else 0.0
     wide = row.activation_bits or kernel.activation_bits
     differs = {
@@ -121,15 +126,20 @@ def _match(runtime: Runtime, kernel: Kernel, row: Row, *, default: bool) -> Matc
         f"fitted at {kernel.activation_bits:g}-bit activations": OTHER_ACTIVATIONS
         * abs(math.log2(kernel.activation_bits / wide)),
     }
-    widening = math.hypot(*differs.values())
-    unfitted = UNFITTED if kernel.points == 0 else 0.0
+    distance = math.hypot(*differs.values())
+    widening = math.hypot(distance, STRANGER if other_name else 0.0)
     notes = [what for what, much in differs.items() if much]
+    foreign = kernel.origin != profile.name
+    if kernel.points == 0:
+        notes.append("never measured")
+    elif foreign:
+        notes.append(f"measured on {kernel.origin}")
     return Match(
         runtime=runtime,
         kernel=replace(kernel, bits=row.weight_bits),
-        distance=math.hypot(widening, unfitted),
+        distance=math.hypot(distance, UNFITTED * (kernel.points == 0), OTHER_CHIP * foreign),
         widening=widening,
-        note="; ".join((*notes, "never measured") if unfitted else notes),
+        note="; ".join(notes),
     )
 
 

@@ -57,21 +57,26 @@ def _on(profile: Profile, row: Row) -> Prediction:
     row = shaped(row)
     if not row.is_product:
         return predict_model(profile, row)
-    if row.kernel:
+    runtime = next(
+        (
+            one
+            for one in profile.runtimes.values()
+            if one.searchable and row.runtime in (one.name, one.title)
+        ),
+        None if row.runtime else profile.runtime(),
+    )
+    if row.kernel or runtime is None:
         return predict_product(profile, row)
-    return _picked(profile, row)
+    return _picked(profile, runtime.name, row)
 
 
-def _picked(profile: Profile, row: Row) -> Prediction:
+def _picked(profile: Profile, runtime: str, row: Row) -> Prediction:
     """A product by the kernel that a searchable runtime would pick, as the search prices it."""
     assert row.m is not None
     assert row.n is not None
     assert row.k is not None
     fmt = _format(row)
-    name = row.runtime or None
-    if name is not None and not profile.runtime(name).searchable:
-        return predict_product(profile, row)
-    machine = Machine.of(profile, name, threads_of(row.cores_or_threads, profile).count)
+    machine = Machine.of(profile, runtime, threads_of(row.cores_or_threads, profile).count)
     work = Work(
         "gemm",
         m=row.m,

@@ -16,6 +16,8 @@ INFERRED_SPREAD: Final = 0.1
 
 _INSTANCES: Final = re.compile(r"(?:\d+\s*c(?:ores?)?\s*:\s*)?(\d+)\s*inst\w*\s*x\s*(\d+)\s*c?\w*")
 _COUNT: Final = re.compile(r"(\d+)\s*(?:threads?|cores?|t|c)?")
+_STARTS: Final = re.compile(r"(\d+)(?=[a-z ,+])")
+"""`8P+4E`: a chip of two kinds of cores computes on the first."""
 _GPUS: Final = re.compile(r"(\d+)?\s*(?:x\s*)?gpus?")
 _ALL: Final = re.compile(r"all(?: \w+)?(?: cores| threads)?")
 _UNSAID: Final = ("", "see source", "unspecified", "unknown", "n/a", "-", "?")
@@ -65,6 +67,9 @@ def threads_of(text: str, profile: Profile) -> Threads:
         if inferred:
             read = replace(read, spread=INFERRED_SPREAD, note="threads as the table infers them")
         return _within(read, profile)
+    if found := _STARTS.match(plain):
+        note = f"{text[:40]!r} taken for {found[1]} threads"
+        return _within(Threads(int(found[1]), 1, INFERRED_SPREAD, note), profile)
     raise UsageError(
         f"cores_or_threads {text[:40]!r} is not understood; write a number of threads, "
         "`1 GPU`, `56c: 14 inst x 4c`, `all` or nothing"

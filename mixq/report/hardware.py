@@ -143,3 +143,38 @@ def _rows(kernel: Kernel) -> str:
     if most >= 2**40:
         return "any" if least == 1 else f"{least}+"
     return f"{least}-{most}" if least < most else str(least)
+
+
+def calibration_table(profile: Profile) -> Table:
+    """The kernels of a calibrated machine, with how well their numbers explain what was timed."""
+    table = Table(title=escape(profile.description))
+    for column in (
+        "runtime",
+        "kernel",
+        "bits",
+        "at most",
+        "overhead",
+        "residual spread",
+        "points",
+    ):
+        table.add_column(
+            column, overflow="fold", justify="left" if column == "kernel" else "right"
+        )
+    for runtime in profile.runtimes.values():
+        for kernel in runtime.kernels:
+            rate = profile.core_ops_per_s[kernel.compute] * kernel.compute_efficiency
+            table.add_row(
+                escape(runtime.name),
+                escape(kernel.name),
+                f"{kernel.bits:g}",
+                f"{rate / 1e9:,.0f} Gop/s",
+                f"{kernel.overhead_s * 1e6:.1f} us",
+                f"{kernel.spread:.0%}",
+                str(kernel.points),
+            )
+    return table
+
+
+def calibration_json(profile: Profile, path: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a calibration found, as JSON values."""
+    return {"path": path, **facts, "profile": profile_json(profile)}

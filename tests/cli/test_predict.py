@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
     "no format": (("nvidia_a100", *SHAPE, "--weight-bits", "4.5"), 2, "no format"),
     "group": (("intel_cpu", *SHAPE, "--weight-bits", "4", "--group-size", "8"), 2, "group_size"),
     "unknown kernel": (("nvidia_a100", *SHAPE, "--kernel", "magic"), 2, "kernel 'magic'"),
-    "unknown runtime": (("nvidia_a100", *SHAPE, "--runtime", "magic"), 2, "runtime 'magic'"),
+    "unknown runtime": (("nvidia_a100", *SHAPE, "--runtime", "magic"), 1, "runtime 'magic'"),
     "unknown model": (("nvidia_a100", "--model-name", "magic-9"), 2, "magic-9"),
     "unknown chip": (("toaster", *SHAPE), 1, "hardware 'toaster'"),
     "auto alone": (("auto", *SHAPE), 2, "--hardware auto needs rows"),

@@ -21,6 +21,8 @@ SAID = {
     "all": Threads(56),
     "all big cores": Threads(56),
     "8 (inferred)": Threads(8, 1, INFERRED_SPREAD, "threads as the table infers them"),
+    "8P+4E": Threads(8, 1, INFERRED_SPREAD, "'8P+4E' taken for 8 threads"),
+    "4 big, 4 little": Threads(4, 1, INFERRED_SPREAD, "'4 big, 4 little' taken for 4 threads"),
     "see source": Threads(8, 1, UNSAID_SPREAD, "threads not said, 8 assumed"),
     "unspecified": Threads(8, 1, UNSAID_SPREAD, "threads not said, 8 assumed"),
     "": Threads(8, 1, UNSAID_SPREAD, "threads not said, 8 assumed"),

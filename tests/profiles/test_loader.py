@@ -18,7 +18,7 @@ from mixq.profiles import available, load
 from mixq.profiles.document import MAX_BYTES
 from mixq.profiles.loader import parse
 from mixq.profiles.quantity import UNITS, Quantity
-from mixq.profiles.schema import Op
+from mixq.profiles.schema import SPECIAL_OPS, Op
 
 SHIPPED = (
     *("apple_m2", "arm_mobile", "graviton3", "intel_amx", "intel_cpu", "jetson_orin"),
@@ -77,7 +77,7 @@ def test_every_number_has_a_source(file: str) -> None:
 
 
 def test_ops_are_those_of_the_graph() -> None:
-    assert set(get_args(Op)) == {*get_args(OpKind), "depthwise"}
+    assert set(get_args(Op)) == {*get_args(OpKind), *SPECIAL_OPS}
 
 
 def test_numbers_of_the_xeon_in_si() -> None:
