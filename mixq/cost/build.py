@@ -50,7 +50,7 @@ def build_cost_table(
             "leave it out or correct the name"
         )
     machine = Machine.of(profile, profile.searched_runtime(runtime).name, threads)
-    rule = rule_of(machine.runtime.name)
+    rule = rule_of(machine)
     pricing = _Pricing(machine, graph)
     others = pricing.others()
     entries = {
@@ -144,7 +144,7 @@ class _Pricing:
             latency_s=math.fsum(call.latency_s for call in (*calls, *behind)),
             times=_times((*calls, *behind)),
             weight_bytes=unit.stored_bytes(fmt),
-            loaded_bytes=loaded_bytes(rule_of(self._machine.runtime.name), unit, fmt),
+            loaded_bytes=loaded_bytes(rule_of(self._machine), unit, fmt),
             is_unpacked=is_unpacked,
             kernel=" + ".join(dict.fromkeys(call.name for call in calls)) or "none",
             reason="; ".join(dict.fromkeys(call.reason for call in calls))

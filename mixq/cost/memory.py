@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mixq.cost.arena import replayed
+from mixq.cost.machine import Machine
 from mixq.cost.schedule import Schedule, schedule
 from mixq.formats import Format
 from mixq.graph.model_graph import ModelGraph
@@ -69,9 +70,10 @@ ONNX_RUNTIME: Final = Rule(
 RULES: Final = {"onnxruntime": ONNX_RUNTIME}
 
 
-def rule_of(runtime: str) -> Rule:
-    """The rule of a runtime, by its name."""
-    return RULES.get(runtime, PLAIN)
+def rule_of(machine: Machine) -> Rule:
+    """The rule of a runtime on a CPU; on a GPU nobody has looked."""
+    on_gpu = machine.profile.units_per_core > 1
+    return PLAIN if on_gpu else RULES.get(machine.runtime.name, PLAIN)
 
 
 def loaded_bytes(rule: Rule, unit: WeightUnit, fmt: Format) -> int:

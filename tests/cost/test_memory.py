@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixq.cost.machine import Machine
 from mixq.cost.memory import ONNX_RUNTIME, PLAIN, cache_bytes, loaded_bytes, rule_of
 from mixq.cost.table import CostTable, UnitCost
 from mixq.formats import Format
 from mixq.graph.units import WeightUnit
 from mixq.graph.work import Work
+from mixq.profiles import load
 
 W32, W8, W4 = Format(32), Format.parse("w8g64"), Format.parse("w4g64")
 
@@ -46,8 +48,11 @@ def test_a_table_that_is_also_a_head_is_held_for_both() -> None:
 
 
 def test_runtimes_without_a_rule_are_plain() -> None:
-    assert rule_of("onnxruntime") is ONNX_RUNTIME
-    assert rule_of("something else") is PLAIN
+    cpu, gpu = (Machine.of(load(name)) for name in ("intel_cpu", "nvidia_a100"))
+    assert rule_of(cpu) is ONNX_RUNTIME
+    assert rule_of(gpu) is PLAIN
+    other = replace(cpu, runtime=replace(cpu.runtime, name="something else"))
+    assert rule_of(other) is PLAIN
 
 
 def test_the_cache_of_llama_2_7b() -> None:
