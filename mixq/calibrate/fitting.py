@@ -72,7 +72,7 @@ def peaks(measured: Sequence[Measured], routines: Mapping[str, Routine]) -> dict
 
     A twentieth above it, so that no kernel is at its limit exactly.
     """
-    rates: dict[str, float] = {"fp32": 1e9}
+    rates: dict[str, float] = {}
     for item in measured:
         if item.routine in routines:
             kind = routines[item.routine].compute
@@ -111,6 +111,7 @@ def fit_all(
     measured: Sequence[Measured],
     routines: Mapping[str, Routine],
     *,
+    stage: str = "fitting kernels",
     progress: Progress = silent,
 ) -> dict[str, Kernel]:
     """A kernel for every routine that has points, by its key.
@@ -119,10 +120,11 @@ def fit_all(
         machine: with the peak rates that were measured.
         measured: kernel calls.
         routines: what to fit.
+        stage: in words, for `progress`.
         progress: is told of the routines that are done.
     """
     found = {}
-    for key in track(list(routines), "fitting kernels", len(routines), progress):
+    for key in track(list(routines), stage, len(routines), progress):
         points = [replace(m.point, machine=machine) for m in measured if m.routine == key]
         if points:
             found[key] = _fit(points, routines[key])

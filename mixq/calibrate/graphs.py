@@ -203,7 +203,8 @@ def dequantized(rows: int, columns: int, bits: int, group: int) -> bytes:
     x = graph.input([1, 1])
     groups = -(-columns // group)
     inputs = [
-        graph.codes(bits, rows, columns), graph.scales(rows, groups), graph.codes(bits, rows, groups),
+        graph.codes(bits, rows, columns), graph.scales(rows, groups),
+        graph.codes(bits, rows, groups),
     ]  # fmt: skip
     floats = graph.op("DequantizeLinear", inputs, {"axis": 1, "block_size": group})
     return graph.file(graph.op("Add", [graph.first_number(floats, 2), x]))
