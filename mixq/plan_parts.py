@@ -153,11 +153,22 @@ class Prediction(_Judged):
     Attributes:
         error: added output errors of the layers, in the plan's metric.
         output_mse: the same where that is squared error; nothing else predicts it.
+        latency_low_s, latency_high_s: 80% of measured latencies are expected between them; None
+            where nothing is known of that.
+        speedup, speedup_low, speedup_high: over 32 bits, with its own interval.
+        peak_memory_bytes: of a process, from loading the file to its last pass.
+        file_bytes: of the exported file; None in plans that do not say.
     """
 
     compression: Amount
     weight_bytes: Count
     latency_s: Amount
+    latency_low_s: Amount | None = None
+    latency_high_s: Amount | None = None
+    speedup: Amount | None = None
+    speedup_low: Amount | None = None
+    speedup_high: Amount | None = None
+    file_bytes: Count | None = None
     baseline_latency_s: Amount
     peak_memory_bytes: Count
     error: Amount

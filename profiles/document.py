@@ -15,8 +15,8 @@ DOCS: Final = "docs/profiles.md describes the file"
 MAX_BYTES: Final = 1024 * 1024
 """Largest file read; the shipped ones are below a tenth of it."""
 INHERITED_SPREAD: Final = 0.25
-"""Assumed: how much more log(measured / predicted) of a kernel spreads on a chip that only extends
-the one it was fitted on. Squares add."""
+"""How much more log(measured / predicted) of a kernel spreads on a chip that only extends the one
+it was fitted on; squares add. Between alike chips 0.13 to 0.25 was found (docs/decisions/0034)."""
 _WHOLE: Final = ("core_peak", "cache")
 """Tables of a chip that a file gives or leaves, since half of one would mix two chips."""
 
@@ -153,8 +153,10 @@ def _runtime(
     """The tables of one runtime after `runtime` has been written over them."""
     earlier = document.content["runtime"].get(name, {})
     listed = runtime.get("kernel", []) if isinstance(runtime, dict) else None
-    if not isinstance(earlier, dict) or not isinstance(listed, list):
+    if not isinstance(earlier, dict) or listed is None:
         return runtime
+    if not isinstance(listed, list):
+        return {**earlier, **runtime}
     if places is None:
         places = [(layer, number) for number in range(len(listed))] if layer else []
     kernels, origins = list(earlier.get("kernel", ())), document.kernels.setdefault(name, [])
@@ -217,8 +219,10 @@ def _widened(kernel: dict[str, Any]) -> dict[str, Any]:
 def _depth(content: Any, path: Path) -> int:
     """How many keys of `path` the tables have."""
     for depth, key in enumerate(path):
-        listed = isinstance(content, list) and isinstance(key, int) and key < len(content)
-        if not listed and not (isinstance(content, Mapping) and key in content):
+        if isinstance(content, Mapping) and key in content:
+            content = content[key]
+            continue
+        if not isinstance(content, list) or not isinstance(key, int) or key >= len(content):
             return depth
         content = content[key]
     return len(path)

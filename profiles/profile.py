@@ -42,6 +42,11 @@ class Kernel:
         spread: standard deviation of log(measured / predicted).
         points: measurements that its numbers were fitted to; 0 if they are assumed.
         origin: profile of the chip that its numbers were written for.
+        scaling: exponent of the threads in the rate of computing, 0..1; 1 is that two threads
+            compute twice as much.
+        scale_weights: weights that take as long as applying one scale to them does.
+        lookup: whether it looks sums up by groups of bits, so that its rate is that of `compute`
+            at 4 bits, twice that at 2, a half at 8.
         weights_as: how it meets its weights: `stored` as the format packs them, `loaded` as floats
             that the runtime made of them once, while it loaded the file, or `dequantized` as
             floats that a node before it makes on every call; the last serves 32 bits alone.
@@ -77,6 +82,9 @@ class Kernel:
     spread: float
     points: int
     origin: str = ""
+    scaling: float = 1.0
+    scale_weights: float = 0.0
+    lookup: bool = False
     weights_as: WeightsAs = "stored"
     finish_s_per_output: float = 0.0
     per_image: bool = False

@@ -145,6 +145,9 @@ class KernelFile(_Part):
     winograd: bool = False
     spread: Spread | None = None
     points: WholeOrNone = 0
+    scaling: Share = 1.0
+    scale_weights: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    lookup: bool = False
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

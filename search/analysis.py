@@ -73,14 +73,15 @@ class Layout:
                     if entry is None:  # the unit's weights do not fit this format
                         continue
                     error = entry.error
-                choices.append(Choice(fmt, error, cost.weight_bytes, cost.latency_s))
+                memory_bytes = self.costs.memory_bytes(unit, fmt)
+                choices.append(Choice(fmt, error, cost.weight_bytes, cost.latency_s, memory_bytes))
             rows[unit] = tuple(choices)
         return Problem(
             rows,
             original_bytes=self.graph.original_bytes,
             other_bytes=self.costs.other_bytes,
             other_latency_s=self.costs.other_latency_s,
-            constant_memory_bytes=self.costs.peak_activation_bytes + self.costs.runtime_bytes,
+            constant_memory_bytes=self.costs.constant_memory_bytes - self.costs.other_bytes,
         ).tied(self.ties)
 
 

@@ -53,6 +53,8 @@ def assemble(
     totals, measured, heldout = chosen.totals, chosen.measured, chosen.heldout
     square = squares.chosen
     assignment = chosen.proposal.assignment
+    costs = layout.costs
+    latency, speedup = costs.latency_interval(assignment), costs.speedup_interval(assignment)
     power = sensitivity.output_power
     return Plan(
         mixq_version=__version__,
@@ -80,8 +82,14 @@ def assemble(
             compression=totals.compression,
             weight_bytes=totals.weight_bytes,
             latency_s=totals.latency_s,
-            baseline_latency_s=layout.costs.baseline_latency_s,
-            peak_memory_bytes=totals.peak_memory_bytes,
+            latency_low_s=latency.low,
+            latency_high_s=latency.high,
+            speedup=costs.baseline_latency_s / totals.latency_s if totals.latency_s else None,
+            speedup_low=None if speedup is None else speedup.low,
+            speedup_high=None if speedup is None else speedup.high,
+            baseline_latency_s=costs.baseline_latency_s,
+            peak_memory_bytes=costs.peak_memory_bytes(assignment),
+            file_bytes=costs.file_bytes(assignment),
             error=totals.error,
             output_mse=totals.error if sensitivity.metric == "mse" else None,
         ),

@@ -28,7 +28,7 @@ _MAY_BE_ZERO: Final = ("max_error", "max_metric_drop")
 _LIMITS: Final[dict[str, Quantity]] = {
     "compression": "weight_bytes",
     "max_size_bytes": "weight_bytes",
-    "max_memory_bytes": "weight_bytes",
+    "max_memory_bytes": "peak_memory_bytes",
     "max_latency_s": "latency_s",
     "min_speedup": "latency_s",
     "max_error": "error",
@@ -37,6 +37,7 @@ _NOUNS: Final[dict[str, str]] = {
     "weight_bytes": "the size",
     "latency_s": "the latency",
     "error": "the error",
+    "peak_memory_bytes": "peak memory",
 }
 
 
@@ -49,7 +50,8 @@ class Budget:
         max_size_bytes: stored bytes, at most.
         max_latency_s: time of one forward pass, at most [s].
         min_speedup: the original's latency over the plan's, at least.
-        max_memory_bytes: stored bytes plus live activations and runtime, at most.
+        max_memory_bytes: peak memory of a process that loads and runs the plan's file, at most;
+            by an upper bound that adds up (`CostTable.constant_memory_bytes`).
         max_error: summed output error, at most; may be 0.
         max_metric_drop: drop of the task metric, at most; may be 0. It is measured during the
             search, so it sets no limit here.
@@ -93,13 +95,17 @@ class Budget:
             UsageError: if `min_speedup` is demanded and the baseline is missing or not positive.
         """
         sizes: list[int] = []
+        memory: int | None = None
         if self.compression is not None:
             # Exact: the largest integer whose compression does not fall below the demand.
             sizes.append(math.floor(problem.original_bytes / Fraction(self.compression)))
         if self.max_size_bytes is not None:
             sizes.append(math.floor(self.max_size_bytes))
         if self.max_memory_bytes is not None:
-            sizes.append(math.floor(self.max_memory_bytes) - problem.constant_memory_bytes)
+            memory = math.floor(self.max_memory_bytes)
+            if problem.memory_is_bytes:
+                sizes.append(memory - problem.constant_memory_bytes)
+                memory = None
         times: list[float] = []
         if self.max_latency_s is not None:
             times.append(self.max_latency_s)
@@ -109,6 +115,7 @@ class Budget:
             weight_bytes=min(sizes, default=None),
             latency_s=min(times, default=None),
             error=self.max_error,
+            peak_memory_bytes=memory,
         )
 
 
@@ -213,8 +220,6 @@ def _range(problem: Problem, name: str, baseline_latency_s: float | None) -> str
         baseline_s = _baseline(baseline_latency_s)
         ends = [baseline_s / value if value > 0 else math.inf for value in (high, low)]
         return f"{rounded(ends[0], up=False)} to {rounded(ends[1], up=False)}"
-    if name == "max_memory_bytes":
-        low, high = low + problem.constant_memory_bytes, high + problem.constant_memory_bytes
     shift, unit = _unit(name)
     return f"{rounded(low, shift, up=True)} to {rounded(high, shift, up=True)}{unit}"
 

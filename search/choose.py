@@ -50,6 +50,10 @@ def keeps(trial: Trial, limits: Limits) -> bool:
     return (
         (limits.weight_bytes is None or totals.weight_bytes <= limits.weight_bytes)
         and (limits.latency_s is None or totals.latency_s <= limits.latency_s)
+        and (
+            limits.peak_memory_bytes is None
+            or totals.peak_memory_bytes <= limits.peak_memory_bytes
+        )
         and (limits.error is None or trial.measured.error <= limits.error)
     )
 

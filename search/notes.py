@@ -8,7 +8,6 @@ from typing import Final
 
 from mixq.activations.saturation import may_saturate
 from mixq.calibration import Calibration
-from mixq.formats import Format
 from mixq.search.analysis import Layout
 from mixq.search.choose import keeps
 from mixq.search.limits import Limits
@@ -20,22 +19,6 @@ REGRET: Final = 0.02
 """Share of added error that another draw of samples may cost before it is worth a warning."""
 DOUBT: Final = 0.05
 """Share of its error by which a plan may differ from the next best one without being told."""
-
-
-def latency_notes(layout: Layout, chosen: Trial) -> list[str]:
-    """What to say where the plan is smaller but not faster."""
-    costs, assignment = layout.costs, chosen.proposal.assignment
-    latency_s, baseline_s = chosen.totals.latency_s, costs.baseline_latency_s
-    if latency_s < baseline_s:
-        return []
-    slower = sum(
-        costs.cost(unit, fmt).latency_s > costs.cost(unit, Format(32)).latency_s
-        for unit, fmt in assignment.items()
-    )
-    return [
-        f"no speed-up is predicted: {latency_s * 1e3:.3g} ms against {baseline_s * 1e3:.3g} ms in "
-        f"32 bits; {slower} of {len(assignment)} layers are slower than in 32 bits, see kernel"
-    ]
 
 
 def saturation_notes(chosen: Trial) -> list[str]:

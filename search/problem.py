@@ -31,12 +31,19 @@ class Choice:
         error: output error that this unit alone adds.
         weight_bytes: bytes stored for the unit.
         latency_s: time of the unit's operations in one forward pass [s].
+        memory_bytes: what the unit adds to peak memory at the most; None is `weight_bytes`.
     """
 
     format: Format
     error: float
     weight_bytes: int
     latency_s: float
+    memory_bytes: int | None = None
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Bytes that the unit adds to peak memory."""
+        return self.weight_bytes if self.memory_bytes is None else self.memory_bytes
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,14 @@ class Item:
     weight_bytes: NDArray[np.int64]
     errors: NDArray[np.float64]
     latencies_s: NDArray[np.float64]
+    memory_bytes: NDArray[np.int64]
 
     def values(self, quantity: Quantity) -> NDArray[np.int64] | NDArray[np.float64]:
         """One quantity of every format, shape (formats,)."""
         if quantity == "weight_bytes":
             return self.weight_bytes
+        if quantity == "peak_memory_bytes":
+            return self.memory_bytes
         return self.errors if quantity == "error" else self.latencies_s
 
 
@@ -165,8 +175,19 @@ class Problem:
             error=math.fsum(choice.error for choice in chosen),
             weight_bytes=weight_bytes,
             latency_s=math.fsum((self.other_latency_s, *(c.latency_s for c in chosen))),
-            peak_memory_bytes=weight_bytes + self.constant_memory_bytes,
+            peak_memory_bytes=self.other_bytes
+            + self.constant_memory_bytes
+            + sum(choice.peak_memory_bytes for choice in chosen),
             compression=self.original_bytes / weight_bytes,
+        )
+
+    @property
+    def memory_is_bytes(self) -> bool:
+        """Whether peak memory is the bytes stored and a constant, so that one limit says both."""
+        return all(
+            choice.peak_memory_bytes == choice.weight_bytes
+            for choices in self.choices.values()
+            for choice in choices
         )
 
     @cached_property
@@ -191,6 +212,8 @@ class Problem:
         """The part of a total that no choice changes."""
         if quantity == "weight_bytes":
             return self.other_bytes
+        if quantity == "peak_memory_bytes":
+            return self.other_bytes + self.constant_memory_bytes
         return self.other_latency_s if quantity == "latency_s" else 0.0
 
     def extreme(self, quantity: Quantity, *, largest: bool = False) -> Totals:
@@ -283,15 +306,18 @@ def _item(problem: Problem, units: Sequence[str]) -> Item:
         chosen = [problem.choice(unit, fmt) for unit in units]
         error = math.fsum(choice.error for choice in chosen)
         latency_s = math.fsum(choice.latency_s for choice in chosen)
-        rows.append((sum(c.weight_bytes for c in chosen), error, latency_s, fmt.name, fmt))
+        memory_bytes = sum(c.peak_memory_bytes for c in chosen)
+        size = sum(c.weight_bytes for c in chosen)
+        rows.append((size, error, latency_s, fmt.name, fmt, memory_bytes))
     rows.sort(key=lambda row: row[:4])
-    weight_bytes, errors, latencies_s, _, formats = zip(*rows, strict=True)
+    weight_bytes, errors, latencies_s, _, formats, memories_bytes = zip(*rows, strict=True)
     return Item(
         units=tuple(units),
         formats=formats,
         weight_bytes=np.array(weight_bytes, np.int64),
         errors=np.array(errors, np.float64),
         latencies_s=np.array(latencies_s, np.float64),
+        memory_bytes=np.array(memories_bytes, np.int64),
     )
 
 

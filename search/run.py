@@ -17,13 +17,13 @@ from mixq.search.equalize import prepared
 from mixq.search.final_check import final_check
 from mixq.search.find import find
 from mixq.search.frontier import build_frontier
+from mixq.search.honesty import latency_notes
 from mixq.search.interactions import Auditor
 from mixq.search.metric import Judge, PlanMetrics, plan_metrics
 from mixq.search.notes import (
     activation_notes,
     data_notes,
     doubt_notes,
-    latency_notes,
     saturation_notes,
     stability_notes,
 )
@@ -169,7 +169,7 @@ def run(
             *unread,
             *found.notes,
             *final.notes,
-            *latency_notes(layout, final.trial),
+            *latency_notes(layout.costs, final.trial.proposal.assignment),
             *saturation_notes(final.trial),
             *stability_notes(stable, measured.samples),
             *doubt_notes(found.chosen, found.trials, limits),

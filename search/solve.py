@@ -28,7 +28,7 @@ def solve(problem: Problem, limits: Limits, *, frontier: Frontier | None = None)
         UsageError: if the frontier is another problem's.
         MixqError: if HiGHS gives up.
     """
-    if limits.latency_s is not None:
+    if limits.has_sum_of_its_own:
         return solve_once(problem, limits)
     if frontier is None:
         frontier = build_frontier(problem)
@@ -59,7 +59,7 @@ def solve_once(problem: Problem, limits: Limits) -> Solution:
         MixqError: if HiGHS gives up.
     """
     start = time.process_time()
-    found = None if limits.latency_s is not None else _by_core(problem, limits)
+    found = None if limits.has_sum_of_its_own else _by_core(problem, limits)
     solution = found or minimise(problem, limits.objective, limits)
     return _timed(solution, time.process_time() - start)
 

@@ -123,7 +123,7 @@ def stability(
 
 def _count(problem: Problem, limits: Limits) -> int:
     """How many resamplings: fewer where each takes longer, by a rule that knows no clock."""
-    if limits.latency_s is not None:
+    if limits.has_sum_of_its_own:
         return FEWEST
     choices = sum(map(len, problem.choices.values()))
     return max(FEWEST, min(RESAMPLINGS, MOST_CHOICES // choices))

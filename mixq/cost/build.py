@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from mixq.cost.fusion import Step, fusion, left_over
 from mixq.cost.kernels import NO_WEIGHTS, W32, Call, kernel_for, price, weight_matrix
 from mixq.cost.machine import Machine
+from mixq.cost.memory import loaded_bytes, rule_of, working
+from mixq.cost.spread import ASSUMED_SPREAD, KernelTime, by_kernel
 from mixq.cost.table import CostTable, UnitCost
 from mixq.errors import FormatError
 from mixq.formats import Format
@@ -24,6 +26,7 @@ def build_cost_table(
     *,
     runtime: str | None = None,
     threads: int | None = None,
+    cache_bytes: int = 0,
 ) -> CostTable:
     """Prices of every unit of `graph` in w32 and in its candidate formats.
 
@@ -33,6 +36,7 @@ def build_cost_table(
         profile: the chip.
         runtime: a runtime of the profile, by default the profile's own choice.
         threads: cores in use, by default the profile's own choice.
+        cache_bytes: of keys and values of past tokens, see `mixq.cost.memory.cache_bytes`.
 
     Raises:
         FormatError: if `formats` names something that is no unit of the graph.
@@ -46,7 +50,10 @@ def build_cost_table(
             "leave it out or correct the name"
         )
     machine = Machine.of(profile, profile.searched_runtime(runtime).name, threads)
+    rule = rule_of(machine.runtime.name)
+    spaces = working(rule, graph)
     pricing = _Pricing(machine, graph)
+    others = pricing.others()
     return CostTable(
         hardware=profile.name,
         runtime=machine.runtime.name,
@@ -58,10 +65,21 @@ def build_cost_table(
             }
             for name, unit in graph.units.items()
         },
-        other_latency_s=pricing.other_s(),
+        other_latency_s=math.fsum(
+            [machine.runtime.call_overhead_s, *(call.latency_s for call in others)]
+        ),
+        other_times=_times(others),
         other_bytes=graph.other_bytes,
         peak_activation_bytes=graph.peak_activation_bytes,
         runtime_bytes=machine.runtime.memory_bytes,
+        node_bytes=rule.node_bytes * graph.digraph.number_of_nodes(),
+        file_graph_bytes=rule.file_node_bytes * graph.digraph.number_of_nodes(),
+        file_unit_bytes=rule.file_unit_bytes,
+        unpacked_passes=rule.unpacked_passes,
+        working_bytes=spaces.folded_bytes,
+        unpacked_working_bytes=spaces.apart_bytes,
+        sections=spaces.sections,
+        cache_bytes=cache_bytes,
     )
 
 
@@ -104,7 +122,7 @@ class _Pricing:
         """Price of one unit: the time of all its operations and of what follows them."""
         whole = (unit.rows, unit.columns)
         calls: list[Call] = []
-        latency_s = []
+        behind: list[Call] = []
         for node, work in zip(self._nodes.get(unit.name, ()), unit.work, strict=True):
             matrix = weight_matrix(work)
             # Elementwise work does not say what it reads, so it reads the whole unit.
@@ -116,10 +134,14 @@ class _Pricing:
                 fine=self._fine,
             )  # fmt: skip
             calls.append(call)
-            latency_s += [call.latency_s, *self._behind_s(node, call)]
+            behind += self._behind(node, call)
+        is_unpacked = not fmt.is_float and any(call.kernel is None for call in calls)
         return UnitCost(
-            latency_s=math.fsum(latency_s),
+            latency_s=math.fsum(call.latency_s for call in (*calls, *behind)),
+            times=_times((*calls, *behind)),
             weight_bytes=unit.stored_bytes(fmt),
+            loaded_bytes=loaded_bytes(rule_of(self._machine.runtime.name), unit, fmt),
+            unpacked_bytes=4 * unit.weights if is_unpacked else 0,
             kernel=" + ".join(dict.fromkeys(call.name for call in calls)) or "none",
             reason="; ".join(dict.fromkeys(call.reason for call in calls))
             or "the traced batch never reached it",
@@ -130,25 +152,25 @@ class _Pricing:
         shape = self._graph.digraph.nodes[node].get("shape", ())
         return int(shape[0]) if len(shape) > 2 and shape[0] else 1
 
-    def other_s(self) -> float:
-        """Time of a forward pass beside its units: other operations, and the call itself."""
+    def others(self) -> list[Call]:
+        """What a forward pass runs beside its units."""
         claimed = self._fusion.claimed
         steps: list[Step] = []
         for node, data in self._graph.digraph.nodes(data=True):
             if not data["units"] and node not in claimed:
                 steps.append((data["work"], data.get("op", "")))
             steps += self._fusion.turned.get(node, ())
-        return math.fsum([self._machine.runtime.call_overhead_s, *map(self._step_s, steps)])
+        return [self._step(step) for step in steps]
 
-    def _behind_s(self, node: str, call: Call) -> list[float]:
-        """Times of what the call's kernel leaves to kernels behind it."""
+    def _behind(self, node: str, call: Call) -> list[Call]:
+        """What the call's kernel leaves to kernels behind it."""
         followers = self._fusion.followers.get(node, ())
         steps = left_over(self._graph.digraph, node, followers, call.read, self._graph.batch_size)
-        return [self._step_s(step) for step in steps]
+        return [self._step(step) for step in steps]
 
-    def _step_s(self, step: Step) -> float:
+    def _step(self, step: Step) -> Call:
         work, op = step
-        return price(self._machine, work, W32, NO_WEIGHTS, op=op).latency_s
+        return price(self._machine, work, W32, NO_WEIGHTS, op=op)
 
     def _working_set_bytes(self, fmt: Format) -> float:
         """What passes through the caches in one forward pass where all units have `fmt`.
@@ -171,3 +193,14 @@ def _read_bytes(unit: WeightUnit, work: Work, fmt: Format) -> int:
     if rows * columns == 0:
         return unit.stored_bytes(fmt)
     return fmt.stored_bytes(rows, columns, unit.element_bytes)
+
+
+def _times(calls: Sequence[Call]) -> tuple[KernelTime, ...]:
+    return by_kernel(
+        KernelTime(
+            call.name,
+            call.latency_s,
+            ASSUMED_SPREAD if call.kernel is None else call.kernel.spread,
+        )
+        for call in calls
+    )

@@ -33,6 +33,8 @@ LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "unpack_s_per_weight": (1e-18, 1e-6),
     "finish_s_per_output": (1e-18, 1e-6),
     "fill": (1e-3, 1.0),
+    "scaling": (0.1, 1.0),
+    "scale_weights": (1e-3, 1000.0),
     "sharpness": (1.0, 16.0),
 }
 """What may be fitted, and between what; an efficiency above 1 would beat the silicon."""
@@ -167,7 +169,8 @@ def fit_kernel(
     weights = [point.weight for point in points]
     found = fit_parameters(errors, priors, weights=weights, noise=noise)
     residuals = errors(found)
-    seen = spread_of(residuals, weights, spread, len(priors))
+    shapes = len({(point.work.n, point.work.k) for point in points})
+    seen = spread_of(residuals, weights, spread, len(priors), shapes)
     kernel = replace(kernel_of(found), spread=seen, points=len(points))
     return Fitted(kernel=kernel, spread=seen, residuals=tuple(residuals))
 
@@ -227,12 +230,26 @@ def fit_parameters(
 
 
 def spread_of(
-    residuals: Sequence[float], weights: Sequence[float], expected: float, fitted: int
+    residuals: Sequence[float],
+    weights: Sequence[float],
+    expected: float,
+    fitted: int,
+    shapes: int = 0,
 ) -> float:
-    """Root mean square of the residuals, drawn towards what was expected where there are few.
+    """Root mean square of what a new point would be off, drawn towards what was expected.
 
     A residual beyond three times the median's size counts as much as that: the spread is that of
-    the many, not of one mistake in a table. Fitted parameters take away as many points.
+    the many, not of one mistake in a table. Fitted parameters take away as many points. Points of
+    one shape err alike, so that few shapes have shown less than their points say: with S of them
+    the variance counts 1 + 2/S times. With that, 79% to 92% of the published products of a family
+    fell inside their 80% intervals when their shape was left out.
+
+    Args:
+        residuals: logarithms of predicted over measured.
+        weights: of the points.
+        expected: spread before any point was seen; two points' worth.
+        fitted: parameters.
+        shapes: different matrices among the points; 0 is as many as points.
     """
     sizes = sorted(abs(value) for value in residuals)
     cap = max(4.5 * sizes[len(sizes) // 2], expected)
@@ -242,4 +259,5 @@ def spread_of(
     )
     count = sum(weights)
     free = min(fitted, count / 2)
-    return math.sqrt((SPREAD_POINTS * expected**2 + total) / (SPREAD_POINTS + count - free))
+    seen = 1 + 2 / (shapes or len(sizes))
+    return math.sqrt((SPREAD_POINTS * expected**2 + total) * seen / (SPREAD_POINTS + count - free))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final, Self
 
 from mixq.predict.prediction import Prediction
@@ -50,6 +50,10 @@ class Agreement:
                 [measured for measured, _ in known], [found.predicted for _, found in known]
             ),
         )
+
+    def to_json(self) -> dict[str, float | None]:
+        """The numbers as JSON types; what is not defined is None."""
+        return {name: None if math.isnan(v) else v for name, v in asdict(self).items()}
 
     @property
     def sentence(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from mixq.predict.row import Row
@@ -56,6 +56,19 @@ class Prediction:
             (row.in_unit(seconds / factor, things), row.in_unit(seconds * factor, things))
         )
         return cls(middle, ends[0], ends[1], kernel, note)
+
+    def wider(self, spread: float, note: str) -> Self:
+        """The same with an interval that one more, independent error widens.
+
+        Args:
+            spread: its standard deviation of log(measured / predicted).
+            note: where it comes from.
+        """
+        own = math.log(self.high / self.low) / (2 * Z80)
+        factor = math.exp(Z80 * math.hypot(own, spread))
+        notes = "; ".join(part for part in (note, self.note) if part)
+        middle = math.sqrt(self.low * self.high)
+        return replace(self, low=middle / factor, high=middle * factor, note=notes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Final
 
 from mixq.errors import UsageError
 from mixq.files import atomic_path, one_line
+from mixq.predict.prediction import Prediction, Refusal
 from mixq.predict.row import RATIO, SECONDS, UNITS, Row
 
 COLUMNS: Final = (
@@ -18,6 +19,8 @@ COLUMNS: Final = (
     *("seq", "weight_bits", "act_bits", "group_size", "metric", "value", "unit"),
 )
 """What is read; of these `NEEDED` have to be there, and other columns are kept as they are."""
+ADDED: Final = ("kernel", "predicted", "low", "high", "refused", "basis", "kernel_asked")
+"""What a predicted row has beside what it had: `kernel` is the one that was priced."""
 NEEDED: Final = ("model_or_op", "weight_bits", "metric", "unit")
 MAX_BYTES: Final = 64 * 2**20
 
@@ -95,6 +98,42 @@ def write_rows(
         for row, cells in rows:
             given = dict(row.cells)
             writer.writerow((*(given[name] for name in kept), *cells))
+
+
+def cells_of(row: Row, answer: Prediction | Refusal) -> tuple[str, ...]:
+    """The cells of `ADDED`; a prediction in the row's unit, to six digits."""
+    if isinstance(answer, Refusal):
+        return (row.kernel, "", "", "", answer.reason, "", row.kernel)
+    numbers = (answer.predicted, answer.low, answer.high)
+    return (answer.kernel, *(f"{number:.6g}" for number in numbers), "", answer.note, row.kernel)
+
+
+def question(
+    *,
+    m: int | None,
+    n: int | None,
+    k: int | None,
+    model: str,
+    batch: int,
+    seq: str,
+    weight_bits: float,
+    activation_bits: float | None,
+    group_size: int | None,
+    runtime: str,
+    kernel: str,
+    threads: int | None,
+) -> Row:
+    """A row that asks for a latency; the same rules hold as for a file.
+
+    Raises:
+        UsageError: if a number breaks a rule.
+    """
+    shape = {"M": m, "N": n, "K": k}
+    given = {**shape, "batch": batch, "weight_bits": weight_bits, "act_bits": activation_bits}
+    given |= {"group_size": group_size, "cores_or_threads": threads}
+    text = {name: "" if value is None else str(value) for name, value in given.items()}
+    names = {"model_or_op": model, "seq": seq, "runtime": runtime, "kernel": kernel}
+    return _row({**text, **names, "metric": "latency", "unit": "us"}, 1, "the question")
 
 
 def _row(cells: dict[str, str], line: int, origin: str) -> Row:

@@ -110,9 +110,18 @@ def summary(plan: Plan, solve_s: float | None = None) -> Table:
     table.caption = plain(
         f"added error within {gap:.2%} of the best possible ({', '.join(proof)}); "
         f"latency predicted for {plan.hardware.name}, {plan.hardware.runtime}, "
-        f"{plan.hardware.threads} threads, batch {plan.workload.batch_size}"
+        f"{plan.hardware.threads} threads, batch {plan.workload.batch_size}{_between(plan)}"
     )
     return table
+
+
+def _between(plan: Plan) -> str:
+    """The interval of the latency and the peak of memory, where the plan has them."""
+    found = plan.predicted
+    said = ""
+    if found.latency_low_s is not None and found.latency_high_s is not None:
+        said = f" (80%: {found.latency_low_s * 1e3:.3g} to {found.latency_high_s * 1e3:.3g} ms)"
+    return f"{said}; peak memory {found.peak_memory_bytes / 1e6:.3g} MB"
 
 
 def sensitivity_table(table: SensitivityTable, graph: ModelGraph) -> Table:

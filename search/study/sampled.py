@@ -70,10 +70,10 @@ def warm_start(
         index -= 1
         assignment = frontier.assignment(index)
         totals = frontier.problem.evaluate(assignment)
-        if (
-            _excess(totals.weight_bytes, limits.weight_bytes)
-            <= 0
-            >= _excess(totals.latency_s, limits.latency_s)
+        if all(
+            _excess(getattr(totals, name), limits.of(name)) <= 0
+            for name in limits.given()
+            if name != "error"
         ):
             proposals.append(Proposal(f"frontier -{len(proposals)}", "sampled", assignment))
     return proposals
@@ -213,7 +213,11 @@ class _Game:
     ) -> dict[str, float]:
         """How far a plan is above each limit, as a share of the limit."""
         totals = self._problem.evaluate(assignment)
-        reached = {"weight_bytes": totals.weight_bytes, "latency_s": totals.latency_s}
+        reached: dict[str, float] = {
+            "weight_bytes": totals.weight_bytes,
+            "latency_s": totals.latency_s,
+            "peak_memory_bytes": totals.peak_memory_bytes,
+        }
         if error is not None:
             reached["error"] = error
         return {

@@ -108,6 +108,7 @@ def test_any_measurement_gives_legal_parameters(factors: list[float], centre: fl
     for name in PRIORS:
         low, high = LIMITS[name]
         assert low <= getattr(kernel, name) <= high
+        assert getattr(kernel, name) <= 1
     assert 0 < kernel.spread < math.inf
 
 
@@ -124,6 +125,12 @@ def test_spread_is_that_of_the_many() -> None:
     many = [0.05, -0.05] * 20
     assert spread_of([*many, 3.0], [1.0] * 41, 0.1, 3) < 0.1
     assert spread_of([0.0], [1.0], 0.3, 3) > 0.2
+
+
+def test_points_of_few_shapes_say_less() -> None:
+    off = [0.05, -0.05] * 4
+    wide, narrow = (spread_of(off, [1.0] * 8, 0.1, 3, shapes) for shapes in (1, 8))
+    assert wide == pytest.approx(narrow * math.sqrt(3 / 1.25), rel=1e-12)
 
 
 @pytest.mark.parametrize(

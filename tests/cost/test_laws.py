@@ -17,7 +17,7 @@ from mixq.testing import ProfileContract
 
 def test_every_shipped_profile_has_its_contract() -> None:
     tested = {suite.source for suite in ProfileContract.__subclasses__()}
-    assert tested == set(available())
+    assert tested >= set(available())
 
 
 class TestAppleM2(ProfileContract):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import networkx as nx
 import pytest
@@ -114,9 +115,17 @@ def test_w32_is_always_there_and_unnamed_units_stay_in_it() -> None:
     assert table.weight_bytes({}) - table.weight_bytes({"0.up": w4}) == saved
 
 
-def test_peak_memory_is_weights_activations_runtime() -> None:
-    table = table_of(minilm())
-    assert table.peak_memory_bytes({}) == table.weight_bytes({}) + 123_456 + 13_000_000
+def test_peak_memory_of_an_unknown_runtime_is_weights_activations_runtime() -> None:
+    known = table_of(minilm())
+    entries = {
+        unit: {fmt: replace(cost, loaded_bytes=0) for fmt, cost in prices.items()}
+        for unit, prices in known.entries.items()
+    }
+    table = replace(
+        known, entries=entries, node_bytes=0, working_bytes=None, unpacked_working_bytes=None
+    )
+    assert table.peak_memory_bytes({}) == table.weight_bytes({}) + 123_456 + 10_500_000
+    assert table.constant_memory_bytes == table.other_bytes + 123_456 + 10_500_000
 
 
 def test_latency_is_the_sum_and_ignores_the_order() -> None:

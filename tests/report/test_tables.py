@@ -11,14 +11,14 @@ import networkx as nx
 import pytest
 from rich.console import Console, RenderableType
 
-from mixq.errors import PlanError
+from mixq.errors import PlanError, ProfileError
 from mixq.formats import Format
 from mixq.graph.model_graph import ModelGraph
 from mixq.graph.units import WeightUnit
 from mixq.graph.work import Work
 from mixq.plan import Plan
 from mixq.profiles import load
-from mixq.report.hardware import kernels_table, profile_facts, profile_json, profiles_table
+from mixq.report.hardware import kernels_tables, profile_facts, profile_json, profiles_table
 from mixq.report.plan_diff import PlanDiff, diff_table
 from mixq.report.tables import evaluation_table, plan_table, sensitivity_table, summary
 from mixq.sensitivity.compare import Comparison
@@ -314,7 +314,7 @@ def test_sensitivity_table() -> None:
 @pytest.mark.parametrize("name", ["intel_cpu", "arm_mobile", "nvidia_a100"])
 def test_hardware_tables(name: str) -> None:
     profile = load(name)
-    text = printed(profile_facts(profile)) + printed(kernels_table(profile))
+    text = "".join(map(printed, (profile_facts(profile), *kernels_tables(profile))))
     assert profile.fingerprint in text
     for runtime in profile.runtimes.values():
         for kernel in runtime.kernels:
@@ -323,3 +323,17 @@ def test_hardware_tables(name: str) -> None:
     facts = profile_json(profile)
     assert facts["runtimes"][profile.default_runtime]["kernels"]
     assert facts["dram_bytes_per_s"] == profile.dram_bytes_per_s
+
+
+def test_kernels_of_one_runtime_and_where_its_numbers_are_from() -> None:
+    profile = load("nvidia_h100")
+    (table,) = kernels_tables(profile, "onnxruntime")
+    text = printed(table)
+    assert cells(text, "cuBLAS fp16")[-1] == "-"
+    assert cells(text, "Gather fp16")[-1] == "nvidia_a100"
+    assert "1-5" in text
+    assert "17+" in text
+    assert set(profile_json(profile, "onnxruntime")["runtimes"]) == {"onnxruntime"}
+    for listed in (kernels_tables, profile_json):
+        with pytest.raises(ProfileError, match=r"choose one of .*onnxruntime"):
+            listed(profile, "tensorrt")

@@ -280,8 +280,11 @@ def test_a_plan_that_is_smaller_but_not_faster_says_so() -> None:
     x = torch.randn(8, 8, 12, 12, generator=torch.Generator().manual_seed(0))
     plan = mixq.search(model, x, hardware="intel_cpu", target_compression=3.5, trials=1).plan
     assert plan.predicted.latency_s > plan.predicted.baseline_latency_s
-    (note,) = [note for note in plan.notes if note.startswith("no speed-up is predicted")]
-    assert note.endswith("2 of 2 layers are slower than in 32 bits, see kernel")
+    (note,) = [note for note in plan.notes if note.startswith("no speed-up expected here")]
+    assert "2 of 2 narrower layers have no kernel for their format in onnxruntime" in note
+    (slower,) = [note for note in plan.notes if note.startswith("2 of 2 layers are slower")]
+    assert "0.weight (w8" in slower
+    assert "no 8-bit conv kernel of onnxruntime" in slower
 
 
 def test_a_plan_that_is_faster_says_nothing_of_the_kind() -> None:
@@ -292,4 +295,11 @@ def test_a_plan_that_is_faster_says_nothing_of_the_kind() -> None:
         palette=Palette((32, 8, 4, 2), method="rtn"),  # which is quicker to round
     ).plan  # fmt: skip
     assert plan.predicted.latency_s < plan.predicted.baseline_latency_s
-    assert not any("speed-up" in note for note in plan.notes)
+    assert not any("no speed-up" in note for note in plan.notes)
+    (bound,) = [note for note in plan.notes if note.startswith("predicted speed-up")]
+    assert "at most" in bound
+    predicted = plan.predicted
+    assert predicted.latency_low_s is not None
+    assert predicted.latency_high_s is not None
+    assert predicted.latency_low_s < predicted.latency_s < predicted.latency_high_s
+    assert predicted.speedup == predicted.baseline_latency_s / predicted.latency_s

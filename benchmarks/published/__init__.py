@@ -1,0 +1,1 @@
+"""Kernels fitted to published measurements; the scripts beside this folder run it."""

@@ -1,0 +1,1 @@
+"""Networks that published tables name, as lists of operations without weights."""
