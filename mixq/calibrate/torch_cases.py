@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -106,18 +107,25 @@ def _others(device: str, sizes: Sizes) -> Iterator[Case]:
     for numbers in sizes.numbers:
         left, right = (torch.randn(numbers, device=device) for _ in range(2))
         work = Work("elementwise", input_bytes=8 * numbers, output_bytes=4 * numbers)
-        yield _case("elementwise", f"{numbers} sums", work, lambda a=left, b=right: a + b)
+        yield _case("elementwise", f"{numbers} sums", work, partial(torch.add, left, right))
     for groups, m, k in ((12, 64, 64), (48, 128, 64), (96, 256, 64)):
         left = torch.randn(groups, m, k, device=device)
         right = torch.randn(groups, k, m, device=device)
         work = Work("attention", m, m, k, groups, input_bytes=8 * groups * m * k,
                     output_bytes=4 * groups * m * m)  # fmt: skip
-        yield _case("attention", f"{groups} x {m}", work, lambda a=left, b=right: torch.bmm(a, b))
+        yield _case("attention", f"{groups} x {m}", work, partial(torch.bmm, left, right))
     table = torch.randn(20_000, 512, device=device)
     for m in (8, 256, 2048):
         index = torch.randint(0, 20_000, (m,), device=device)
         work = Work("gather", m, 512, input_bytes=8 * m, output_bytes=4 * m * 512)
-        yield _case("gather", f"{m} rows", work, lambda i=index: table[i], FLOATS, (m, 512))
+        yield _case(
+            "gather",
+            f"{m} rows",
+            work,
+            partial(torch.index_select, table, 0, index),
+            FLOATS,
+            (m, 512),
+        )
     for channels, side, batch in ((48, 40, 1), (128, 28, 4), (256, 14, 8)):
         x = torch.randn(batch, channels, side, side, device=device)
         weight = torch.randn(channels, channels, 3, 3, device=device)
@@ -125,14 +133,14 @@ def _others(device: str, sizes: Sizes) -> Iterator[Case]:
         work = Work("conv", batch * side * side, channels, 9 * channels, input_bytes=moved,
                     output_bytes=moved, window=(3, 3))  # fmt: skip
         yield _case("conv", f"{channels} channels, {side}", work,
-                    lambda x=x, w=weight: functional.conv2d(x, w, padding=1), FLOATS,
+                    partial(functional.conv2d, x, weight, padding=1), FLOATS,
                     (channels, 9 * channels))  # fmt: skip
     for hidden, batch in ((128, 1), (128, 8), (512, 8)):
         layer = nn.LSTM(hidden, hidden).to(device)
         x = torch.randn(20, batch, hidden, device=device)
         moved = 40 * batch * hidden
         work = Work("recurrent", batch, 4 * hidden, hidden, 1, 20, moved, moved)
-        yield _case("LSTM", f"{hidden} by {batch}", work, lambda layer=layer, x=x: layer(x),
+        yield _case("LSTM", f"{hidden} by {batch}", work, partial(layer, x),
                     FLOATS, (4 * hidden, hidden), 2)  # fmt: skip
 
 
