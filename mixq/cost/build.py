@@ -51,21 +51,27 @@ def build_cost_table(
             "leave it out or correct the name"
         )
     machine = Machine.of(profile, profile.searched_runtime(runtime).name, threads)
-    rule = rule_of(machine.runtime.name)
-    spaces = working(rule, graph)
+    rule = rule_of(machine)
     pricing = _Pricing(machine, graph)
     others = pricing.others()
+    entries = {
+        name: {
+            fmt: pricing.unit_cost(unit, fmt)
+            for fmt in dict.fromkeys((W32, *formats.get(name, ())))
+        }
+        for name, unit in graph.units.items()
+    }
+    copies = {
+        name: 4 * graph.units[name].weights
+        for name, prices in entries.items()
+        if any(cost.is_unpacked for cost in prices.values())
+    }
+    spaces = working(rule, graph, copies)
     return CostTable(
         hardware=profile.name,
         runtime=machine.runtime.name,
         threads=machine.threads,
-        entries={
-            name: {
-                fmt: pricing.unit_cost(unit, fmt)
-                for fmt in dict.fromkeys((W32, *formats.get(name, ())))
-            }
-            for name, unit in graph.units.items()
-        },
+        entries=entries,
         other_latency_s=math.fsum(
             [machine.runtime.call_overhead_s, *(call.latency_s for call in others)]
         ),
@@ -76,10 +82,8 @@ def build_cost_table(
         node_bytes=rule.node_bytes * graph.digraph.number_of_nodes(),
         file_graph_bytes=rule.file_node_bytes * graph.digraph.number_of_nodes(),
         file_unit_bytes=rule.file_unit_bytes,
-        unpacked_passes=rule.unpacked_passes,
         working_bytes=spaces.folded_bytes,
         unpacked_working_bytes=spaces.apart_bytes,
-        sections=spaces.sections,
         cache_bytes=cache_bytes,
     )
 
@@ -134,8 +138,8 @@ class _Pricing:
             latency_s=math.fsum(call.latency_s for call in waited),
             times=_times(waited),
             weight_bytes=unit.stored_bytes(fmt),
-            loaded_bytes=loaded_bytes(rule_of(self._machine.runtime.name), unit, fmt),
-            unpacked_bytes=4 * unit.weights if is_unpacked else 0,
+            loaded_bytes=loaded_bytes(rule_of(self._machine), unit, fmt),
+            is_unpacked=is_unpacked,
             kernel=" + ".join(dict.fromkeys(call.name for call in calls)) or "none",
             reason="; ".join(dict.fromkeys(call.reason for call in calls))
             or "the traced batch never reached it",
