@@ -20,12 +20,12 @@ from mixq.export.onnx.session import OnnxSession
 from mixq.files import parse_json
 from mixq.formats import Format
 from mixq.graph.build import build_graph
-from mixq.graph.work import Work
+from mixq.graph.work import OpKind, Work
 
 BATCH = 2
 
 
-def chain(*ops: str, kind: str = "conv", m: int = 8) -> nx.DiGraph[str]:
+def chain(*ops: str, kind: OpKind = "conv", m: int = 8) -> nx.DiGraph[str]:
     """A unit's node with one elementwise operation behind the other."""
     graph: nx.DiGraph[str] = nx.DiGraph()
     first = "convolution" if kind == "conv" else "addmm"
@@ -33,7 +33,7 @@ def chain(*ops: str, kind: str = "conv", m: int = 8) -> nx.DiGraph[str]:
         name = f"{index}"
         work = Work(
             kind if index == 0 else "elementwise", m, 4, 4, input_bytes=64, output_bytes=32
-        )  # type: ignore[arg-type]
+        )
         units = ("weight",) if index == 0 else ()
         graph.add_node(name, work=work, units=units, op=f"aten.{op}.default")
         if index:
@@ -48,7 +48,7 @@ def left(graph: nx.DiGraph[str], read: Read) -> list[str]:
 
 
 NORM = "_native_batch_norm_legit_no_training"
-CONVOLUTIONS = {
+CONVOLUTIONS: dict[str, tuple[tuple[str, ...], list[str], list[str]]] = {
     "norm and relu": ((NORM, "relu"), [], [NORM, "relu"]),
     "relu": (("relu",), [], []),
     "relu6": (("hardtanh",), [], []),
