@@ -54,15 +54,32 @@ def rows(model: nn.Module, size: tuple[int, ...]) -> tuple[list[list[Any]], int,
             window, stride = "x".join(map(str, work.window)), "x".join(map(str, work.stride))
             repeats = work.repeats
             counts[
-                (work.kind, work.m, work.n, work.k, work.groups, window, stride, repeats, read, written)
+                (
+                    work.kind,
+                    work.m,
+                    work.n,
+                    work.k,
+                    work.groups,
+                    window,
+                    stride,
+                    repeats,
+                    read,
+                    written,
+                )
             ] += 1
             continue
-        before = [graph.digraph.nodes[each]["work"].kind for each in graph.digraph.predecessors(node)]
+        before = [
+            graph.digraph.nodes[each]["work"].kind for each in graph.digraph.predecessors(node)
+        ]
         plain = op.removeprefix("native_").removeprefix("_")
         fused = plain.startswith(FUSED) and not ("batch_norm" in op and "conv" not in before)
         kind = "fused" if fused else "norm" if "norm" in op or "softmax" in op else "other"
         counts[(kind, read, written)] += 1
-    return [[key[0], count, *key[1:]] for key, count in counts.items()], graph.parameters, graph.macs
+    return (
+        [[key[0], count, *key[1:]] for key, count in counts.items()],
+        graph.parameters,
+        graph.macs,
+    )
 
 
 def main(names: list[str]) -> None:
@@ -83,12 +100,16 @@ def main(names: list[str]) -> None:
             "macs": macs,
             "operations": ops,
         }
-        print(f"{name:28s} {'x'.join(map(str, size)):>14s} {parameters / 1e6:8.2f} M {macs / 1e9:8.3f} GMAC {len(ops)} rows")
+        print(
+            f"{name:28s} {'x'.join(map(str, size)):>14s} {parameters / 1e6:8.2f} M {macs / 1e9:8.3f} GMAC {len(ops)} rows"
+        )
     lines = []
     for name, table in sorted(tables.items()):
         rest = {key: value for key, value in table.items() if key != "operations"}
         head = json.dumps(rest, separators=(",", ":"))[:-1]
-        lines.append(f'"{name}":{head},"operations":{json.dumps(table["operations"], separators=(",", ":"))}}}')
+        lines.append(
+            f'"{name}":{head},"operations":{json.dumps(table["operations"], separators=(",", ":"))}}}'
+        )
     TARGET.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 

@@ -14,7 +14,11 @@ _register = torch.library.register_fake
 
 def _lenient(name: str, *args: Any, **kwargs: Any) -> Any:
     # torchvision's own operators (nms, ...) are not in its wheel for another build of torch.
-    return (lambda function: function) if name.startswith("torchvision::") else _register(name, *args, **kwargs)
+    return (
+        (lambda function: function)
+        if name.startswith("torchvision::")
+        else _register(name, *args, **kwargs)
+    )
 
 
 torch.library.register_fake = _lenient  # type: ignore[assignment]
@@ -25,7 +29,15 @@ torch.library.register_fake = _register
 IMAGE = (3, 224, 224)
 
 
-def cbr(i: int, o: int, k: int | tuple[int, int] = 1, s: int = 1, p: int | tuple[int, int] | None = None, g: int = 1, act: bool = True) -> nn.Module:
+def cbr(
+    i: int,
+    o: int,
+    k: int | tuple[int, int] = 1,
+    s: int = 1,
+    p: int | tuple[int, int] | None = None,
+    g: int = 1,
+    act: bool = True,
+) -> nn.Module:
     """Convolution, batch norm, ReLU."""
     pad = p if p is not None else (k // 2 if isinstance(k, int) else (k[0] // 2, k[1] // 2))
     layers: list[nn.Module] = [nn.Conv2d(i, o, k, s, pad, groups=g, bias=False), nn.BatchNorm2d(o)]
@@ -106,7 +118,9 @@ def zfnet() -> nn.Module:
     )  # fmt: skip
 
 
-def inception(i: int, a: int, b0: int, b: int, c0: int, c: int, d: int, five: int = 5) -> nn.Module:
+def inception(
+    i: int, a: int, b0: int, b: int, c0: int, c: int, d: int, five: int = 5
+) -> nn.Module:
     """A block of GoogLeNet; `five` is the third branch's window."""
     return Branches(
         cbr(i, a), nn.Sequential(cbr(i, b0), cbr(b0, b, 3)), nn.Sequential(cbr(i, c0), cbr(c0, c, five)),
@@ -162,7 +176,9 @@ def bottleneck_v1(i: int, width: int, s: int, expansion: int = 4) -> nn.Module:
     return Residual(body, cbr(i, o, 1, s, act=False) if s != 1 or i != o else None)
 
 
-def stages_v1(counts: tuple[int, ...], widths: tuple[int, ...] = (64, 128, 256, 512), first: int = 64) -> list[nn.Module]:
+def stages_v1(
+    counts: tuple[int, ...], widths: tuple[int, ...] = (64, 128, 256, 512), first: int = 64
+) -> list[nn.Module]:
     made, i = [], first
     for index, (count, width) in enumerate(zip(counts, widths, strict=True)):
         blocks = []
@@ -183,7 +199,15 @@ def resnet_v1(*counts: int) -> nn.Module:
 
 
 def mobilenet_v1(top: bool = True) -> list[nn.Module]:
-    sizes = [(32, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2), *[(512, 512, 1)] * 5]
+    sizes = [
+        (32, 64, 1),
+        (64, 128, 2),
+        (128, 128, 1),
+        (128, 256, 2),
+        (256, 256, 1),
+        (256, 512, 2),
+        *[(512, 512, 1)] * 5,
+    ]
     layers = [cbr(3, 32, 3, 2), *(depthwise(*each) for each in sizes)]
     last = [depthwise(512, 1024, 2), depthwise(1024, 1024)]
     return [*layers, *last, nn.AdaptiveAvgPool2d(1), *fc(1024, 1000)] if top else layers
@@ -207,7 +231,12 @@ def shufflenet_v1() -> nn.Module:
         for block in range(count):
             s, w = (2 if block == 0 else 1), o - (i if block == 0 else 0)
             g = 1 if i == 24 else 3
-            body = nn.Sequential(cbr(i, o // 4, g=g), Shuffle(3), cbr(o // 4, o // 4, 3, s, g=o // 4, act=False), cbr(o // 4, w, g=3, act=False))
+            body = nn.Sequential(
+                cbr(i, o // 4, g=g),
+                Shuffle(3),
+                cbr(o // 4, o // 4, 3, s, g=o // 4, act=False),
+                cbr(o // 4, w, g=3, act=False),
+            )
             layers.append(Branches(nn.AvgPool2d(3, 2, 1), body) if s == 2 else Residual(body))
             i = o
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), *fc(960, 1000))
@@ -224,10 +253,15 @@ class Dense(nn.Module):
 
 def peleenet() -> nn.Module:
     """Wang et al. 2018, table 1: growth 32, blocks 3, 4, 8, 6, bottleneck widths 1, 2, 4, 4."""
+
     class Stem(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b, self.c = cbr(3, 32, 3, 2), nn.Sequential(cbr(32, 16), cbr(16, 32, 3, 2)), cbr(64, 32)
+            self.a, self.b, self.c = (
+                cbr(3, 32, 3, 2),
+                nn.Sequential(cbr(32, 16), cbr(16, 32, 3, 2)),
+                cbr(64, 32),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.a(x)
@@ -238,7 +272,12 @@ def peleenet() -> nn.Module:
     for index, (count, width) in enumerate(((3, 1), (4, 2), (8, 4), (6, 4))):
         inner = 16 * width
         for _ in range(count):
-            layers.append(Dense(nn.Sequential(cbr(i, inner), cbr(inner, 16, 3)), nn.Sequential(cbr(i, inner), cbr(inner, 16, 3), cbr(16, 16, 3))))
+            layers.append(
+                Dense(
+                    nn.Sequential(cbr(i, inner), cbr(inner, 16, 3)),
+                    nn.Sequential(cbr(i, inner), cbr(inner, 16, 3), cbr(16, 16, 3)),
+                )
+            )
             i += 32
         layers.append(cbr(i, i))
         if index < 3:
@@ -253,7 +292,14 @@ def arcface_r100() -> nn.Module:
     for o, count in ((64, 3), (128, 13), (256, 30), (512, 3)):
         for block in range(count):
             s = 2 if block == 0 else 1
-            body = nn.Sequential(nn.BatchNorm2d(i), nn.Conv2d(i, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o), nn.PReLU(o), nn.Conv2d(o, o, 3, s, 1, bias=False), nn.BatchNorm2d(o))
+            body = nn.Sequential(
+                nn.BatchNorm2d(i),
+                nn.Conv2d(i, o, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(o),
+                nn.PReLU(o),
+                nn.Conv2d(o, o, 3, s, 1, bias=False),
+                nn.BatchNorm2d(o),
+            )
             layers.append(Residual(body, cbr(i, o, 1, s, act=False) if s != 1 or i != o else None))
             i = o
     return nn.Sequential(*layers, nn.BatchNorm2d(512), *fc(25088, 512))
@@ -275,11 +321,16 @@ def emotion_ferplus() -> nn.Module:
 
 
 def separable(i: int, o: int, s: int = 1) -> nn.Module:
-    return nn.Sequential(cbr(i, i // 2 if o > 128 else o // 2), cbr(i // 2 if o > 128 else o // 2, o, 3, s))
+    return nn.Sequential(
+        cbr(i, i // 2 if o > 128 else o // 2), cbr(i // 2 if o > 128 else o // 2, o, 3, s)
+    )
 
 
 def ssd_heads(sizes: list[int], boxes: list[int], classes: int, k: int) -> list[list[nn.Module]]:
-    return [[nn.Conv2d(i, 4 * b, k, 1, k // 2), nn.Conv2d(i, classes * b, k, 1, k // 2)] for i, b in zip(sizes, boxes, strict=True)]
+    return [
+        [nn.Conv2d(i, 4 * b, k, 1, k // 2), nn.Conv2d(i, classes * b, k, 1, k // 2)]
+        for i, b in zip(sizes, boxes, strict=True)
+    ]
 
 
 def ssd_mobilenet_v1(classes: int = 91) -> nn.Module:
@@ -289,7 +340,9 @@ def ssd_mobilenet_v1(classes: int = 91) -> nn.Module:
         nn.Sequential(cbr(1024, 256), cbr(256, 512, 3, 2)), nn.Sequential(cbr(512, 128), cbr(128, 256, 3, 2)),
         nn.Sequential(cbr(256, 128), cbr(128, 256, 3, 2)), nn.Sequential(cbr(256, 64), cbr(64, 128, 3, 2)),
     ]  # fmt: skip
-    return Outputs(stages, ssd_heads([512, 1024, 512, 256, 256, 128], [3, 6, 6, 6, 6, 6], classes, 1))
+    return Outputs(
+        stages, ssd_heads([512, 1024, 512, 256, 256, 128], [3, 6, 6, 6, 6, 6], classes, 1)
+    )
 
 
 def ssd_mobilenet_v2() -> nn.Module:
@@ -321,8 +374,18 @@ def ssd_resnet34() -> nn.Module:
     layer3 = body.layer3
     layer3[0].conv1.stride = (1, 1)
     layer3[0].downsample[0].stride = (1, 1)
-    stages: list[nn.Module] = [nn.Sequential(body.conv1, body.bn1, body.relu, body.maxpool, body.layer1, body.layer2, layer3)]
-    for i, middle, o, s, p in ((256, 256, 512, 2, 1), (512, 256, 512, 2, 1), (512, 128, 256, 2, 1), (256, 128, 256, 2, 0), (256, 128, 256, 2, 0)):
+    stages: list[nn.Module] = [
+        nn.Sequential(
+            body.conv1, body.bn1, body.relu, body.maxpool, body.layer1, body.layer2, layer3
+        )
+    ]
+    for i, middle, o, s, p in (
+        (256, 256, 512, 2, 1),
+        (512, 256, 512, 2, 1),
+        (512, 128, 256, 2, 1),
+        (256, 128, 256, 2, 0),
+        (256, 128, 256, 2, 0),
+    ):
         stages.append(nn.Sequential(cbr(i, middle), cbr(middle, o, 3, s, p)))
     heads = ssd_heads([256, 512, 512, 256, 256, 256], [4, 6, 6, 6, 4, 4], 81, 3)
     for index, pair in enumerate(heads):  # the strides of MLPerf's heads
@@ -341,19 +404,30 @@ def ssd_vgg16(classes: int = 81) -> nn.Module:
         nn.Sequential(cbr(1024, 256), cbr(256, 512, 3, 2)), nn.Sequential(cbr(512, 128), cbr(128, 256, 3, 2)),
         nn.Sequential(cbr(256, 128), cbr(128, 256, 3, 1, 0)), nn.Sequential(cbr(256, 128), cbr(128, 256, 3, 1, 0)),
     ]  # fmt: skip
-    return Outputs(stages, ssd_heads([512, 1024, 512, 256, 256, 256], [4, 6, 6, 6, 4, 4], classes, 3))
+    return Outputs(
+        stages, ssd_heads([512, 1024, 512, 256, 256, 256], [4, 6, 6, 6, 4, 4], classes, 3)
+    )
 
 
 class Pyramid(nn.Module):
     """Feature pyramid of RetinaNet with shared towers of four 3x3 convolutions (`depth`)."""
 
-    def __init__(self, body: list[nn.Module], sizes: tuple[int, int, int], classes: int, boxes: int, depth: int = 4) -> None:
+    def __init__(
+        self,
+        body: list[nn.Module],
+        sizes: tuple[int, int, int],
+        classes: int,
+        boxes: int,
+        depth: int = 4,
+    ) -> None:
         super().__init__()
         self.body = nn.ModuleList(body)
         self.lateral = nn.ModuleList([nn.Conv2d(i, 256, 1) for i in sizes])
         self.smooth = nn.ModuleList([cbr(256, 256, 3) for _ in range(3)])
         self.p6, self.p7 = cbr(256, 256, 3, 2), cbr(256, 256, 3, 2)
-        tower = lambda o: nn.Sequential(*(cbr(256, 256, 3) for _ in range(depth)), nn.Conv2d(256, o, 3, 1, 1))  # noqa: E731
+        tower = lambda o: nn.Sequential(
+            *(cbr(256, 256, 3) for _ in range(depth)), nn.Conv2d(256, o, 3, 1, 1)
+        )  # noqa: E731
         self.heads = nn.ModuleList([tower(4 * boxes), tower(classes * boxes)])
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -364,7 +438,9 @@ class Pyramid(nn.Module):
                 found.append(x)
         levels: list[Tensor] = []
         above = None
-        for lateral, smooth, level in zip(reversed(self.lateral), self.smooth, reversed(found), strict=True):
+        for lateral, smooth, level in zip(
+            reversed(self.lateral), self.smooth, reversed(found), strict=True
+        ):
             y = lateral(level)
             above = y if above is None else y + F.interpolate(above, size=y.shape[2:])
             levels.append(smooth(above))
@@ -381,13 +457,32 @@ def ssd_resnet50(size: int = 640) -> nn.Module:
 class FasterRCNN(nn.Module):
     """TensorFlow's faster_rcnn_resnet{50,101}_coco: stride 16 features, the last stage once per proposal at 7x7."""
 
-    def __init__(self, body: nn.Module, last: nn.Module, i: int, o: int, proposals: int, mask: bool = False, crop: int = 14) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        last: nn.Module,
+        i: int,
+        o: int,
+        proposals: int,
+        mask: bool = False,
+        crop: int = 14,
+    ) -> None:
         super().__init__()
         self.body, self.last, self.proposals, self.crop = body, last, proposals, crop
         self.rpn = nn.Sequential(nn.Conv2d(i, 512, 3, 1, 1), nn.ReLU())
         self.boxes, self.scores = nn.Conv2d(512, 48, 1), nn.Conv2d(512, 24, 1)
         self.classes, self.regress = nn.Linear(o, 91), nn.Linear(o, 360)
-        self.mask = nn.Sequential(nn.ConvTranspose2d(o, 256, 2, 2), nn.ReLU(), nn.Conv2d(256, 256, 3, 1, 1), nn.ReLU(), nn.Conv2d(256, 91, 1)) if mask else None
+        self.mask = (
+            nn.Sequential(
+                nn.ConvTranspose2d(o, 256, 2, 2),
+                nn.ReLU(),
+                nn.Conv2d(256, 256, 3, 1, 1),
+                nn.ReLU(),
+                nn.Conv2d(256, 91, 1),
+            )
+            if mask
+            else None
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.body(x)
@@ -408,6 +503,7 @@ def faster_rcnn(counts: tuple[int, ...], proposals: int = 100, mask: bool = Fals
 
 def faster_rcnn_fpn(mask: bool) -> nn.Module:
     """torchvision's R-50-FPN as the ONNX Model Zoo has it, 800x1088: RPN on five levels, 1000 proposals, 100 masks."""
+
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -415,9 +511,15 @@ def faster_rcnn_fpn(mask: bool) -> nn.Module:
             self.body = nn.ModuleList([nn.Sequential(stem(), one), *rest])
             self.lateral = nn.ModuleList([nn.Conv2d(i, 256, 1) for i in (256, 512, 1024, 2048)])
             self.smooth = nn.ModuleList([nn.Conv2d(256, 256, 3, 1, 1) for _ in range(4)])
-            self.rpn = nn.Sequential(nn.Conv2d(256, 256, 3, 1, 1), nn.ReLU(), nn.Conv2d(256, 15, 1))
+            self.rpn = nn.Sequential(
+                nn.Conv2d(256, 256, 3, 1, 1), nn.ReLU(), nn.Conv2d(256, 15, 1)
+            )
             self.box = nn.Sequential(*fc(12544, 1024, 1024, 405))
-            self.mask = nn.Sequential(*(cbr(256, 256, 3) for _ in range(4)), nn.ConvTranspose2d(256, 256, 2, 2), nn.Conv2d(256, 81, 1))
+            self.mask = nn.Sequential(
+                *(cbr(256, 256, 3) for _ in range(4)),
+                nn.ConvTranspose2d(256, 256, 2, 2),
+                nn.Conv2d(256, 81, 1),
+            )
 
         def forward(self, x: Tensor) -> list[Tensor]:
             found = []
@@ -425,12 +527,18 @@ def faster_rcnn_fpn(mask: bool) -> nn.Module:
                 x = stage(x)
                 found.append(x)
             above, outputs = None, []
-            for lateral, smooth, level in zip(reversed(self.lateral), self.smooth, reversed(found), strict=True):
+            for lateral, smooth, level in zip(
+                reversed(self.lateral), self.smooth, reversed(found), strict=True
+            ):
                 y = lateral(level)
                 above = y if above is None else y + F.interpolate(above, size=y.shape[2:])
                 outputs.append(self.rpn(smooth(above)))
             outputs.append(self.box(torch.zeros(1000, 12544) + outputs[0].mean()))
-            return [*outputs, self.mask(torch.zeros(100, 256, 14, 14) + outputs[0].mean())] if mask else outputs
+            return (
+                [*outputs, self.mask(torch.zeros(100, 256, 14, 14) + outputs[0].mean())]
+                if mask
+                else outputs
+            )
 
     return Model()
 
@@ -442,7 +550,9 @@ def darknet_block(i: int) -> nn.Module:
 class Yolo(nn.Module):
     """Three (or two) heads with upsampling between; the necks of YOLO v3."""
 
-    def __init__(self, body: list[nn.Module], sizes: list[int], out: int, tiny: bool = False) -> None:
+    def __init__(
+        self, body: list[nn.Module], sizes: list[int], out: int, tiny: bool = False
+    ) -> None:
         super().__init__()
         self.body = nn.ModuleList(body)
         self.necks, self.heads, self.ups = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -452,12 +562,27 @@ class Yolo(nn.Module):
             joined = i + previous
             if tiny:
                 self.necks.append(cbr(joined, 256) if index == 0 else nn.Identity())
-                self.heads.append(nn.Sequential(cbr(256 if index == 0 else joined, 512 if index == 0 else 256, 3), nn.Conv2d(512 if index == 0 else 256, out, 1)))
+                self.heads.append(
+                    nn.Sequential(
+                        cbr(256 if index == 0 else joined, 512 if index == 0 else 256, 3),
+                        nn.Conv2d(512 if index == 0 else 256, out, 1),
+                    )
+                )
                 self.ups.append(cbr(256, 128) if index == 0 else nn.Identity())
                 previous = 128
                 continue
-            self.necks.append(nn.Sequential(cbr(joined, middle), cbr(middle, 2 * middle, 3), cbr(2 * middle, middle), cbr(middle, 2 * middle, 3), cbr(2 * middle, middle)))
-            self.heads.append(nn.Sequential(cbr(middle, 2 * middle, 3), nn.Conv2d(2 * middle, out, 1)))
+            self.necks.append(
+                nn.Sequential(
+                    cbr(joined, middle),
+                    cbr(middle, 2 * middle, 3),
+                    cbr(2 * middle, middle),
+                    cbr(middle, 2 * middle, 3),
+                    cbr(2 * middle, middle),
+                )
+            )
+            self.heads.append(
+                nn.Sequential(cbr(middle, 2 * middle, 3), nn.Conv2d(2 * middle, out, 1))
+            )
             self.ups.append(cbr(middle, middle // 2))
             previous = middle // 2
 
@@ -466,9 +591,11 @@ class Yolo(nn.Module):
         for stage in self.body:
             x = stage(x)
             found.append(x)
-        found = found[-len(self.necks):]
+        found = found[-len(self.necks) :]
         outputs, above = [], None
-        for neck, head, up, level in zip(self.necks, self.heads, self.ups, reversed(found), strict=True):
+        for neck, head, up, level in zip(
+            self.necks, self.heads, self.ups, reversed(found), strict=True
+        ):
             y = neck(level if above is None else torch.cat([level, above], 1))
             outputs.append(head(y))
             above = F.interpolate(up(y), scale_factor=2)
@@ -480,7 +607,11 @@ def yolov3() -> nn.Module:
     stages, i = [], 32
     for index, count in enumerate((1, 2, 8, 8, 4)):
         layers = [cbr(3, 32, 3)] if index == 0 else []
-        stages.append(nn.Sequential(*layers, cbr(i, 2 * i, 3, 2), *(darknet_block(2 * i) for _ in range(count))))
+        stages.append(
+            nn.Sequential(
+                *layers, cbr(i, 2 * i, 3, 2), *(darknet_block(2 * i) for _ in range(count))
+            )
+        )
         i *= 2
     return Yolo(stages, [256, 512, 1024], 255)
 
@@ -493,7 +624,9 @@ def yolov3_tiny() -> nn.Module:
         layers += [cbr(i, o, 3), nn.MaxPool2d(2)]
         i = o
     first = nn.Sequential(*layers, cbr(128, 256, 3))
-    second = nn.Sequential(nn.MaxPool2d(2), cbr(256, 512, 3), nn.MaxPool2d(3, 1, 1), cbr(512, 1024, 3))
+    second = nn.Sequential(
+        nn.MaxPool2d(2), cbr(256, 512, 3), nn.MaxPool2d(3, 1, 1), cbr(512, 1024, 3)
+    )
     return Yolo([first, second], [256, 1024], 255, tiny=True)
 
 
@@ -504,7 +637,10 @@ class CSP(nn.Module):
         self.down = cbr(i, o, 3, 2)
         self.left, self.right = cbr(o, h), cbr(o, h)
         inner = o // 2 if count == 1 else h
-        self.blocks = nn.Sequential(*(Residual(nn.Sequential(cbr(h, inner), cbr(inner, h, 3))) for _ in range(count)), cbr(h, h))
+        self.blocks = nn.Sequential(
+            *(Residual(nn.Sequential(cbr(h, inner), cbr(inner, h, 3))) for _ in range(count)),
+            cbr(h, h),
+        )
         self.out = cbr(2 * h, o)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -517,13 +653,23 @@ def yolov4() -> nn.Module:
     body = [
         nn.Sequential(cbr(3, 32, 3), CSP(32, 64, 1)), CSP(64, 128, 2), CSP(128, 256, 8), CSP(256, 512, 8), CSP(512, 1024, 4),
     ]  # fmt: skip
+
     class Four(Yolo):
         def __init__(self) -> None:
             super().__init__(body, [256, 512, 1024], 255)
             self.down = nn.ModuleList([cbr(128, 256, 3, 2), cbr(256, 512, 3, 2)])
-            five = lambda m: nn.Sequential(cbr(2 * m, m), cbr(m, 2 * m, 3), cbr(2 * m, m), cbr(m, 2 * m, 3), cbr(2 * m, m))  # noqa: E731
+            five = lambda m: nn.Sequential(
+                cbr(2 * m, m), cbr(m, 2 * m, 3), cbr(2 * m, m), cbr(m, 2 * m, 3), cbr(2 * m, m)
+            )  # noqa: E731
             self.again = nn.ModuleList([five(256), five(512)])
-            self.spp = nn.Sequential(cbr(1024, 512), cbr(512, 1024, 3), cbr(1024, 512), Branches(nn.Identity(), *(nn.MaxPool2d(k, 1, k // 2) for k in (5, 9, 13))), cbr(2048, 512), cbr(512, 1024, 3))
+            self.spp = nn.Sequential(
+                cbr(1024, 512),
+                cbr(512, 1024, 3),
+                cbr(1024, 512),
+                Branches(nn.Identity(), *(nn.MaxPool2d(k, 1, k // 2) for k in (5, 9, 13))),
+                cbr(2048, 512),
+                cbr(512, 1024, 3),
+            )
 
         def forward(self, x: Tensor) -> list[Tensor]:
             found = []
@@ -555,7 +701,9 @@ def yolov2(tiny: bool) -> nn.Module:
         for o in sizes:
             layers += [cbr(i, o, 3), nn.MaxPool2d(2) if o < 512 else nn.MaxPool2d(3, 1, 1)]
             i = o
-        return nn.Sequential(*layers, cbr(512, 1024, 3), cbr(1024, 1024, 3), nn.Conv2d(1024, 125, 1))
+        return nn.Sequential(
+            *layers, cbr(512, 1024, 3), cbr(1024, 1024, 3), nn.Conv2d(1024, 125, 1)
+        )
     pool = lambda: nn.MaxPool2d(2)  # noqa: E731
     three = lambda a, b: [cbr(a, b, 3), cbr(b, a), cbr(a, b, 3)]  # noqa: E731
     return nn.Sequential(
@@ -572,14 +720,27 @@ def ultraface() -> nn.Module:
         nn.Sequential(depthwise(64, 128, 2), depthwise(128, 128), depthwise(128, 128)), nn.Sequential(depthwise(128, 256, 2), depthwise(256, 256)),
         nn.Sequential(cbr(256, 64), depthwise(64, 256, 2)),
     ]  # fmt: skip
-    heads = [[depthwise(i, 4 * b), depthwise(i, 2 * b)] for i, b in ((64, 3), (128, 2), (256, 2), (256, 3))]
+    heads = [
+        [depthwise(i, 4 * b), depthwise(i, 2 * b)]
+        for i, b in ((64, 3), (128, 2), (256, 2), (256, 3))
+    ]
     return Outputs(stages, heads)
 
 
 def duc() -> nn.Module:
     """ResNet101-DUC-HDC of the ONNX Model Zoo, 800x800: stride 8 with dilated last stages, 19 x 16 outputs (cells of 2 pixels)."""
     body = torchvision.models.resnet101(replace_stride_with_dilation=[False, True, True])
-    features = nn.Sequential(body.conv1, body.bn1, body.relu, body.maxpool, body.layer1, body.layer2, body.layer3, body.layer4)
+    features = nn.Sequential(
+        body.conv1,
+        body.bn1,
+        body.relu,
+        body.maxpool,
+        body.layer1,
+        body.layer2,
+        body.layer3,
+        body.layer4,
+    )
+
     class Head(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -593,12 +754,15 @@ def duc() -> nn.Module:
 
 def unet() -> nn.Module:
     """Ronneberger et al. 2015, padded, 3 -> 2 classes, 256x256."""
+
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             two = lambda i, o: nn.Sequential(cbr(i, o, 3), cbr(o, o, 3))  # noqa: E731
             sizes = (64, 128, 256, 512, 1024)
-            self.down = nn.ModuleList([two(i, o) for i, o in zip((3, *sizes[:-1]), sizes, strict=True)])
+            self.down = nn.ModuleList(
+                [two(i, o) for i, o in zip((3, *sizes[:-1]), sizes, strict=True)]
+            )
             self.ups = nn.ModuleList([nn.ConvTranspose2d(o, o // 2, 2, 2) for o in sizes[:0:-1]])
             self.join = nn.ModuleList([two(o, o // 2) for o in sizes[:0:-1]])
             self.last = nn.Conv2d(64, 2, 1)
@@ -631,13 +795,25 @@ def catalogue() -> dict[str, Entry]:
     found: dict[str, Entry] = {}
 
     def tv(name: str, of: str | None = None, size: int = 224) -> None:
-        found[name] = (lambda: torchvision.models.get_model(of or name, weights=None), (3, size, size), f"torchvision {of or name}")
+        found[name] = (
+            lambda: torchvision.models.get_model(of or name, weights=None),
+            (3, size, size),
+            f"torchvision {of or name}",
+        )
 
     def tm(name: str, of: str, size: int = 224) -> None:
-        found[name] = (lambda: timm.create_model(of, pretrained=False), (3, size, size), f"timm {of}")
+        found[name] = (
+            lambda: timm.create_model(of, pretrained=False),
+            (3, size, size),
+            f"timm {of}",
+        )
 
     def own(name: str, build: Callable[[], nn.Module], size: tuple[int, ...] = IMAGE) -> None:
-        found[name] = (build, size, " ".join((build.__doc__ or "").split()) or "benchmarks/model_tables_networks.py")
+        found[name] = (
+            build,
+            size,
+            " ".join((build.__doc__ or "").split()) or "benchmarks/model_tables_networks.py",
+        )
 
     for name in ("vgg11", "vgg13", "vgg16", "vgg19", "vgg16_bn", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d",
                  "wide_resnet50_2", "wide_resnet101_2", "densenet121", "densenet161", "densenet169", "densenet201", "squeezenet1_0", "squeezenet1_1", "mobilenet_v2",
@@ -689,6 +865,16 @@ def catalogue() -> dict[str, Entry]:
     own("mask_rcnn_resnet50", lambda: faster_rcnn((3, 4, 6, 3), mask=True), (3, 800, 1365))
     own("faster_rcnn_r50_fpn", lambda: faster_rcnn_fpn(mask=False), (3, 800, 1088))
     own("mask_rcnn_r50_fpn", lambda: faster_rcnn_fpn(mask=True), (3, 800, 1088))
-    own("fcn_resnet50", lambda: torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None), (3, 520, 520))
-    own("deeplabv3_resnet50", lambda: torchvision.models.segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None), (3, 520, 520))
+    own(
+        "fcn_resnet50",
+        lambda: torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None),
+        (3, 520, 520),
+    )
+    own(
+        "deeplabv3_resnet50",
+        lambda: torchvision.models.segmentation.deeplabv3_resnet50(
+            weights=None, weights_backbone=None
+        ),
+        (3, 520, 520),
+    )
     return found

@@ -47,7 +47,10 @@ NARROWER = {
 }  # fmt: skip
 """How far a family's numbers stray from those of all runtimes, a chip's from its family's, and a kernel's from
 its chip's: spreads of logarithms."""
-LIMITS = {name: (1e-3, 1.0) for name in PARAMETERS} | {"overhead_s": (1e-8, 1e-2), "call_s": (1e-7, 1.0)}
+LIMITS = {name: (1e-3, 1.0) for name in PARAMETERS} | {
+    "overhead_s": (1e-8, 1e-2),
+    "call_s": (1e-7, 1.0),
+}
 NOISE = 0.12
 """The same configuration listed twice in the Neural Compressor tables differs by 11.6% in one case of ten."""
 OFFSET_ROWS = (4.0, 2.0, 1.0)
@@ -159,7 +162,9 @@ def _offsets(chosen: Sequence[Case], found: Fitted) -> dict[str, float]:
         for case in chosen:
             by_name[f"{case.group.shelves[shelf]} | {case.model}"].append(case)
         for name, members in by_name.items():
-            size = sum(max(-0.5, min(0.5, left[id(case)])) for case in members) / (len(members) + rows)
+            size = sum(max(-0.5, min(0.5, left[id(case)])) for case in members) / (
+                len(members) + rows
+            )
             offsets[name] = size
             for case in members:
                 left[id(case)] -= size
@@ -208,14 +213,32 @@ def _spread(errors: Sequence[float], expected: float) -> float:
 
 def write(found: Fitted) -> None:
     """`fitted.json`, one circle a line."""
+
     def line(name: str, values: object) -> str:
         return f"{json.dumps(name)}:{json.dumps(values, separators=(',', ':'))}"
 
-    circles = [line(name, [float(f"{v:.4g}") for v in values]) for name, values in sorted(found.circles.items())]
-    offsets = [line(name, round(value, 3)) for name, value in sorted(found.offsets.items()) if abs(value) >= 5e-4]
-    about = json.dumps("benchmarks/whole_models.py --write; numbers: " + ", ".join(PARAMETERS) + ", spread, points")
+    circles = [
+        line(name, [float(f"{v:.4g}") for v in values])
+        for name, values in sorted(found.circles.items())
+    ]
+    offsets = [
+        line(name, round(value, 3))
+        for name, value in sorted(found.offsets.items())
+        if abs(value) >= 5e-4
+    ]
+    about = json.dumps(
+        "benchmarks/whole_models.py --write; numbers: "
+        + ", ".join(PARAMETERS)
+        + ", spread, points"
+    )
     TARGET.write_text(
-        '{"about":' + about + ',\n"circles":{\n' + ",\n".join(circles) + '\n},\n"offsets":{\n' + ",\n".join(offsets) + "\n}}\n"
+        '{"about":'
+        + about
+        + ',\n"circles":{\n'
+        + ",\n".join(circles)
+        + '\n},\n"offsets":{\n'
+        + ",\n".join(offsets)
+        + "\n}}\n"
     )
 
 
@@ -224,7 +247,9 @@ def table(title: str, results: Sequence[Result], key: Callable[[Case], str]) -> 
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         groups[key(result.case)].append(result)
-    print(f"\n| {title} | rows | median | mean | within 30% | rank | roofline median | roofline mean |")
+    print(
+        f"\n| {title} | rows | median | mean | within 30% | rank | roofline median | roofline mean |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name, members in sorted(groups.items()):
         errors = [member.error for member in members]
@@ -251,15 +276,27 @@ def ratios(results: Sequence[Result]) -> None:
             off = result.log_error - base.log_error
             device = "GPU" if result.case.terms.gpu else "CPU"
             found[f"{device} {result.case.row.weight_bits:g} bits"].append(abs(math.expm1(off)))
-    print("\n| speed-up over floats | pairs | median error | mean error | within 15% |\n|---|---|---|---|---|")
+    print(
+        "\n| speed-up over floats | pairs | median error | mean error | within 15% |\n|---|---|---|---|---|"
+    )
     for name, errors in sorted(found.items()):
         close = sum(e <= 0.15 for e in errors) / len(errors)
-        print(f"| {name} | {len(errors)} | {statistics.median(errors):.1%} | {statistics.fmean(errors):.1%} | {close:.0%} |")
+        print(
+            f"| {name} | {len(errors)} | {statistics.median(errors):.1%} | {statistics.fmean(errors):.1%} | {close:.0%} |"
+        )
 
 
 def _twin(case: Case) -> tuple[object, ...]:
     row = case.row
-    return row.chip, row.runtime.split(" INT8")[0], row.cores_or_threads, row.model_or_op, row.batch, row.seq, row.metric
+    return (
+        row.chip,
+        row.runtime.split(" INT8")[0],
+        row.cores_or_threads,
+        row.model_or_op,
+        row.batch,
+        row.seq,
+        row.metric,
+    )
 
 
 def main() -> None:
@@ -300,7 +337,15 @@ def _print_one(result: Result) -> None:
 
 
 def _chip_and_precision(case: Case) -> str:
-    chip = "GPU" if case.terms.gpu else "Intel" if "intel" in case.row.chip.lower() or "xeon" in case.row.chip.lower() or "core i" in case.row.chip.lower() else "ARM"
+    chip = (
+        "GPU"
+        if case.terms.gpu
+        else "Intel"
+        if "intel" in case.row.chip.lower()
+        or "xeon" in case.row.chip.lower()
+        or "core i" in case.row.chip.lower()
+        else "ARM"
+    )
     bits = case.row.weight_bits
     return f"{chip}, {'floats' if bits >= 16 else '8 bits' if bits >= 7 else 'below 8 bits'}"
 

@@ -154,4 +154,3 @@ def _batch_in_memory(model: Transformer, row: Row, tokens: int, cache_bits: floa
             f"of {tokens} tokens in {memory / 1e9:.0f} GB; take fewer bits"
         )
     return min(batch, MOST_BATCH)
-
