@@ -110,7 +110,8 @@ def summary(rows: list[dict[str, Any]]) -> str:
     signed = [math.log(row["predicted_ms"] / row["measured_ms"]) for row in rows]
     return (
         f"{len(rows)} rows: median error {statistics.median(errors):.1%}, {_near(errors):.0%} "
-        f"within {NEAR:.0%}, largest {max(errors):.0%}, mean {math.exp(statistics.mean(signed)) - 1:+.0%}; "
+        f"within {NEAR:.0%}, largest {max(errors):.0%}, "
+        f"mean {math.exp(statistics.mean(signed)) - 1:+.0%}; "
         f"ratios to fp32: median error {statistics.median(ratios):.1%}, {_near(ratios):.0%} "
         f"within {NEAR:.0%}"
     )

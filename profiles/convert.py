@@ -74,6 +74,7 @@ def _runtime(name: str, file: RuntimeFile, origins: Sequence[str]) -> Runtime:
             _kernel(kernel, origin) for kernel, origin in zip(file.kernel, origins, strict=True)
         ),
         coarse_products=file.coarse_products,
+        parallel=file.parallel,
     )
 
 

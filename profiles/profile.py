@@ -116,6 +116,7 @@ class Runtime:
         dequantize_overhead_s: time of one such call with nothing to do.
         coarse_products: products of a model up to which activations are rounded in the largest
             blocks; a model of more has so many roundings that the smallest are taken.
+        parallel: whether it runs branches of a graph side by side; else one operation at a time.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Runtime:
     dequantize_overhead_s: float
     kernels: tuple[Kernel, ...]
     coarse_products: int = 2**40
+    parallel: bool = False
 
 
 @dataclass(frozen=True, slots=True)

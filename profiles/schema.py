@@ -29,9 +29,9 @@ from mixq.profiles.quantity import (
 )
 
 Op = Literal[
-    "gemm", "conv", "depthwise", "strided_depthwise", "pointwise", "column", "gather", "recurrent", "attention",
-    "elementwise", "transcendental", "softmax", "normalization", "transpose", "gelu",
-    "biased_gelu", "dequantize",
+    "gemm", "conv", "depthwise", "strided_depthwise", "pointwise", "column", "gather",
+    "recurrent", "attention", "elementwise", "transcendental", "softmax", "normalization",
+    "transpose", "gelu", "biased_gelu", "dequantize",
 ]  # fmt: skip
 """The kinds of `mixq.graph.work.Work` and kinds of those, see `mixq.cost.algorithm`."""
 SPECIAL_OPS: Final = (
@@ -208,6 +208,7 @@ class RuntimeFile(_Part):
     call_overhead: Time | None = None
     dequantize: DequantizeFile | None = None
     coarse_products: Whole = MOST_ROWS
+    parallel: bool = False
     kernel: Annotated[tuple[KernelFile, ...], Field(min_length=1, max_length=200, strict=False)]
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from typing import Final
 
 from mixq.activations.saturation import may_saturate
 from mixq.calibration import Calibration
+from mixq.cost.memory import cache_bytes
 from mixq.search.analysis import Layout
 from mixq.search.choose import keeps
 from mixq.search.limits import Limits
@@ -17,6 +18,8 @@ from mixq.search.trials import PLAIN, Trial, difference_of, within_noise
 
 REGRET: Final = 0.02
 """Share of added error that another draw of samples may cost before it is worth a warning."""
+CACHED_TOKENS: Final = 1024
+"""Of the example that a note on the cache gives."""
 DOUBT: Final = 0.05
 """Share of its error by which a plan may differ from the next best one without being told."""
 
@@ -121,3 +124,25 @@ def _round_up(count: float) -> int:
     """A number of samples with two digits."""
     step: int = 10 ** max(math.floor(math.log10(count)) - 1, 0)
     return math.ceil(count / step) * step
+
+
+def cache_notes(model: object) -> list[str]:
+    """What the keys and values of past tokens add to peak memory, for causal language models.
+
+    The traced workload keeps none, so predictions leave them out. Sizes come from the fields that
+    Hugging Face configurations share.
+    """
+    config = getattr(model, "config", None)
+    heads = getattr(config, "num_attention_heads", None)
+    layers = getattr(config, "num_hidden_layers", None)
+    hidden = getattr(config, "hidden_size", None)
+    if not (type(model).__name__.endswith("ForCausalLM") and heads and layers and hidden):
+        return []
+    kept = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or hidden // heads
+    one = cache_bytes(layers=layers, heads=kept, head_size=size, tokens=1)
+    return [
+        f"peak memory is that of one pass without a cache; generating text keeps {one:,} bytes "
+        f"for each token and sequence in 32-bit floats ({layers} layers x {kept} heads x {size} "
+        f"x 2), {one * CACHED_TOKENS / 1e6:,.0f} MB for {CACHED_TOKENS:,} tokens, half in 16-bit"
+    ]

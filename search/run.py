@@ -22,6 +22,7 @@ from mixq.search.interactions import Auditor
 from mixq.search.metric import Judge, PlanMetrics, plan_metrics
 from mixq.search.notes import (
     activation_notes,
+    cache_notes,
     data_notes,
     doubt_notes,
     saturation_notes,
@@ -170,6 +171,7 @@ def run(
             *found.notes,
             *final.notes,
             *latency_notes(layout.costs, final.trial.proposal.assignment),
+            *cache_notes(model),
             *saturation_notes(final.trial),
             *stability_notes(stable, measured.samples),
             *doubt_notes(found.chosen, found.trials, limits),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
+from mixq.bench.result import Machine as Here
 from mixq.calibrate.case import Case
 from mixq.calibrate.document import NAME, RUNTIME, Chip, RuntimePart, as_16_bits, written
 from mixq.calibrate.fitting import empty_s, fit_all, peaks, points_of, reached, start_kernel
-from mixq.calibrate.routine import COARSE_PRODUCTS, FLOAT_ACTIVATIONS, ONNX, Routine
-from mixq.calibrate.sweep import Memory, sweep
+from mixq.calibrate.routine import COARSE_PRODUCTS, FLOAT_ACTIVATIONS, ONNX, TORCH, Routine
+from mixq.calibrate.sweep import sweep
 from mixq.calibrate.timing import Timed, noise_of, time_cases
 from mixq.cost.machine import Machine
 from mixq.errors import CalibrationError, UsageError
@@ -23,10 +24,30 @@ from mixq.progress import Progress, silent, track
 
 MOST_NOISE: Final = 0.10
 """Spread of rounds beyond which nothing is fitted: predictions are to be right to 12 percent."""
-BUDGET_S: Final = 100.0
+BUDGET_S: Final = 80.0
 ROUNDS: Final = 15
 RUNTIME_BYTES: Final = 13_000_000
 """As in the shipped profiles: what ONNX Runtime takes whatever the model is."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What was timed of one runtime.
+
+    Attributes:
+        runtime, description: of the profile.
+        routines: what to fit, by the keys of the cases.
+        timed: its cases, with its own empty call.
+        exact: routines of a second runtime, which is predicted and not searched.
+        coarse_products: as of `Runtime`.
+    """
+
+    runtime: str
+    description: str
+    routines: Mapping[str, Routine]
+    timed: Sequence[Timed]
+    exact: Mapping[str, Routine]
+    coarse_products: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +81,7 @@ def calibrate(
 
     Args:
         threads: of one call.
-        budget_s: time for timing kernels.
+        budget_s: time for timing the kernels of ONNX Runtime; those of torch take a fifth of it.
         rounds: of timing, at most.
         progress: is told how far it is.
 
@@ -70,6 +91,8 @@ def calibrate(
         CalibrationError: if the rounds disagree too much to fit anything.
     """
     from mixq.calibrate.onnx_cases import onnx_cases
+    from mixq.calibrate.torch_cases import ON_CPU, torch_cases
+    from mixq.calibrate.torch_threads import torch_threads
 
     cores = os.cpu_count() or 1
     if not 1 <= threads <= cores:
@@ -77,47 +100,70 @@ def calibrate(
             f"--threads is {threads}, but this machine has {cores} cores; choose 1 to {cores}"
         )
     started = time.perf_counter()
-    memory = [sweep(threads) for _ in track(range(1), "sweeping the memory", 1, progress)][0]
+    memory = next(sweep(threads) for _ in track(range(1), "sweeping the memory", 1, progress))
     cases = _loaded(onnx_cases(threads), progress)
     clock = time.process_time if threads == 1 else time.perf_counter
     timed = time_cases(cases, budget_s=budget_s, rounds=rounds, clock=clock, progress=progress)
-    return described(timed, memory, cores=cores, threads=threads, source=_source(),
-                     model=_processor(), started=started, progress=progress)  # fmt: skip
+    description = "ONNX Runtime, CPU execution provider, as mixq exports to it"
+    suites = [Suite(RUNTIME, description, ONNX, timed, FLOAT_ACTIVATIONS, COARSE_PRODUCTS)]
+    with torch_threads(threads):
+        others = time_cases(
+            list(torch_cases("cpu", ON_CPU)), budget_s=budget_s / 5, rounds=rounds, clock=clock,
+            stage="timing torch", progress=progress,
+        )  # fmt: skip
+    suites.append(Suite("torch", "torch on the CPU, weights dequantized", TORCH, others, {}))
+    model = Here.here().processor
+    chip = Chip(model, cores, threads, memory, {}, _source(model))
+    return described(
+        suites, chip, seconds=lambda: time.perf_counter() - started, progress=progress
+    )
 
 
 def described(
-    timed: Sequence[Timed],
-    memory: Memory,
+    suites: Sequence[Suite],
+    chip: Chip,
     *,
-    cores: int,
-    threads: int,
-    source: str,
-    model: str,
-    started: float,
-    clock: Callable[[], float] = time.perf_counter,
+    seconds: Callable[[], float],
     progress: Progress = silent,
 ) -> Calibrated:
     """The profile that these times give.
 
+    Args:
+        suites: by runtime; the first is the profile's default.
+        chip: without its rates, which are those that were reached.
+        seconds: that have passed.
+        progress: is told of the kernels that are fitted.
+
     Raises:
         CalibrationError: if the rounds disagree too much to fit anything.
     """
+    timed = [item for suite in suites for item in suite.timed]
     noise = noise_of(timed)
     check_noise(noise)
-    routines = {**ONNX, **FLOAT_ACTIVATIONS}
-    chip = Chip(model, cores, threads, memory, {"fp32": 1e9, "int8": 1e9}, source)
-    machine = Machine.of(_profile(chip, {}, ONNX, 0.0))
-    measured = points_of(machine, timed)
-    seen = peaks(measured, routines)
-    rates = {kind: rate / threads for kind, rate in seen.items()}
-    memory = reached(memory, measured)
-    chip = Chip(model, cores, threads, memory, {"int8": rates["fp32"], **rates}, source)
-    machine = Machine.of(_profile(chip, {}, ONNX, 0.0))
-    kernels = fit_all(machine, measured, routines, progress=progress)
-    text = _text(chip, kernels, empty_s(timed))
+    kinds = {r.compute for s in suites for r in (*s.routines.values(), *s.exact.values())}
+    blank = replace(chip, core_ops_per_s=dict.fromkeys(kinds, 1e9))
+    machine = Machine.of(parse(_text(blank, suites, {}).encode(), origin=NAME))
+    memory, rates = chip.memory, dict.fromkeys(kinds, 1e9)
+    measured = []
+    for suite in suites:
+        found = points_of(machine, suite.timed)
+        memory = reached(memory, found)
+        for kind, rate in peaks(found, {**suite.routines, **suite.exact}).items():
+            rates[kind] = max(rates[kind], rate / chip.threads)
+        measured.append(found)
+    full = replace(chip, memory=memory, core_ops_per_s=rates)
+    machine = Machine.of(parse(_text(full, suites, {}).encode(), origin=NAME))
+    kernels = {
+        suite.runtime: fit_all(
+            machine, found, {**suite.routines, **suite.exact}, progress=progress,
+            stage=f"fitting kernels of {suite.runtime}",
+        )
+        for suite, found in zip(suites, measured, strict=True)
+    }  # fmt: skip
+    text = _text(full, suites, kernels)
     return Calibrated(
-        text, parse(text.encode(), origin=NAME), noise, len(timed), len(timed[0].rounds_s),
-        clock() - started,
+        text, parse(text.encode(), origin=NAME), noise, len(timed),
+        min(len(item.rounds_s) for item in timed), seconds(),
     )  # fmt: skip
 
 
@@ -144,43 +190,39 @@ def _loaded(cases: Iterable[Case], progress: Progress) -> list[Case]:
     return found
 
 
-def _profile(chip: Chip, kernels: Mapping[str, Kernel], routines: Mapping[str, Routine],
-             call_s: float) -> Profile:  # fmt: skip
-    """A profile with peak rates and kernels that are not fitted yet."""
-    assumed = {key: kernels.get(key, start_kernel(routine)) for key, routine in routines.items()}
-    return parse(_text(chip, assumed, call_s).encode(), origin=NAME)
+def _text(chip: Chip, suites: Sequence[Suite], fitted: Mapping[str, Mapping[str, Kernel]]) -> str:
+    """The file; kernels that are not fitted yet stand there with what is assumed."""
+    parts = []
+    for suite in suites:
+        known = fitted.get(suite.runtime)
+        if known is None:
+            known = {key: start_kernel(routine) for key, routine in suite.routines.items()}
+        own = [known[key] for key in suite.routines if key in known]
+        own += [
+            as_16_bits(known[key])
+            for key, routine in suite.routines.items() if routine.also_16 and key in known
+        ]  # fmt: skip
+        # The table stands for widths without a kernel that dequantizes; none is left.
+        usual = known["dequantize 4"]
+        dequantize = (max(usual.unpack_s_per_weight, 1e-15), usual.overhead_s)
+        call_s = empty_s(suite.timed)
+        parts.append(
+            RuntimePart(suite.runtime, suite.description, own, call_s, RUNTIME_BYTES, dequantize,
+                        suite.coarse_products)
+        )  # fmt: skip
+        exact = [known[key] for key in suite.exact if key in known]
+        if exact:
+            parts.append(
+                RuntimePart(f"{suite.runtime}-float", "products that keep float activations",
+                            exact, call_s, RUNTIME_BYTES, None)
+            )  # fmt: skip
+    return written(chip, parts)
 
 
-def _text(chip: Chip, kernels: Mapping[str, Kernel], call_s: float) -> str:
-    own = [kernels[key] for key in ONNX if key in kernels]
-    own += [as_16_bits(kernels[key]) for key in ONNX if ONNX[key].also_16 and key in kernels]
-    # The table stands for widths without a DequantizeLinear of their own; none is left.
-    plain = kernels.get("dequantize 4")
-    dequantize = (1e-9, 1e-6) if plain is None else (
-        max(plain.unpack_s_per_weight, 1e-15), plain.overhead_s)  # fmt: skip
-    description = "ONNX Runtime, CPU execution provider, as mixq exports to it"
-    runtimes = [
-        RuntimePart(RUNTIME, description, own, call_s, RUNTIME_BYTES, dequantize, COARSE_PRODUCTS)
-    ]
-    floats = [kernels[key] for key in FLOAT_ACTIVATIONS if key in kernels]
-    if floats:
-        description = "products that keep float activations (--activations float)"
-        runtimes.append(
-            RuntimePart(f"{RUNTIME}-float", description, floats, call_s, RUNTIME_BYTES, None)
-        )
-    return written(chip, runtimes)
-
-
-def _source() -> str:
+def _source(model: str) -> str:
     import onnxruntime
 
     return (
-        f"measured: mixq hardware calibrate, {date.today().isoformat()}, {_processor()}, "
+        f"measured: mixq hardware calibrate, {date.today().isoformat()}, {model}, "
         f"onnxruntime {onnxruntime.__version__}"
     )
-
-
-def _processor() -> str:
-    from mixq.bench.result import Machine as Here
-
-    return Here.here().processor

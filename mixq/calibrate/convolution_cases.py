@@ -57,8 +57,8 @@ def convolution_cases(threads: int) -> Iterator[Case]:
         file = graphs.convolution_of_inputs(
             channels, channels, (width, width), groups=channels, step=2
         )
-        yield _shrinking("strided depthwise dequantized", file, channels, channels, side, width, batch,
-                         channels, threads)  # fmt: skip
+        routine = "strided depthwise dequantized"
+        yield _shrinking(routine, file, channels, channels, side, width, batch, channels, threads)
 
 
 def _pair(
@@ -73,7 +73,7 @@ def _pair(
     """With constant weights in a chain, and with weights that were made on the call."""
     m, k = sides[0] * sides[1], channels // groups * window[0] * window[1]
     moved = 4 * batch * m * channels
-    work = Work("conv", m, channels // groups, k, groups, batch, moved, moved, window=window)  # fmt: skip
+    work = Work("conv", m, channels // groups, k, groups, batch, moved, moved, window)
     name = f"{channels} channels, {sides[0]}x{sides[1]}, {window[0]}x{window[1]}, batch {batch}"
     x, load = torch.randn(batch, channels, *sides), weights_load(work, FLOATS, (channels, k))
     file = graphs.convolutions(channels, window, groups=groups)

@@ -33,6 +33,8 @@ FINISH: Final = Prior(1e-10, 3.0)
 """Of a hundred products or so."""
 NOISE: Final = 0.05
 """Residual beyond which a point loses influence; the rounds agree to one or two percent."""
+UNKNOWN: Final = 0.7
+"""Spread of what was not timed: a factor of two."""
 SPREAD: Final = 0.1
 """Expected of a kernel before any point was seen."""
 
@@ -72,7 +74,7 @@ def peaks(measured: Sequence[Measured], routines: Mapping[str, Routine]) -> dict
 
     A twentieth above it, so that no kernel is at its limit exactly.
     """
-    rates: dict[str, float] = {"fp32": 1e9}
+    rates: dict[str, float] = {}
     for item in measured:
         if item.routine in routines:
             kind = routines[item.routine].compute
@@ -111,21 +113,22 @@ def fit_all(
     measured: Sequence[Measured],
     routines: Mapping[str, Routine],
     *,
+    stage: str = "fitting kernels",
     progress: Progress = silent,
 ) -> dict[str, Kernel]:
-    """A kernel for every routine that has points, by its key.
+    """A kernel for every routine, by its key; assumed where no call was long enough to time.
 
     Args:
         machine: with the peak rates that were measured.
         measured: kernel calls.
         routines: what to fit.
+        stage: in words, for `progress`.
         progress: is told of the routines that are done.
     """
     found = {}
-    for key in track(list(routines), "fitting kernels", len(routines), progress):
+    for key in track(list(routines), stage, len(routines), progress):
         points = [replace(m.point, machine=machine) for m in measured if m.routine == key]
-        if points:
-            found[key] = _fit(points, routines[key])
+        found[key] = _fit(points, routines[key]) if points else _assumed(routines[key])
     return found
 
 
@@ -143,6 +146,10 @@ def start_kernel(routine: Routine) -> Kernel:
         unpack_rows=0, full_columns=0, fill=0.0, sharpness=4.0, winograd=False, spread=SPREAD,
         points=0,
     )  # fmt: skip
+
+
+def _assumed(routine: Routine) -> Kernel:
+    return replace(start_kernel(routine), spread=UNKNOWN)
 
 
 def _fit(points: Sequence[Point], routine: Routine) -> Kernel:

@@ -72,7 +72,7 @@ class Graph:
         )
         return name
 
-    def bytes(self, *shape: int) -> str:
+    def packed(self, *shape: int) -> str:
         """An initializer of random bytes."""
         return self.constant(self.random.integers(0, 256, shape, dtype=np.uint8))
 
@@ -159,9 +159,9 @@ def packed_product(
     def step(graph: Graph, x: str) -> str:
         inputs = [
             x,
-            graph.bytes(rows, blocks, block * bits // 8),
+            graph.packed(rows, blocks, block * bits // 8),
             graph.scales(rows, blocks),
-            graph.bytes(rows, -(-blocks * bits // 8)),
+            graph.packed(rows, -(-blocks * bits // 8)),
         ]
         found: str = graph.op("MatMulNBits", inputs, attributes, domain=MICROSOFT)
         return found
@@ -176,8 +176,8 @@ def integer_product(rows: int, columns: int, *, is_static: bool) -> Callable[[Gr
         codes = graph.random.integers(-127, 128, (columns, rows), dtype=np.int64)
         weight = graph.constant(codes.astype(np.int8))
         if is_static:
-            scale = graph.constant(np.float32(0.02))
-            zero = graph.constant(np.uint8(128))
+            scale = graph.constant(np.array(0.02, np.float32))
+            zero = graph.constant(np.array(128, np.uint8))
             rounded = graph.op("QuantizeLinear", [x, scale, zero])
         else:
             rounded, scale, zero = graph.op("DynamicQuantizeLinear", [x], outputs=3)
@@ -203,7 +203,8 @@ def dequantized(rows: int, columns: int, bits: int, group: int) -> bytes:
     x = graph.input([1, 1])
     groups = -(-columns // group)
     inputs = [
-        graph.codes(bits, rows, columns), graph.scales(rows, groups), graph.codes(bits, rows, groups),
+        graph.codes(bits, rows, columns), graph.scales(rows, groups),
+        graph.codes(bits, rows, groups),
     ]  # fmt: skip
     floats = graph.op("DequantizeLinear", inputs, {"axis": 1, "block_size": group})
     return graph.file(graph.op("Add", [graph.first_number(floats, 2), x]))
@@ -253,8 +254,8 @@ def gathered(rows: int, columns: int, bits: int, block: int = 64) -> bytes:
         return graph.file(graph.op("Gather", [graph.floats(rows, columns), indices]))
     blocks = -(-columns // block)
     inputs = [
-        graph.bytes(rows, columns * bits // 8), indices,
-        graph.scales(rows, blocks), graph.bytes(rows, -(-blocks * bits // 8)),
+        graph.packed(rows, columns * bits // 8), indices,
+        graph.scales(rows, blocks), graph.packed(rows, -(-blocks * bits // 8)),
     ]  # fmt: skip
     attributes = {"bits": bits, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
     return graph.file(graph.op("GatherBlockQuantized", inputs, attributes, domain=MICROSOFT))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mixq.export.onnx.kernel import kernels
@@ -49,7 +49,7 @@ class Routine:
     tiles_m: tuple[int, ...] = (1,)
     tiles_n: tuple[int, ...] = (1,)
     unpack_rows: tuple[int, ...] = (0,)
-    also_16: bool = field(default=False)
+    also_16: bool = False
 
 
 def _groups(bits: int, block: int) -> tuple[int, ...]:
@@ -84,7 +84,8 @@ def _dense(name: str, ops: tuple[str, ...]) -> Routine:
 
 def _made(name: str, ops: tuple[str, ...]) -> Routine:
     return Routine(
-        f"{name} of dequantized weights", ops, weights_as="dequantized", per_image=name != "MatMul", unpacks=True,
+        f"{name} of dequantized weights", ops, weights_as="dequantized",
+        per_image=name != "MatMul", unpacks=True,
         tiles_m=TILES_M, tiles_n=TILES_N, unpack_rows=(0, 64, 256),
     )  # fmt: skip
 
@@ -153,3 +154,35 @@ FLOAT_ACTIVATIONS: Final = {
     for bits in (8, 4, 2)
 }  # fmt: skip
 """What a unit gets whose activations must not be rounded; no format asks for it by itself."""
+
+_ANY: Final = tuple(range(GROUP_SIZES[0], GROUP_SIZES[1] + 1))
+TORCH: Final = {
+    "Linear": Routine("linear", ("gemm",), also_16=True),
+    "conv": Routine("conv2d", ("conv",), tiles_n=TILES_N, also_16=True),
+    "attention": Routine("bmm", ("attention",)),
+    "gather": Routine("index", ("gather",), also_16=True),
+    "LSTM": Routine("lstm", ("recurrent",), also_16=True),
+    "elementwise": Routine("elementwise", ("elementwise",)),
+    **{
+        f"dequantize {bits}": Routine(
+            f"unpack {bits}-bit", ("dequantize",), bits, grids=(*SIGNED, "affine"),
+            group_sizes=_ANY, per_channel=True, unpacks=True,
+        )
+        for bits in (8, 4, 2)
+    },
+}  # fmt: skip
+"""Routines of torch on any device: weights are dequantized at every use."""
+TORCH_CUDA: Final = {
+    **{key: replace(routine, also_16=False) for key, routine in TORCH.items()},
+    "Linear fp16": Routine("linear fp16", ("gemm",), 16, "fp16"),
+    "Linear bf16": Routine("linear bf16", ("gemm",), 16, "bf16"),
+    "tinygemm 4": Routine(
+        "tinygemm int4", ("gemm",), 4, "bf16", (*SIGNED, "affine"), (32, 64, 128, 256),
+        unpacks=True, unpack_rows=(0, 16, 64),
+    ),
+    "tinygemm 8": Routine(
+        "tinygemm int8", ("gemm",), 8, "bf16", ("symmetric", "signed"), per_channel=True,
+        unpacks=True, unpack_rows=(0, 16, 64),
+    ),
+}  # fmt: skip
+"""And on a GPU, where products take 16-bit floats and read packed weights."""

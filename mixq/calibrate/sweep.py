@@ -114,7 +114,7 @@ def _rate(step: Callable[[], object], moved: int, clock: Callable[[], float]) ->
     step()
     start = clock()
     step()
-    calls = max(1, min(int(TURN_S / max(clock() - start, 1e-7)), 2000))
+    calls = max(1, min(int(TURN_S / max(clock() - start, 1e-7)), MOST_BYTES // moved))
     times = []
     for _ in range(REPEATS):
         start = clock()

@@ -47,8 +47,8 @@ def algorithms(work: Work, op: str = "") -> tuple[str, ...]:
     if work.kind == "conv":
         rows, columns = work.window
         if work.algorithm == "depthwise":
-            special = () if work.stride == (1, 1) else ("strided_depthwise",)
-            return *special, "depthwise", "conv"
+            plain = ("depthwise", "conv")
+            return plain if work.stride == (1, 1) else ("strided_depthwise", *plain)
         if rows == columns == 1 and work.groups == 1:
             return "pointwise", "conv"
         return ("column", "conv") if rows > 1 == columns else ("conv",)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mixq.cost.fusion import Step, fusion, left_over
 from mixq.cost.kernels import NO_WEIGHTS, W32, Call, kernel_for, price, weight_matrix
 from mixq.cost.machine import Machine
 from mixq.cost.memory import loaded_bytes, rule_of, working
+from mixq.cost.path import critical_path
 from mixq.cost.spread import ASSUMED_SPREAD, KernelTime, by_kernel
 from mixq.cost.table import CostTable, UnitCost
 from mixq.errors import FormatError
@@ -50,21 +51,27 @@ def build_cost_table(
             "leave it out or correct the name"
         )
     machine = Machine.of(profile, profile.searched_runtime(runtime).name, threads)
-    rule = rule_of(machine.runtime.name)
-    spaces = working(rule, graph)
+    rule = rule_of(machine)
     pricing = _Pricing(machine, graph)
     others = pricing.others()
+    entries = {
+        name: {
+            fmt: pricing.unit_cost(unit, fmt)
+            for fmt in dict.fromkeys((W32, *formats.get(name, ())))
+        }
+        for name, unit in graph.units.items()
+    }
+    copies = {
+        name: 4 * graph.units[name].weights
+        for name, prices in entries.items()
+        if any(cost.is_unpacked for cost in prices.values())
+    }
+    spaces = working(rule, graph, copies)
     return CostTable(
         hardware=profile.name,
         runtime=machine.runtime.name,
         threads=machine.threads,
-        entries={
-            name: {
-                fmt: pricing.unit_cost(unit, fmt)
-                for fmt in dict.fromkeys((W32, *formats.get(name, ())))
-            }
-            for name, unit in graph.units.items()
-        },
+        entries=entries,
         other_latency_s=math.fsum(
             [machine.runtime.call_overhead_s, *(call.latency_s for call in others)]
         ),
@@ -75,10 +82,8 @@ def build_cost_table(
         node_bytes=rule.node_bytes * graph.digraph.number_of_nodes(),
         file_graph_bytes=rule.file_node_bytes * graph.digraph.number_of_nodes(),
         file_unit_bytes=rule.file_unit_bytes,
-        unpacked_passes=rule.unpacked_passes,
         working_bytes=spaces.folded_bytes,
         unpacked_working_bytes=spaces.apart_bytes,
-        sections=spaces.sections,
         cache_bytes=cache_bytes,
     )
 
@@ -117,35 +122,53 @@ class _Pricing:
         )
         self._fine = products > machine.runtime.coarse_products
         self._working_sets: dict[Format, float] = {}
+        self._hidden = self._off_path() if machine.runtime.parallel else frozenset()
 
     def unit_cost(self, unit: WeightUnit, fmt: Format) -> UnitCost:
         """Price of one unit: the time of all its operations and of what follows them."""
-        whole = (unit.rows, unit.columns)
         calls: list[Call] = []
-        behind: list[Call] = []
+        waited: list[Call] = []
         for node, work in zip(self._nodes.get(unit.name, ()), unit.work, strict=True):
-            matrix = weight_matrix(work)
-            # Elementwise work does not say what it reads, so it reads the whole unit.
-            read = whole if matrix == NO_WEIGHTS else matrix
-            call = price(
-                self._machine, work, fmt, read, unit.element_bytes, whole,
-                op=self._graph.digraph.nodes[node].get("op", ""),
-                working_set_bytes=self._working_set_bytes(fmt), images=self._images(node),
-                fine=self._fine,
-            )  # fmt: skip
+            call = self._call(unit, node, work, fmt)
             calls.append(call)
-            behind += self._behind(node, call)
+            if node not in self._hidden:
+                waited += [call, *self._behind(node, call)]
         is_unpacked = not fmt.is_float and any(call.kernel is None for call in calls)
         return UnitCost(
-            latency_s=math.fsum(call.latency_s for call in (*calls, *behind)),
-            times=_times((*calls, *behind)),
+            latency_s=math.fsum(call.latency_s for call in waited),
+            times=_times(waited),
             weight_bytes=unit.stored_bytes(fmt),
-            loaded_bytes=loaded_bytes(rule_of(self._machine.runtime.name), unit, fmt),
-            unpacked_bytes=4 * unit.weights if is_unpacked else 0,
+            loaded_bytes=loaded_bytes(rule_of(self._machine), unit, fmt),
+            is_unpacked=is_unpacked,
             kernel=" + ".join(dict.fromkeys(call.name for call in calls)) or "none",
             reason="; ".join(dict.fromkeys(call.reason for call in calls))
             or "the traced batch never reached it",
         )
+
+    def _call(self, unit: WeightUnit, node: str, work: Work, fmt: Format) -> Call:
+        """One operation of a unit."""
+        whole, matrix = (unit.rows, unit.columns), weight_matrix(work)
+        # Elementwise work does not say what it reads, so it reads the whole unit.
+        read = whole if matrix == NO_WEIGHTS else matrix
+        return price(
+            self._machine, work, fmt, read, unit.element_bytes, whole,
+            op=self._graph.digraph.nodes[node].get("op", ""),
+            working_set_bytes=self._working_set_bytes(fmt), images=self._images(node),
+            fine=self._fine,
+        )  # fmt: skip
+
+    def _off_path(self) -> frozenset[str]:
+        """Nodes that run beside the longest path; which it is, 32 bits decide."""
+        seconds: dict[str, float] = {}
+        for unit in self._graph.units.values():
+            for node, work in zip(self._nodes.get(unit.name, ()), unit.work, strict=True):
+                call = self._call(unit, node, work, W32)
+                own = (call, *self._behind(node, call))
+                seconds[node] = seconds.get(node, 0.0) + sum(part.latency_s for part in own)
+        for node, step in self._other_steps():
+            seconds[node] = seconds.get(node, 0.0) + self._step(step).latency_s
+        path = critical_path(self._graph.digraph, seconds, parallel=True)
+        return frozenset(self._graph.digraph) - frozenset(path)
 
     def _images(self, node: str) -> int:
         """Samples of a convolution's result."""
@@ -154,13 +177,16 @@ class _Pricing:
 
     def others(self) -> list[Call]:
         """What a forward pass runs beside its units."""
+        return [self._step(step) for node, step in self._other_steps() if node not in self._hidden]
+
+    def _other_steps(self) -> Iterator[tuple[str, Step]]:
+        """Operations that read no unit, and what is transposed for attention, by their nodes."""
         claimed = self._fusion.claimed
-        steps: list[Step] = []
         for node, data in self._graph.digraph.nodes(data=True):
             if not data["units"] and node not in claimed:
-                steps.append((data["work"], data.get("op", "")))
-            steps += self._fusion.turned.get(node, ())
-        return [self._step(step) for step in steps]
+                yield node, (data["work"], data.get("op", ""))
+            for step in self._fusion.turned.get(node, ()):
+                yield node, step
 
     def _behind(self, node: str, call: Call) -> list[Call]:
         """What the call's kernel leaves to kernels behind it."""

@@ -30,6 +30,12 @@ ACTIVATIONS: Final = frozenset(
      "hardsigmoid"}
 )  # fmt: skip
 """What a convolution's kernel applies to its result."""
+BIASED: Final = frozenset({"addmm", "linear", "baddbmm"})
+STAGES: Final = {
+    "conv": ("normalization", "activation", "sum", "activation"),
+    "gemm": ("bias", "activation"),
+}
+"""What may follow, in this order, each of them or not."""
 SCALINGS: Final = frozenset({"mul", "div"})
 
 
@@ -98,22 +104,27 @@ def left_over(
             if not fused:
                 steps.append(_step(graph, follower))
         return steps
-    is_gemm = data["work"].m == batch_size
-    moved = data["work"].output_bytes
-    biased = operator(data.get("op", "")) in ("addmm", "linear", "baddbmm") and read != "packed"
-    gelu = [name for name in followers if operator(graph.nodes[name].get("op", "")) == "gelu"]
-    rest = [name for name in followers if name not in gelu]
-    if gelu and biased and not is_gemm:
-        steps.append((Work("elementwise", input_bytes=moved, output_bytes=moved), "biased_gelu"))
-    else:
-        if biased and not is_gemm:
-            steps.append(
-                (Work("elementwise", input_bytes=moved, output_bytes=moved), "elementwise")
-            )
-        steps += [_step(graph, name) for name in gelu]
-    if not (is_gemm and read != "packed"):  # FusedGemm applies an activation
-        steps += [_step(graph, name) for name in rest]
-    return steps
+    return [*steps, *_behind_product(graph, node, followers, read, data["work"].m == batch_size)]
+
+
+def _behind_product(
+    graph: nx.DiGraph[str], node: str, followers: tuple[str, ...], read: Read, is_gemm: bool
+) -> list[Step]:
+    """What is left of a bias and an activation; Gemm adds the one and applies the other."""
+    moved = graph.nodes[node]["work"].output_bytes
+    whole = Work("elementwise", input_bytes=moved, output_bytes=moved)
+    names = [operator(graph.nodes[name].get("op", "")) for name in followers]
+    has_bias = operator(graph.nodes[node].get("op", "")) in BIASED or "add" in names
+    acts = [
+        name for name, op in zip(followers, names, strict=True) if op in (*ACTIVATIONS, "gelu")
+    ]
+    if read == "packed" or not has_bias:
+        return [_step(graph, name) for name in acts]
+    if is_gemm:
+        return [_step(graph, name) for name in acts if "gelu" in names]
+    if "gelu" in names:
+        return [(whole, "biased_gelu")]
+    return [(whole, "elementwise"), *(_step(graph, name) for name in acts)]
 
 
 def _melts(graph: nx.DiGraph[str], node: str, data: Mapping[str, Any]) -> bool:
@@ -142,26 +153,26 @@ def _turned(graph: nx.DiGraph[str], node: str) -> list[Step]:
 def _followers(graph: nx.DiGraph[str], node: str, kind: str, taken: set[str]) -> list[str]:
     """The chain of elementwise operations behind a node, as far as kernels reach."""
     found: list[str] = []
-    stages = ("normalization", "activation", "sum", "activation")
-    stage = 0 if kind == "conv" else 1
+    stages = STAGES[kind]
+    stage = 0
     here = node
     while graph.out_degree(here) == 1:
         here = next(iter(graph.successors(here)))
         data = graph.nodes[here]
         if here in taken or data["units"] or data["work"].kind != "elementwise":
             break
-        role = _role(operator(data.get("op", "")), kind)
+        role = _role(operator(data.get("op", "")), data["work"], kind)
         if role not in stages[stage:]:
             break
         stage = stages.index(role, stage) + 1
         found.append(here)
-        if kind == "gemm":
-            break
     return found
 
 
-def _role(name: str, kind: str) -> str:
+def _role(name: str, work: Work, kind: str) -> str:
     if kind == "gemm":
+        if name == "add":  # with a vector: another result would be read as well
+            return "bias" if work.input_bytes <= work.output_bytes else ""
         return "activation" if name in ACTIVATIONS or name == "gelu" else ""
     if name in CHANNEL_NORMALIZATIONS:
         return "normalization"

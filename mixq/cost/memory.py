@@ -8,8 +8,8 @@ was found in its sources, its logs, and stacks of equal layers (`benchmarks/memo
   which the arena's regions rarely fit, so that it counts to the end;
 - activations come from an arena that keeps what it has (`mixq.cost.arena`). From the second pass
   on they lie in one block, beside what the first pass took: working memory counts about twice;
-- DequantizeLinear nodes read no activations and stand behind them in the order of nodes, so that
-  they run first: the float copies of all dequantized units live at once, in both passes.
+- a unit without kernel is dequantized right before its operation, since `mixq.export.onnx` puts
+  such nodes first in the file; its float copy is part of the working memory of both passes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mixq.cost.arena import replayed
+from mixq.cost.machine import Machine
 from mixq.cost.schedule import Schedule, schedule
 from mixq.formats import Format
 from mixq.graph.model_graph import ModelGraph
@@ -35,7 +36,6 @@ class Rule:
         node_bytes: of every operation of the graph, whatever it reads.
         file_node_bytes, file_unit_bytes: what the file takes to describe an operation, and what a
             quantized unit's further operations and tensors.
-        unpacked_passes: how often the float copy of a dequantized unit is resident.
         keeps_arena: whether working memory comes from a BFC arena that is replayed.
     """
 
@@ -43,12 +43,11 @@ class Rule:
     node_bytes: int
     file_node_bytes: int
     file_unit_bytes: int
-    unpacked_passes: int
     keeps_arena: bool
 
 
 PLAIN: Final = Rule(
-    loaded={}, node_bytes=0, file_node_bytes=0, file_unit_bytes=0, unpacked_passes=1,
+    loaded={}, node_bytes=0, file_node_bytes=0, file_unit_bytes=0,
     keeps_arena=False,
 )  # fmt: skip
 """A runtime of which nothing is known: weights once, and the activations that live together."""
@@ -63,7 +62,6 @@ ONNX_RUNTIME: Final = Rule(
     node_bytes=25_000,
     file_node_bytes=200,
     file_unit_bytes=750,
-    unpacked_passes=2,
     keeps_arena=True,
 )  # fmt: skip
 """ONNX Runtime 1.31 on Linux with glibc: medians over stacks of 2 to 40 equal layers (linear 512,
@@ -72,9 +70,10 @@ ONNX_RUNTIME: Final = Rule(
 RULES: Final = {"onnxruntime": ONNX_RUNTIME}
 
 
-def rule_of(runtime: str) -> Rule:
-    """The rule of a runtime, by its name."""
-    return RULES.get(runtime, PLAIN)
+def rule_of(machine: Machine) -> Rule:
+    """The rule of a runtime on a CPU; on a GPU nobody has looked."""
+    on_gpu = machine.profile.units_per_core > 1
+    return PLAIN if on_gpu else RULES.get(machine.runtime.name, PLAIN)
 
 
 def loaded_bytes(rule: Rule, unit: WeightUnit, fmt: Format) -> int:
@@ -98,23 +97,27 @@ class Working:
 
     Attributes:
         folded_bytes: with float weights, into which normalisations are folded.
-        apart_bytes: where all units are dequantized, so that normalisations stand apart; without
-            the float copies themselves.
-        sections: units with the same number are dequantized together; others at other times.
+        apart_bytes: where all units are dequantized that may be, with their float copies;
+            normalisations then stand apart.
     """
 
     folded_bytes: int
     apart_bytes: int
-    sections: Mapping[str, int]
 
 
-def working(rule: Rule, graph: ModelGraph) -> Working:
-    """The working memory of a traced pass."""
+def working(rule: Rule, graph: ModelGraph, copies: Mapping[str, int]) -> Working:
+    """The working memory of a traced pass.
+
+    Args:
+        rule: of the runtime.
+        graph: the pass.
+        copies: bytes of the float copy by unit, for those that have a format without kernel.
+    """
     if not rule.keeps_arena:
         peak = graph.peak_activation_bytes
-        return Working(peak, peak, {})
-    folded, apart = schedule(graph), schedule(graph, frozenset(graph.units))
-    return Working(_resident_bytes(folded), _resident_bytes(apart), folded.sections)
+        return Working(peak, peak + max(copies.values(), default=0))
+    folded, apart = schedule(graph), schedule(graph, copies)
+    return Working(_resident_bytes(folded), _resident_bytes(apart))
 
 
 def _resident_bytes(planned: Schedule) -> int:

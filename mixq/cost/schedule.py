@@ -9,15 +9,13 @@ node's successors in `ModelGraph.digraph`. What a trace of PyTorch and a session
   dequantized are no constants, so that the normalisation stays and writes a buffer of its own;
 - element by element, an operation overwrites an input that nobody reads after it;
 - shapes are computed in numbers of a few bytes where a graph has sequences, which take the arena's
-  first region for themselves;
-- DequantizeLinear reads no activations. ONNX Runtime orders nodes by a depth-first search from the
-  outputs that takes the node written last first, so that such nodes run before all others, but
-  not across a pooling, behind which the layout of convolutions' values ends.
+  first region for themselves.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
@@ -64,20 +62,23 @@ class Schedule:
         buffers: of everything between inputs and outputs; the inputs are the caller's.
         outputs: of what nobody reads, the network's results among them.
         steps: number of operations.
-        consumers: unit -> the first step that reads it.
-        sections: unit -> number of poolings before that step; units of one section are
-            dequantized together.
     """
 
     buffers: tuple[Buffer, ...]
     outputs: tuple[Buffer, ...]
     steps: int
-    consumers: dict[str, int]
-    sections: dict[str, int]
 
 
-def schedule(graph: ModelGraph, dequantized: AbstractSet[str] = frozenset()) -> Schedule:
-    """The buffers of a traced pass, with so many units dequantized on every pass."""
+def schedule(graph: ModelGraph, copies: Mapping[str, int] | None = None) -> Schedule:
+    """The buffers of a traced pass.
+
+    Args:
+        graph: of the pass.
+        copies: bytes of the float copy of every unit that is dequantized on every pass, right
+            before each operation that reads it.
+    """
+    own = dict(copies or {})
+    made: list[Buffer] = []
     digraph = graph.digraph
     step_of = {node: step for step, node in enumerate(digraph)}
     last = {node: max(map(step_of.__getitem__, digraph.successors(node)), default=len(step_of))
@@ -86,16 +87,11 @@ def schedule(graph: ModelGraph, dequantized: AbstractSet[str] = frozenset()) -> 
     size: dict[str, int] = {INPUT: 0}
     end: dict[str, int] = {INPUT: 0}
     begin: dict[str, int] = {}
-    consumers: dict[str, int] = {}
-    sections: dict[str, int] = {}
-    poolings = 0
     for node, data in digraph.nodes(data=True):
-        for unit in data["units"]:
-            consumers.setdefault(unit, step_of[node])
-            sections.setdefault(unit, poolings)
-        poolings += "pool" in operator(data)
+        step = step_of[node]
+        made += [Buffer(own[unit], step, step) for unit in data["units"] if unit in own]
         made_bytes = _value_bytes(data)
-        source = _shared(digraph, node, owner, size, end, step_of[node], made_bytes, dequantized)
+        source = _shared(digraph, node, owner, size, end, step, made_bytes, own.keys())
         if source is None:
             owner[node], size[node] = node, made_bytes
             begin[node], end[node] = step_of[node], last[node]
@@ -107,11 +103,9 @@ def schedule(graph: ModelGraph, dequantized: AbstractSet[str] = frozenset()) -> 
     kinds = {data["work"].kind for _, data in digraph.nodes(data=True)}
     shapes = [Buffer(SHAPE_BYTES, 0, 0)] if kinds & {"gather", "attention"} else []
     return Schedule(
-        buffers=(*shapes, *(buffer for node, buffer in whole if end[node] < steps)),
+        buffers=(*shapes, *made, *(buffer for node, buffer in whole if end[node] < steps)),
         outputs=tuple(buffer for node, buffer in whole if end[node] >= steps),
         steps=steps,
-        consumers=consumers,
-        sections=sections,
     )
 
 

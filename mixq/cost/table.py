@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 from mixq.cost.spread import Interval, KernelTime, interval, ratio_interval
@@ -25,7 +25,7 @@ class UnitCost:
         reason: why that, in words.
         times: `latency_s` by kernel; empty if nothing is known of spreads.
         loaded_bytes: memory that the weights take; 0 stands for `weight_bytes`.
-        unpacked_bytes: of the float copy that every pass makes, if no kernel reads the format.
+        is_unpacked: whether no kernel reads the format, so that every pass makes a float copy.
     """
 
     latency_s: float
@@ -34,7 +34,7 @@ class UnitCost:
     reason: str
     times: tuple[KernelTime, ...] = ()
     loaded_bytes: int = 0
-    unpacked_bytes: int = 0
+    is_unpacked: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,9 @@ class CostTable:
         node_bytes: memory of the operations as the runtime describes them to itself.
         file_graph_bytes, file_unit_bytes: what the file takes beside its tensors: for the graph,
             and for every quantized unit.
-        unpacked_passes: how often a unit's float copy is resident.
         working_bytes: memory of a pass beside the weights if nothing is dequantized
             (`mixq.cost.memory.Working`); None stands for `peak_activation_bytes`.
-        unpacked_working_bytes: the same if anything is.
-        sections: units with the same number are dequantized together; those that are not named
-            have number 0.
+        unpacked_working_bytes: the same if anything is, with all float copies that may be made.
         cache_bytes: keys and values of past tokens, which every pass reads.
     """
 
@@ -74,10 +71,8 @@ class CostTable:
     node_bytes: int = 0
     file_graph_bytes: int = 0
     file_unit_bytes: int = 0
-    unpacked_passes: int = 1
     working_bytes: int | None = None
     unpacked_working_bytes: int | None = None
-    sections: Mapping[str, int] = field(default_factory=dict)
     cache_bytes: int = 0
 
     def cost(self, unit: str, fmt: Format) -> UnitCost:
@@ -163,13 +158,11 @@ class CostTable:
             FormatError: if the table lacks a price for the assignment.
         """
         chosen = self._chosen(assignment)
-        unpacked = self._unpacked_bytes(assignment)
         return (
             self.runtime_bytes
             + self._other_memory_bytes
             + sum(_loaded(cost) for cost in chosen)
-            + self.unpacked_passes * unpacked
-            + self._working(is_unpacked=unpacked > 0)
+            + self._working(is_unpacked=any(cost.is_unpacked for cost in chosen))
         )
 
     def memory_bytes(self, unit: str, fmt: Format) -> int:
@@ -178,26 +171,17 @@ class CostTable:
         Raises:
             FormatError: if the table has no such price.
         """
-        cost = self.cost(unit, fmt)
-        return _loaded(cost) + self.unpacked_passes * cost.unpacked_bytes
+        return _loaded(self.cost(unit, fmt))
 
     @property
     def constant_memory_bytes(self) -> int:
         """What does not depend on the assignment, so that sums are upper bounds.
 
         The sum of all units' `memory_bytes` and this is at least `peak_memory_bytes`: it takes the
-        larger of two kinds of working memory, and lets all float copies live together.
+        larger of two kinds of working memory.
         """
         working = max(self._working(is_unpacked=value) for value in (False, True))
         return self.runtime_bytes + self._other_memory_bytes + working
-
-    def _unpacked_bytes(self, assignment: Mapping[str, Format]) -> int:
-        """The float copies of one pass that live together, at the most."""
-        together: dict[int, int] = {}
-        for unit, fmt in assignment.items():
-            section = self.sections.get(unit, 0)
-            together[section] = together.get(section, 0) + self.cost(unit, fmt).unpacked_bytes
-        return max(together.values(), default=0)
 
     @property
     def _other_memory_bytes(self) -> int:

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixq.cost.machine import Machine
 from mixq.cost.memory import ONNX_RUNTIME, PLAIN, cache_bytes, loaded_bytes, rule_of
 from mixq.cost.table import CostTable, UnitCost
 from mixq.formats import Format
 from mixq.graph.units import WeightUnit
 from mixq.graph.work import Work
+from mixq.profiles import load
 
 W32, W8, W4 = Format(32), Format.parse("w8g64"), Format.parse("w4g64")
 
@@ -46,8 +48,11 @@ def test_a_table_that_is_also_a_head_is_held_for_both() -> None:
 
 
 def test_runtimes_without_a_rule_are_plain() -> None:
-    assert rule_of("onnxruntime") is ONNX_RUNTIME
-    assert rule_of("something else") is PLAIN
+    cpu, gpu = (Machine.of(load(name)) for name in ("intel_cpu", "nvidia_a100"))
+    assert rule_of(cpu) is ONNX_RUNTIME
+    assert rule_of(gpu) is PLAIN
+    other = replace(cpu, runtime=replace(cpu.runtime, name="something else"))
+    assert rule_of(other) is PLAIN
 
 
 def test_the_cache_of_llama_2_7b() -> None:
@@ -57,53 +62,37 @@ def test_the_cache_of_llama_2_7b() -> None:
     assert cache_bytes(layers=2, heads=3, head_size=4, tokens=10, batch_size=3) == 6 * one
 
 
-def cost(weight_bytes: int, loaded: int = 0, unpacked: int = 0) -> UnitCost:
-    return UnitCost(1e-3, weight_bytes, "k", "r", loaded_bytes=loaded, unpacked_bytes=unpacked)
+def cost(weight_bytes: int, loaded: int = 0, *, unpacked: bool = False) -> UnitCost:
+    return UnitCost(1e-3, weight_bytes, "k", "r", loaded_bytes=loaded, is_unpacked=unpacked)
 
 
 TABLE = CostTable(
     hardware="h", runtime="onnxruntime", threads=1,
     entries={
-        "a": {W32: cost(400, 700), W8: cost(100, 0, unpacked=400)},
-        "b": {W32: cost(800, 900), W8: cost(200, 250, unpacked=800)},
+        "a": {W32: cost(400, 700), W8: cost(100, unpacked=True)},
+        "b": {W32: cost(800, 900), W8: cost(200, 250)},
     },
     other_latency_s=0.0, other_bytes=10, peak_activation_bytes=50, runtime_bytes=1000,
-    node_bytes=5, unpacked_passes=2, working_bytes=60, unpacked_working_bytes=90,
-    sections={"a": 0, "b": 1}, cache_bytes=7,
+    node_bytes=5, working_bytes=60, unpacked_working_bytes=90,
+    cache_bytes=7,
 )  # fmt: skip
 
 
 def test_peak_memory_by_hand() -> None:
     constant = 1000 + 10 + 5 + 7
     assert TABLE.peak_memory_bytes({}) == constant + 700 + 900 + 60
-    # The copies of two sections do not live together; one of them twice.
-    both = {"a": W8, "b": W8}
-    assert TABLE.peak_memory_bytes(both) == constant + 100 + 250 + 2 * 800 + 90
-    together = replace(TABLE, sections={})
-    assert together.peak_memory_bytes(both) == constant + 100 + 250 + 2 * 1200 + 90
-
-
-def test_only_float_weights_let_normalisations_fold() -> None:
-    table = replace(TABLE, unpacked_passes=0)
-    one = table.peak_memory_bytes({"a": W8}) - table.peak_memory_bytes({})
-    assert one == (100 - 700) + (90 - 60)
+    # A unit without kernel brings the other kind of working memory.
+    assert TABLE.peak_memory_bytes({"a": W8}) == constant + 100 + 900 + 90
+    assert TABLE.peak_memory_bytes({"a": W32, "b": W8}) == constant + 700 + 250 + 60
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from([W32, W8])))
 def test_the_sum_of_units_is_an_upper_bound(chosen: dict[str, Format]) -> None:
     whole = {"a": W32, "b": W32} | chosen
-    for table in (TABLE, replace(TABLE, sections={})):
-        bound = table.constant_memory_bytes + sum(
-            table.memory_bytes(*item) for item in whole.items()
-        )
-        assert bound >= table.peak_memory_bytes(whole)
-    # Tight where everything is dequantized at once.
-    everything = {"a": W8, "b": W8}
-    table = replace(TABLE, sections={})
-    bound = table.constant_memory_bytes + sum(
-        table.memory_bytes(*item) for item in everything.items()
-    )
-    assert bound == table.peak_memory_bytes(everything)
+    bound = TABLE.constant_memory_bytes + sum(TABLE.memory_bytes(*item) for item in whole.items())
+    assert bound >= TABLE.peak_memory_bytes(whole)
+    if whole["a"] == W8:
+        assert bound == TABLE.peak_memory_bytes(whole)
 
 
 def test_files_have_more_than_tensors() -> None:

@@ -186,7 +186,10 @@ def _dequantize_rest(operands: Operands, value: ir.Value, unpack: Unpack) -> Non
     assert graph is not None
     nodes = Nodes(graph, f"{operands.unit.name}/floats")
     floats = folded(operands) if unpack == "load" else dequantized(operands, nodes)
-    nodes.before(next(node for node in graph if node in users))
+    # ONNX Runtime orders nodes by a search in depth that takes the later of two nodes first: in
+    # front of its reader this one would run before all others, and every unit's floats would live
+    # at once (EfficientNet-Lite0 in 8 bits: 73 MB in place of 43).
+    nodes.at_start()
     for node, index in list(value.uses()):
         node.replace_input_with(index, floats)
 
