@@ -206,8 +206,9 @@ def test_unknown_model_is_refused_with_near_names(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_batch_repeats_activations_and_no_weights() -> None:
-    one, four = catalogue.network("resnet50"), catalogue.network("resnet50", 4)
+@pytest.mark.parametrize("name", ["resnet50", "swin_tiny", "bidaf"])
+def test_batch_repeats_activations_and_no_weights(name: str) -> None:
+    one, four = catalogue.network(name), catalogue.network(name, 4)
     assert four.macs == 4 * one.macs
     assert four.weights == one.weights
 
