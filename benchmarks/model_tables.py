@@ -1,7 +1,8 @@
-"""Tables of operations of the convolutional networks that published tables name, one forward pass at batch 1.
+"""Tables of operations of convolutional networks that published tables name, at batch 1.
 
-Writes `mixq/predict/models/networks.json`, which predictions read without torch. Every network is traced
-with random weights by mixq's own graph room. It needs torchvision and timm, which the project does not:
+Writes `mixq/predict/models/networks.json`, which predictions read without torch. Every network is
+traced with random weights by mixq's own graph room. It needs torchvision and timm, which the
+project does not:
 
     python -m venv /tmp/tv
     echo SITE_PACKAGES_OF_MIXQ > /tmp/tv/lib/python3.11/site-packages/mixq.pth
@@ -9,15 +10,15 @@ with random weights by mixq's own graph room. It needs torchvision and timm, whi
     PYTHONPATH=. /tmp/tv/bin/python benchmarks/model_tables.py [NAME ...]
 
 With names, only those are traced again. A row of a table is
-`[kind, count, m, n, k, groups, window, stride, read, written]` for a product or convolution and
-`[kind, count, read, written]` for the rest, in numbers (not bytes). `fused` is what inference runtimes
-do inside the convolution before it (batch norm behind one, activations, residual additions, gates);
-`norm` are other norms and softmax, which stay in floats where the rest is rounded.
+`[kind, count, m, n, k, groups, window, stride, repeats, read, written]` for a product or
+convolution and `[kind, count, read, written]` for the rest, in numbers (not bytes). `fused` is
+what inference runtimes do inside the convolution before it (batch norm behind one, activations,
+residual additions, gates); `norm` are other norms and softmax, which stay in floats where the
+rest is rounded.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from collections import Counter
@@ -25,15 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from model_networks.catalogue import catalogue
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent))
-networks = importlib.import_module("model_tables_networks")
 
 TARGET = Path(__file__).parent.parent / "mixq" / "predict" / "models" / "networks.json"
 FUSED = (
-    "batch_norm", "relu", "hardtanh", "hardswish", "hardsigmoid", "silu", "sigmoid", "mul", "add", "clamp",
-    "leaky_relu", "elu", "prelu", "mish", "tanh", "threshold", "div", "sub", "dropout",
+    "batch_norm", "relu", "hardtanh", "hardswish", "hardsigmoid", "silu", "sigmoid", "mul", "add",
+    "clamp", "leaky_relu", "elu", "prelu", "mish", "tanh", "threshold", "div", "sub", "dropout",
 )  # fmt: skip
 """Beginnings of the operators that a runtime fuses into the convolution before them."""
 
@@ -84,10 +83,10 @@ def rows(model: nn.Module, size: tuple[int, ...]) -> tuple[list[list[Any]], int,
 
 def main(names: list[str]) -> None:
     """Trace the named networks, or all."""
+    known = catalogue()
     tables = json.loads(TARGET.read_text()) if TARGET.exists() else {}
-    catalogue = networks.catalogue()
-    for name in names or [each for each in catalogue if each not in tables]:
-        build, size, source = catalogue[name]
+    for name in names or [each for each in known if each not in tables]:
+        build, size, source = known[name]
         try:
             ops, parameters, macs = rows(build(), size)
         except Exception as error:  # a script: say which, go on with the rest
@@ -100,16 +99,14 @@ def main(names: list[str]) -> None:
             "macs": macs,
             "operations": ops,
         }
-        print(
-            f"{name:28s} {'x'.join(map(str, size)):>14s} {parameters / 1e6:8.2f} M {macs / 1e9:8.3f} GMAC {len(ops)} rows"
-        )
+        about = f"{parameters / 1e6:8.2f} M {macs / 1e9:8.3f} GMAC {len(ops)} rows"
+        print(f"{name:28s} {'x'.join(map(str, size)):>14s} {about}")
     lines = []
     for name, table in sorted(tables.items()):
         rest = {key: value for key, value in table.items() if key != "operations"}
         head = json.dumps(rest, separators=(",", ":"))[:-1]
-        lines.append(
-            f'"{name}":{head},"operations":{json.dumps(table["operations"], separators=(",", ":"))}}}'
-        )
+        rows_text = json.dumps(table["operations"], separators=(",", ":"))
+        lines.append(f'"{name}":{head},"operations":{rows_text}}}')
     TARGET.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 

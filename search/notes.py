@@ -143,6 +143,6 @@ def cache_notes(model: object) -> list[str]:
     one = cache_bytes(layers=layers, heads=kept, head_size=size, tokens=1)
     return [
         f"peak memory is that of one pass without a cache; generating text keeps {one:,} bytes "
-        f"for each token and sequence in 32-bit floats ({layers} layers x {kept} heads x {size} x 2), "
-        f"{one * CACHED_TOKENS / 1e6:,.0f} MB for {CACHED_TOKENS:,} tokens, half in 16-bit ones"
+        f"for each token and sequence in 32-bit floats ({layers} layers x {kept} heads x {size} "
+        f"x 2), {one * CACHED_TOKENS / 1e6:,.0f} MB for {CACHED_TOKENS:,} tokens, half in 16-bit"
     ]

@@ -129,8 +129,9 @@ def _bench(
 ) -> None:
     from mixq.bench.result import Settings
     from mixq.bench.targets import bench_targets, check_targets
+    from mixq.files import make_folder
     from mixq.profiles import load
-    from mixq.report.bench import make_folder, write_bench
+    from mixq.report.bench import write_bench
     from mixq.report.bench_table import bench_table, faults
 
     check_targets(targets, runtime)
@@ -154,7 +155,8 @@ def _bench(
 
 def _suite(file: SuiteFile, output: Path | None, format: OutputFormat) -> None:
     from mixq.bench.suite import run_suite
-    from mixq.report.bench import make_folder, suite_json, write_suite
+    from mixq.files import make_folder
+    from mixq.report.bench import suite_json, write_suite
     from mixq.report.bench_table import suite_faults, suite_table
 
     if output is not None:

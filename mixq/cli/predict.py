@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mixq.predict.row import Row
 
 AUTO = "auto"
+HALF_BITS = 16
 
 
 def predict(
@@ -138,6 +140,8 @@ def _asked(
         raise UsageError(
             "nothing to predict: give --m, --n and --k together, or --model-name, or --rows"
         )
+    if model is not None and activation_bits is None and weight_bits >= HALF_BITS:
+        activation_bits = weight_bits  # a float model computes in the floats that it holds
     return question(
         m=m,
         n=n,
@@ -162,8 +166,11 @@ def _one(hardware: str, row: Row, format: OutputFormat) -> None:
 
     if hardware == AUTO:
         raise UsageError("--hardware auto needs rows that name their chip; name one here")
-    if row.runtime:
-        load(hardware).runtime(row.runtime)  # in a table an unknown one is answered by its like
+    profile = load(hardware)
+    # In a table an unknown runtime is answered by its like; here it is a slip.
+    runtime = profile.runtime(row.runtime or None)
+    if not row.is_product:
+        row = replace(row, runtime=runtime.title)
     found = Predictor(hardware).predict(row)
     if isinstance(found, Refusal):
         raise UsageError(found.reason.removeprefix(f"line {row.line}: "))

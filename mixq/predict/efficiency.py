@@ -1,4 +1,4 @@
-"""Which numbers a group of rows shares, and where they are expected before anything was measured."""
+"""Which numbers a group of rows shares, and what is expected before anything was measured."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from mixq.predict.row import Row
 from mixq.predict.terms import Efficiency
 
 FAMILIES: Final = (
-    ("onnx", "onnxruntime"), ("tensorflow op", "fastertransformer"), ("fastertransformer", "fastertransformer"),
-    ("demobert", "tensorrt"), ("tensorrt-llm", "trt-llm"), ("trt-llm", "trt-llm"), ("tensorrt", "tensorrt"),
-    ("ipex", "ipex"), ("torchao", "torchao"), ("gpt-fast", "torchao"), ("pytorch", "pytorch"), ("tensorflow", "tensorflow"), ("mxnet", "mxnet"),
-    ("ncnn", "ncnn"), ("xnnpack", "xnnpack"), ("paddle", "paddle-lite"), ("t-mac", "t-mac"),
-    ("ik_llama", "llama.cpp"), ("llamafile", "llama.cpp"), ("ollama", "llama.cpp"), ("llama.cpp", "llama.cpp"), ("neural-speed", "neural-speed"),
-    ("tinychat", "tinychat"), ("qserve", "qserve"), ("bitnet", "bitnet"), ("vllm", "vllm"), ("marlin", "marlin"),
+    ("onnx", "onnxruntime"), ("tensorflow op", "fastertransformer"),
+    ("fastertransformer", "fastertransformer"), ("tensorrt-llm", "trt-llm"),
+    ("trt-llm", "trt-llm"), ("tensorrt", "tensorrt"),
+    ("ipex", "ipex"), ("torchao", "torchao"), ("gpt-fast", "torchao"),
+    ("pytorch", "pytorch"), ("tensorflow", "tensorflow"), ("mxnet", "mxnet"), ("ncnn", "ncnn"),
+    ("xnnpack", "xnnpack"), ("paddle", "paddle-lite"), ("t-mac", "t-mac"),
+    ("ik_llama", "llama.cpp"),
+    ("llamafile", "llama.cpp"), ("ollama", "llama.cpp"), ("llama.cpp", "llama.cpp"),
+    ("neural-speed", "neural-speed"), ("tinychat", "tinychat"), ("qserve", "qserve"),
+    ("bitnet", "bitnet"), ("vllm", "vllm"), ("marlin", "marlin"),
 )  # fmt: skip
 """What a runtime's name contains, and its family."""
 EAGER: Final = ("pytorch",)
@@ -48,7 +52,7 @@ class Group:
 
     @property
     def shelves(self) -> tuple[str, str, str]:
-        """Where models may differ from their operations: on all such devices, in the family, on the chip."""
+        """Where models may differ from their operations: all devices, the family, the chip."""
         device = "gpu" if " gpu " in self.family else "cpu"
         return f"any {device}", self.family, f"{self.family} @ {self.chip}"
 
@@ -91,8 +95,10 @@ def expectations(row: Row, *, gpu: bool) -> Mapping[str, Prior]:
         "depthwise": Prior(0.08 if narrow else 0.2, 0.6),
         "attention": Prior(0.3, 0.6),
         "memory": Prior(0.7, 0.4),
+        "norm": Prior(0.4, 0.7),
         "plain": Prior(0.4, 0.7),
         "fused": Prior(0.5 if eager else 0.05, 0.7),
+        "touch": Prior(2.0, 0.5),
         "overhead_s": Prior(3e-6 if gpu else 4e-6, 0.7),
         "call_s": Prior(20e-6, 0.8),
         "parallel": Prior(0.85, 0.15),

@@ -1,4 +1,4 @@
-"""What whole models measured elsewhere taught: numbers of every group, and how models differ from them."""
+"""What whole models measured elsewhere taught: numbers of groups, and how models differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mixq.predict.efficiency import Group
 from mixq.predict.terms import PARAMETERS, Efficiency
 
 UNSEEN: Final = (0.6, 0.5, 0.3, 0.15, 0.0)
-"""Added to the spread where nothing, only other runtimes, the family, the chip or the kernel was measured."""
+"""Added to the spread where nothing, other runtimes, the family, the chip or the kernel was
+measured."""
 UNKNOWN_SPREAD: Final = 0.25
 """Of a group whose left-out models were too few to say."""
 

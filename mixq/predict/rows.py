@@ -133,7 +133,8 @@ def question(
     given |= {"group_size": group_size, "cores_or_threads": threads}
     text = {name: "" if value is None else str(value) for name, value in given.items()}
     names = {"model_or_op": model, "seq": seq, "runtime": runtime, "kernel": kernel}
-    return _row({**text, **names, "metric": "latency", "unit": "us"}, 1, "the question")
+    unit = "ms" if None in shape.values() else "us"
+    return _row({**text, **names, "metric": "latency", "unit": unit}, 1, "the question")
 
 
 def _row(cells: dict[str, str], line: int, origin: str) -> Row:

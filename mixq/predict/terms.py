@@ -1,8 +1,8 @@
-"""Terms: the times of a whole model's operations on perfect kernels, which a few efficiencies scale.
+"""Terms: times of a whole model's operations on perfect kernels, which efficiencies scale.
 
-Every operation's arithmetic and traffic come from `mixq.cost.law`, asked about a kernel that reaches
-every peak; the runtime's `Efficiency` then says what share of the peaks it reaches. So the same sums
-serve predicting, fitting and a plain roofline.
+Every operation's arithmetic and traffic come from `mixq.cost.law`, asked about a kernel that
+reaches every peak; the runtime's `Efficiency` then says what share of the peaks it reaches. So the
+same sums serve predicting, fitting and a plain roofline.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from mixq.predict.row import Row
 from mixq.predict.threads import shared, threads_of
 from mixq.profiles import Kernel, Profile
 
-CLASSES: Final = ("gemm", "conv", "window", "depthwise", "attention", "plain", "fused")
-"""Kinds of operations whose kernels reach different shares of the peaks; `window` is a convolution of
-3x3 with stride 1, which runtimes have routines of their own for."""
+CLASSES: Final = ("gemm", "conv", "window", "depthwise", "attention", "norm", "plain", "fused")
+"""Kinds of operations whose kernels reach different shares of the peaks; `window` is a convolution
+of 3x3 with stride 1, which runtimes have routines of their own for."""
 FUSED: Final = CLASSES.index("fused")
+TOUCHING: Final = ("gemm", "conv", "window")
 MATRIX_RUNTIMES: Final = ("onnx", "tensorflow", "pytorch", "ipex", "mxnet")
-"""What multiplies in matrix units (AMX) where there are any; taken as twice the vector units' rate, since
-filling and draining them keeps small layers from more."""
+"""What multiplies in matrix units (AMX) where there are any; taken as twice the vector rate,
+since filling and draining them keeps small layers from more."""
 GPU_TILE: Final = 64
 """Rows and columns of a tile of the smallest kernels that GPU libraries pick."""
 PARAMETERS: Final = (
-    "gemm", "conv", "window", "depthwise", "attention", "memory", "plain", "fused", "overhead_s", "call_s", "parallel",
+    "gemm", "conv", "window", "depthwise", "attention", "memory", "norm", "plain", "fused",
+    "touch", "overhead_s", "call_s", "parallel",
 )  # fmt: skip
 """Numbers of an `Efficiency`, in the order of its vector."""
 
@@ -44,8 +46,11 @@ class Efficiency:
     Attributes:
         gemm, conv, window, depthwise, attention: attained shares of the peak rate.
         memory: attained share of the bandwidth by products and convolutions.
-        plain: the same by everything else.
+        norm: the same by norms, softmax and activations, which stay in floats.
+        plain: the same by pooling, concatenating, looking up and everything else.
         fused: share of the elementwise work behind products that is not fused into them.
+        touch: multiply-accumulates that packing, rounding or storing one number of a product's
+            input or output takes as long as; it makes small layers less efficient than large ones.
         overhead_s: time of one operation with nothing to do.
         call_s: time of one forward pass beside its operations.
         parallel: share of a second core's work that comes on top of the first's.
@@ -57,8 +62,10 @@ class Efficiency:
     depthwise: float
     attention: float
     memory: float
+    norm: float
     plain: float
     fused: float
+    touch: float
     overhead_s: float
     call_s: float
     parallel: float
@@ -70,6 +77,7 @@ class Terms:
 
     Attributes:
         compute_s, memory_s: of one operation, alone.
+        touch_s: of one multiply-accumulate for each number that a product reads or writes.
         kinds: index into `CLASSES` of each.
         counts: how often each runs.
         calls: forward passes.
@@ -79,6 +87,7 @@ class Terms:
 
     job: Job
     compute_s: np.ndarray
+    touch_s: np.ndarray
     memory_s: np.ndarray
     kinds: np.ndarray
     counts: np.ndarray
@@ -106,6 +115,7 @@ class Sums:
         sizes = [len(job.counts) for job in jobs]
         self._jobs = np.repeat(np.arange(len(jobs)), sizes)
         self._compute_s = np.concatenate([job.compute_s for job in jobs])
+        self._touch_s = np.concatenate([job.touch_s for job in jobs])
         self._memory_s = np.concatenate([job.memory_s for job in jobs])
         self._kinds = np.concatenate([job.kinds for job in jobs])
         self._counts = np.concatenate([job.counts for job in jobs])
@@ -115,10 +125,11 @@ class Sums:
     def seconds(self, efficiency: Efficiency) -> np.ndarray:
         """Time of each job with kernels of that efficiency; the law of `mixq.cost.law`."""
         of = efficiency
-        rates = np.array([of.gemm, of.conv, of.window, of.depthwise, of.attention, 1.0, 1.0])
-        shares = np.array([*[of.memory] * 5, of.plain, of.plain])
+        rates = np.array([of.gemm, of.conv, of.window, of.depthwise, of.attention, *[1.0] * 3])
+        shares = np.array([*[of.memory] * 5, of.norm, of.plain, of.plain])
         side_by_side = (1 + (self._threads - 1) * of.parallel) / self._threads
-        compute = self._compute_s / (rates[self._kinds] * side_by_side)
+        worked = self._compute_s + of.touch * self._touch_s
+        compute = worked / (rates[self._kinds] * side_by_side)
         memory = self._memory_s / shares[self._kinds]
         high = np.maximum(compute, memory)
         low = np.minimum(compute, memory)
@@ -137,20 +148,19 @@ def terms_of(profile: Profile, row: Row) -> Terms:
     job = job_of(row)
     ran = threads_of(row.cores_or_threads, profile)
     machine = Machine(shared(profile, ran.instances), profile.runtime(), ran.count)
-    compute, memory, kinds, counts = [], [], [], []
+    costs, kinds, counts = [], [], []
     calls = 0.0
     for workload, times in job.passes:
         calls += times
         for operation in workload.operations:
-            cost = _cost(machine, operation, row, job)
-            compute.append(cost[0])
-            memory.append(cost[1])
+            costs.append(_cost(machine, operation, row, job))
             kinds.append(CLASSES.index(_class(operation)))
             counts.append(operation.count * times)
     return Terms(
         job=job,
-        compute_s=np.array(compute),
-        memory_s=np.array(memory),
+        compute_s=np.array([cost[0] for cost in costs]),
+        touch_s=np.array([cost[1] for cost in costs]),
+        memory_s=np.array([cost[2] for cost in costs]),
         kinds=np.array(kinds),
         counts=np.array(counts, dtype=float),
         calls=calls,
@@ -172,8 +182,10 @@ def compute_type(row: Row) -> str:
     return "int8" if wide > 4 else "int4"
 
 
-def _cost(machine: Machine, operation: Operation, row: Row, job: Job) -> tuple[float, float]:
-    """Seconds of arithmetic and of traffic of one operation."""
+def _cost(
+    machine: Machine, operation: Operation, row: Row, job: Job
+) -> tuple[float, float, float]:
+    """Seconds of arithmetic, of touching each number once and of traffic of one operation."""
     gpu = machine.profile.units_per_core > 1
     kind = _class(operation)
     weight_bits = row.weight_bits
@@ -196,7 +208,10 @@ def _cost(machine: Machine, operation: Operation, row: Row, job: Job) -> tuple[f
     if gpu and kind == "gemm" and work.m >= GPU_TILE:
         perfect = replace(perfect, tile_m=GPU_TILE, tile_n=GPU_TILE)
     found = parts(machine, perfect, work, load)
-    return found.compute_s * capped, found.memory_s
+    touch_s = 0.0
+    if kind in TOUCHING:
+        touch_s = 2 * (operation.read + operation.written) / machine.ops_per_s(rate)
+    return found.compute_s * capped, touch_s * capped, found.memory_s
 
 
 def _rate(machine: Machine, row: Row, kind: str) -> tuple[str, float]:
@@ -218,7 +233,7 @@ def _rate(machine: Machine, row: Row, kind: str) -> tuple[str, float]:
 
 def _class(operation: Operation) -> str:
     if operation.kind == "elementwise":
-        return "fused" if operation.role == "fused" else "plain"
+        return operation.role if operation.role in ("fused", "norm") else "plain"
     if operation.kind == "gather":
         return "plain"
     if operation.kind == "attention":
@@ -251,9 +266,9 @@ def _rounds_head(row: Row) -> bool:
 
 
 def _perfect(profile: Profile) -> Kernel:
-    """A kernel that reaches every peak at once; whatever else a kernel can say is taken as usual."""
+    """A kernel that reaches every peak at once; what else it can say is taken as usual."""
     usual = profile.runtime().kernels[0]
     return replace(
-        usual, compute_efficiency=1.0, memory_efficiency=1.0, overhead_s=0.0, unpack_s_per_weight=0.0,
-        tile_m=1, tile_n=1, unpack_rows=0, full_columns=0, winograd=False,
+        usual, compute_efficiency=1.0, memory_efficiency=1.0, overhead_s=0.0,
+        unpack_s_per_weight=0.0, tile_m=1, tile_n=1, unpack_rows=0, full_columns=0, winograd=False,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a whole model takes: its operations' terms under the efficiencies of its runtime on the chip."""
+"""What a whole model takes: its operations' terms under the efficiencies of its runtime."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from mixq.profiles import Profile
 KNOWN_MODEL: Final = 0.7
 """What is left of the spread where the model itself was measured elsewhere: seen when rows of one
 model on one chip are left out (benchmarks/whole_models.py)."""
+CHIP_DEPTH: Final = 3
+"""Circles from which on the chip itself was measured."""
 UNNAMED_SPREAD: Final = 0.6
 """Added to the spread where the table does not name the model."""
 RATIO_SPREAD: Final = 0.7
@@ -39,7 +41,9 @@ def predict_model(profile: Profile, row: Row, *, known: Fitted | None = None) ->
     terms, found = model_seconds(profile, row, measured)
     seconds = terms.seconds(found.efficiency) * math.exp(found.offset)
     ran = threads_of(row.cores_or_threads, profile)
-    spread = math.hypot(found.spread * (KNOWN_MODEL if found.offset else 1.0), ran.spread)
+    spread = found.spread * (KNOWN_MODEL if found.offset else 1.0)
+    if found.depth < CHIP_DEPTH:  # else the numbers were fitted to as many threads
+        spread = math.hypot(spread, ran.spread)
     if "does not name" in terms.job.note:
         spread = math.hypot(spread, UNNAMED_SPREAD)
     group = group_of(row, terms.job.phase, profile.name, gpu=terms.gpu)

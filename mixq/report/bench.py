@@ -8,8 +8,7 @@ from pathlib import Path
 
 from mixq.bench.result import Bench
 from mixq.bench.suite import Suite
-from mixq.errors import OutputError
-from mixq.files import one_line, write_bytes_atomic, write_json_atomic, write_text_atomic
+from mixq.files import make_folder, write_bytes_atomic, write_json_atomic, write_text_atomic
 from mixq.report.bench_view import BenchView
 
 
@@ -65,18 +64,3 @@ def _draw(bench: Bench, folder: Path, stem: str) -> list[Path]:
     write_text_atomic(files[0], page(view))
     write_bytes_atomic(files[1], picture(view))
     return files
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for results, if it is not there.
-
-    Raises:
-        OutputError: if it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{one_line(folder)} cannot be made: {one_line(error.strerror or error)}; choose "
-            "another place with --output"
-        ) from error

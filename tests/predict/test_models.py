@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mixq.errors import UsageError
-from mixq.predict.jobs import job_of
+from mixq.predict.jobs import Job, job_of
 from mixq.predict.models import catalogue
 from mixq.predict.models.names import canonical, names
 from mixq.predict.models.transformer import Transformer
@@ -13,8 +13,8 @@ from mixq.predict.models.workload import Operation
 from mixq.predict.rows import parse_rows
 
 NETWORKS = {
-    # millions of parameters and billions of multiply-accumulates: torchvision's documentation of its
-    # weights, timm's results, the papers named in the tables' sources.
+    # millions of parameters and billions of multiply-accumulates: torchvision's documentation of
+    # its weights, timm's results, the papers named in the tables' sources.
     "alexnet": (61.1, 0.71),
     "densenet121": (8.0, 2.83),
     "densenet161": (28.7, 7.73),
@@ -143,11 +143,22 @@ NAMES = {
     "OPT-13B": "opt_13b",
     "T5-base": "t5_base",
 }
-HEADER = "chip,runtime,kernel,model_or_op,batch,seq,weight_bits,act_bits,metric,value,unit,M,N,K,cores_or_threads\n"
+HEADER = (
+    "chip,runtime,kernel,model_or_op,batch,seq,weight_bits,act_bits,metric,value,unit,M,N,K,"
+    "cores_or_threads\n"
+)
 
 
-def job(**cells: object):
-    row = {"chip": "A100-80GB", "runtime": "r", "kernel": "k", "batch": 1, "seq": "", "weight_bits": 16, "act_bits": 16}
+def job(**cells: object) -> Job:
+    row = {
+        "chip": "A100-80GB",
+        "runtime": "r",
+        "kernel": "k",
+        "batch": 1,
+        "seq": "",
+        "weight_bits": 16,
+        "act_bits": 16,
+    }
     row |= {"metric": "latency", "unit": "ms", "value": 1} | cells
     line = ",".join(str(row.get(name, "")) for name in HEADER.strip().split(","))
     return job_of(parse_rows(HEADER + line + "\n", origin="test")[1][0])
@@ -185,7 +196,9 @@ def test_every_name_leads_to_something_that_runs() -> None:
 
 @pytest.mark.parametrize("name", ["resnext 49", "gemm", "", "a" * 300])
 def test_unknown_model_is_refused_with_near_names(name: str) -> None:
-    with pytest.raises(UsageError, match=r"^model .* is not one that can be built; (near|known) are \w+") as caught:
+    with pytest.raises(
+        UsageError, match=r"^model .* is not one that can be built; (near|known) are \w+"
+    ) as caught:
         canonical(name)
     assert "\n" not in str(caught.value)
 
@@ -210,15 +223,21 @@ def test_decoding_reads_every_weight_once() -> None:
 def test_prompt_costs_what_its_tokens_do() -> None:
     model = catalogue.transformer("llama_2_7b")
     assert model is not None
-    linear = sum(e.macs for e in model.forward(1, 64).operations if e.kind == "gemm" and e.role == "body")
-    single = sum(e.macs for e in model.decode(1, 1).operations if e.kind == "gemm" and e.role == "body")
+    linear = sum(
+        e.macs for e in model.forward(1, 64).operations if e.kind == "gemm" and e.role == "body"
+    )
+    single = sum(
+        e.macs for e in model.decode(1, 1).operations if e.kind == "gemm" and e.role == "body"
+    )
     assert linear == 64 * single
 
 
 def test_experts_run_as_often_as_tokens_meet_them() -> None:
     model = catalogue.transformer("mixtral_8x7b")
     assert model is not None
-    assert model.decode(1, 1).macs / 1e9 == pytest.approx(12.7, rel=0.03)  # 12.9 billion active parameters
+    assert model.decode(1, 1).macs / 1e9 == pytest.approx(
+        12.7, rel=0.03
+    )  # 12.9 billion active parameters
 
 
 @pytest.mark.parametrize(
@@ -226,10 +245,37 @@ def test_experts_run_as_often_as_tokens_meet_them() -> None:
     [
         ({"model_or_op": "BERT base MRPC", "cores_or_threads": "56c: 14 inst x 4c"}, "forward", 1),
         ({"model_or_op": "ResNet50 V1.5", "batch": 8}, "forward", 8),
-        ({"model_or_op": "Llama-2-7B decode", "metric": "decode_throughput", "unit": "tok/s"}, "decode", 1),
-        ({"model_or_op": "Llama-2-7B prefill", "metric": "prefill_throughput", "unit": "tok/s", "seq": 512}, "prefill", 512),
-        ({"model_or_op": "Gemma-2-2B generate", "metric": "e2e_latency", "seq": "64+16"}, "generate", 16),
-        ({"model_or_op": "LLaMA-7B serving", "metric": "throughput", "unit": "tok/s", "seq": "128+128", "batch": 384}, "serving", 384 * 128),
+        (
+            {"model_or_op": "Llama-2-7B decode", "metric": "decode_throughput", "unit": "tok/s"},
+            "decode",
+            1,
+        ),
+        (
+            {
+                "model_or_op": "Llama-2-7B prefill",
+                "metric": "prefill_throughput",
+                "unit": "tok/s",
+                "seq": 512,
+            },
+            "prefill",
+            512,
+        ),
+        (
+            {"model_or_op": "Gemma-2-2B generate", "metric": "e2e_latency", "seq": "64+16"},
+            "generate",
+            16,
+        ),
+        (
+            {
+                "model_or_op": "LLaMA-7B serving",
+                "metric": "throughput",
+                "unit": "tok/s",
+                "seq": "128+128",
+                "batch": 384,
+            },
+            "serving",
+            384 * 128,
+        ),
     ],
     ids=["instances", "batch", "decode", "prefill", "generate", "serving"],
 )
@@ -240,22 +286,35 @@ def test_what_a_row_runs(cells: dict[str, object], phase: str, things: int) -> N
 
 def test_tokens_of_a_task_where_the_table_has_none() -> None:
     short, long = job(model_or_op="BERT base MRPC"), job(model_or_op="BERT base SQuAD")
-    linear = [sum(e.macs for e in each.passes[0][0].operations if e.kind == "gemm") for each in (short, long)]
+    linear = [
+        sum(e.macs for e in each.passes[0][0].operations if e.kind == "gemm")
+        for each in (short, long)
+    ]
     assert linear[1] / linear[0] == pytest.approx(3, rel=0.001)  # 128 and 384, and one pooler
     assert short.note == "128 tokens"
 
 
 def test_serving_takes_the_batch_that_memory_allows() -> None:
-    asked = {"model_or_op": "Llama-2-7B serving", "metric": "max_throughput", "unit": "tok/s", "seq": "1024+512", "batch": ""}
+    asked = {
+        "model_or_op": "Llama-2-7B serving",
+        "metric": "max_throughput",
+        "unit": "tok/s",
+        "seq": "1024+512",
+        "batch": "",
+    }
     found = job(**asked)
     # 90% of 80 GB less 13.5 GB of weights, over 1536 tokens of half a MiB each.
-    assert found.note == f"batch {int((0.9 * 80e9 - 2 * 6.738e9) // (2**19 * 1536))} fits the memory"
+    assert (
+        found.note == f"batch {int((0.9 * 80e9 - 2 * 6.738e9) // (2**19 * 1536))} fits the memory"
+    )
     with pytest.raises(UsageError, match="leaves no room for one text of 1536 tokens in 80 GB"):
         job(**asked | {"model_or_op": "Llama-2-70B serving"})
 
 
 def test_unnamed_model_is_taken_as_a_usual_one_and_says_so() -> None:
-    found = job(model_or_op="model as named in PR decode", metric="decode_throughput", unit="tok/s")
+    found = job(
+        model_or_op="model as named in PR decode", metric="decode_throughput", unit="tok/s"
+    )
     assert found.network == "mistral_7b"
     assert "does not name the model" in found.note
 

@@ -11,10 +11,10 @@ from importlib import resources
 from typing import Any, Final
 
 from mixq.predict.models.transformer import Transformer
-from mixq.predict.models.workload import Operation, Workload
+from mixq.predict.models.workload import Operation, Role, Workload
 
 SCORE_PASSES: Final = 12
-"""How often choosing among a detector's boxes goes over their scores, sorting included: assumed."""
+"""How often picking a detector's boxes goes over their scores, sorting included: assumed."""
 
 
 def network_names() -> Mapping[str, tuple[str, ...]]:
@@ -57,7 +57,7 @@ def joined(name: str, *workloads: Workload) -> Workload:
 
 def _operation(row: list[Any]) -> Operation:
     if row[0] in ("fused", "norm", "other"):
-        role = "plain" if row[0] == "other" else row[0]
+        role: Role = "plain" if row[0] == "other" else row[0]
         return Operation("elementwise", count=row[1], read=row[2], written=row[3], role=role)
     kind, count, m, n, k, groups, window, stride, repeats, read, written = row
     weights = 0 if kind == "attention" else n * k * groups

@@ -1,7 +1,7 @@
 """Transformer: the operations of a network from the numbers of its published configuration.
 
-Norms, softmax, activations and the moving of heads are `norm` work, in floats; biases and residual additions
-ride on the products. Attention reads every key and value once per group of query heads.
+Norms, softmax, activations and the moving of heads are `norm` work, in floats; biases and residual
+additions ride on the products. Attention reads every key and value once per group of query heads.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Transformer:
         bottleneck: width inside a layer (MobileBERT); 0 is none.
         ffns: feed-forward parts per layer.
         image: name of a table whose network runs before it (LayoutLM's picture); empty is none.
+        memory: tokens of before whose keys and values are computed again (Transformer-XL).
         extra: parameters that the formula does not count.
     """
 
@@ -67,6 +68,7 @@ class Transformer:
     bottleneck: int = 0
     ffns: int = 1
     image: str = ""
+    memory: int = 0
     extra: int = 0
 
     @property
@@ -104,7 +106,7 @@ class Transformer:
         return 2 * self.layers * self.keys
 
     def forward(self, batch: int, tokens: int, answer: int | None = None) -> Workload:
-        """One pass over `tokens` tokens of `batch` samples; a causal network predicts the next one.
+        """One pass over `tokens` tokens of `batch` samples; causal networks predict the next.
 
         Args:
             batch: samples.
@@ -203,7 +205,9 @@ class Transformer:
             ]
         else:
             joined = (self.queries + 2 * self.keys) // self.groups
-            found = [self._product(rows, joined, inner // self.groups, count, self.groups)]
+            seen += self.memory
+            held = rows + batch * self.memory
+            found = [self._product(held, joined, inner // self.groups, count, self.groups)]
         # Every key and value is read once for all the query heads that share it.
         found += [
             Operation(
@@ -216,7 +220,8 @@ class Transformer:
             _plain(rows * inner, count),
         ]  # fmt: skip
         if self.relative:
-            found.append(self._product(min(2 * tokens, 1024), inner, inner, count * self.relative))
+            positions = self.memory + tokens if self.memory else min(2 * tokens, 1024)
+            found.append(self._product(positions, inner, inner, count * self.relative))
         if tokens > 1:
             found.append(_plain(rows * self.queries, 2 * count))
         return found

@@ -22,7 +22,8 @@ class Operation:
         weights: numbers that one of them reads beside the activations.
         role: `head` is the last projection (to the vocabulary), which many runtimes leave wider;
             `fused` is elementwise work that inference runtimes do inside the operation before it;
-            `norm` is what stays in floats where the rest is rounded (norms, softmax, choosing boxes);
+            `norm` is what stays in floats where the rest is rounded (norms, softmax, picking
+            boxes);
             `plain` is any other work without weights; all else is `body`.
     """
 
@@ -61,7 +62,7 @@ class Operation:
         )
 
     def of_batch(self, batch: int) -> Operation:
-        """The same for `batch` samples: more rows, or more products where both sides are activations."""
+        """The same for `batch` samples: more rows, or more products of activations alone."""
         if batch == 1:
             return self
         wide = self.kind == "attention"
