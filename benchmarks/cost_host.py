@@ -122,7 +122,7 @@ def _near(errors: list[float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--hardware", default="host")

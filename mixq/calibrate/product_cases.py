@@ -10,6 +10,7 @@ import torch
 
 from mixq.calibrate import graphs
 from mixq.calibrate.case import Case, loaded, weights_load
+from mixq.calibrate.graph import Graph
 from mixq.export.onnx.session import OnnxSession
 from mixq.formats import Format
 from mixq.graph.work import Work
@@ -23,7 +24,7 @@ ROWS: Final = (1, 8, 48, 160)
 FEW_ROWS: Final = (1, 16, 120)
 MANY_ROWS: Final = (100, 640)
 FLOATS: Final = Format(32)
-Step = Callable[[graphs.Graph, str], str]
+Step = Callable[[Graph, str], str]
 
 
 def product_cases(threads: int) -> Iterator[Case]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import median
 from typing import get_args
 
+import networkx as nx
 import pytest
 
 from mixq.calibrate.calibrate import (
@@ -20,15 +22,25 @@ from mixq.calibrate.case import EMPTY, Case
 from mixq.calibrate.fitting import points_of
 from mixq.calibrate.routine import COARSE_PRODUCTS, FLOAT_ACTIVATIONS, ONNX
 from mixq.calibrate.timing import Timed
+from mixq.cost.build import build_cost_table
 from mixq.cost.kernels import price, weight_matrix
 from mixq.cost.machine import Machine
 from mixq.errors import CalibrationError, UsageError
 from mixq.export.onnx.kernel import kernels, usual_kernel
 from mixq.formats import Format
+from mixq.graph.model_graph import ModelGraph
+from mixq.graph.units import WeightUnit
 from mixq.graph.work import OpKind, Work
 from mixq.profiles import Profile, load
 from mixq.testing.profile import ProfileContract
-from tests.calibrate.law import CHIP, EMPTY_S, steady, timed_by_law, true_machine
+from tests.calibrate.law import (
+    CHIP,
+    EMPTY_S,
+    steady,
+    timed_by_law,
+    true_kernel,
+    true_machine,
+)
 
 ROUTINES = {**ONNX, **FLOAT_ACTIVATIONS}
 
@@ -153,3 +165,62 @@ def test_the_exporters_kernel_is_priced(
     assert call.kernel is not None
     # A block of 256 is timed as one of 128.
     assert call.kernel.block == min(min(blocks) if fine else usual.block, 128)
+
+
+def test_the_empty_call_is_taken_off(cases: list[Case]) -> None:
+    machine = true_machine()
+    measured = points_of(machine, timed_by_law(cases, ROUTINES, steady))
+    assert len(measured) > 300
+    for item in measured:
+        kernel = true_kernel(ROUTINES[item.routine])
+        assert item.point.error(kernel) == pytest.approx(0, abs=1e-9)
+
+
+def convolution_price(profile: Profile, batch: int, m: int, images: int) -> float:
+    work = Work("conv", m, 1, 25, 96, input_bytes=384 * batch * m, output_bytes=384 * batch * m,
+                window=(5, 5))  # fmt: skip
+    own = replace(work, m=m * batch)
+    fmt = Format.parse("w4g64-zp")
+    return price(Machine.of(profile), own, fmt, (96, 25), images=images).latency_s
+
+
+def test_samples_of_a_convolution_are_taken_one_by_one(profile: Profile) -> None:
+    """What is arranged anew for every sample is paid for every sample."""
+    one_by_one = convolution_price(profile, 16, 49, images=16)
+    at_once = convolution_price(profile, 16, 49, images=1)
+    assert one_by_one > 1.05 * at_once
+    assert convolution_price(profile, 1, 49, images=1) < at_once
+
+
+def graph_of(products: int) -> ModelGraph:
+    work = Work("gemm", 64, 512, 512, input_bytes=4 * 64 * 512, output_bytes=4 * 64 * 512)
+    units = [
+        WeightUnit(f"{index}", (512, 512), 512, 512, 4, "Linear", work=(work,))
+        for index in range(products)
+    ]
+    digraph: nx.DiGraph[str] = nx.DiGraph()
+    for unit in units:
+        digraph.add_node(unit.name, work=work, units=(unit.name,), op="aten.mm.default")
+    weights = 512 * 512 * products
+    return ModelGraph(digraph, {unit.name: unit for unit in units}, weights, 4 * weights, 0, 4096,
+                      1, "dispatch")  # fmt: skip
+
+
+@pytest.mark.parametrize(("products", "block"), [(COARSE_PRODUCTS, 64), (COARSE_PRODUCTS + 1, 16)])
+def test_many_products_are_rounded_finely(products: int, block: int, profile: Profile) -> None:
+    fmt = Format.parse("w4g64-zp")
+    graph = graph_of(products)
+    table = build_cost_table(graph, dict.fromkeys(graph.units, (fmt,)), profile)
+    assert table.cost("0", fmt).kernel == f"MatMulNBits 4-bit, blocks of {block}"
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_branches_overlap_where_the_runtime_says_so(parallel: bool, profile: Profile) -> None:
+    graph, fmt = graph_of(3), Format.parse("w4g64-zp")
+    graph.digraph.add_edge("0", "2")  # 1 runs beside both
+    runtime = replace(profile.runtime(), parallel=parallel)
+    own = replace(profile, runtimes={**profile.runtimes, runtime.name: runtime})
+    table = build_cost_table(graph, dict.fromkeys(graph.units, (fmt,)), own)
+    hidden = table.cost("1", fmt).latency_s
+    assert (hidden == 0) is parallel
+    assert table.cost("0", fmt).latency_s > 0
