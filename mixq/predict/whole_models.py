@@ -17,8 +17,8 @@ from mixq.predict.threads import threads_of
 from mixq.profiles import Profile
 
 KNOWN_MODEL: Final = 0.9
-"""What is left of the spread where the model itself was measured elsewhere: left out on one chip alone,
-models had a median error of 14.5%, and 16.0% left out everywhere (benchmarks/whole_models.py)."""
+"""What is left of the spread where the model itself was measured elsewhere: left out on one chip
+alone, models had a median error of 14.5%, and 16.0% left out everywhere."""
 CHIP_DEPTH: Final = 3
 """Circles from which on the chip itself was measured."""
 UNNAMED_SPREAD: Final = 0.6
