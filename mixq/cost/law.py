@@ -126,7 +126,7 @@ def _memory_s(machine: Machine, kernel: Kernel, work: Work, load: Load) -> float
     return (
         load.weight_bytes / (fresh * filled)
         + again_bytes / machine.bytes_per_s_holding(load.weight_bytes)
-        + load.activation_bytes / machine.bytes_per_s_holding(load.activation_bytes)
+        + load.activation_bytes / _looping_bytes_per_s(machine, load.activation_bytes)
     ) / kernel.memory_efficiency
 
 

@@ -109,8 +109,8 @@ class ProfileContract:
             assert call.latency_s >= weight_bytes / profile.dram_bytes_per_s
             nearest = profile.bytes_per_s_holding(0, machine.threads)
             assert call.latency_s >= activation_bytes / nearest
-            if activation_bytes > profile.caches[-1].size_bytes * machine.threads:
-                assert call.latency_s >= activation_bytes / profile.dram_bytes_per_s
+            beyond_bytes = activation_bytes - profile.caches[-1].size_bytes * machine.threads
+            assert call.latency_s >= beyond_bytes / profile.dram_bytes_per_s
 
     @law
     @given(work=works, fmt=formats)
