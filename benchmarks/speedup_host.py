@@ -3,7 +3,7 @@
     mixq hardware calibrate
     OMP_NUM_THREADS=1 python benchmarks/speedup_host.py [--min-speedup 2]
 
-For each case the plan's speed-up over fp32 is measured by `mixq bench` in ONNX Runtime (process CPU
+For each case the speed-up over fp32 is measured by `mixq bench` in ONNX Runtime (process CPU
 time, one thread, interleaved rounds), or the search refuses and names what can be reached.
 """
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mixq.cli import options, predict
-from mixq.cli.console import OutputFormat, progress_bar, show, show_json
+from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 
 app = typer.Typer(no_args_is_help=True, help="The chips that mixq knows, and their kernels.")
 app.command("predict")(predict.predict)
@@ -22,11 +22,18 @@ def list_profiles(
     ] = False,
     format: options.Format = OutputFormat.table,
 ) -> None:
-    """List the shipped hardware profiles."""
+    """List the shipped hardware profiles, and `host` once this machine was calibrated."""
+    from mixq.errors import ProfileError
     from mixq.profiles import available, load
+    from mixq.profiles.place import HOST, host_path
     from mixq.report.hardware import profiles_table
 
     profiles = [load(name) for name in available(published=everything)]
+    if host_path().is_file():
+        try:
+            profiles.append(load(HOST))
+        except ProfileError as error:  # the others are there all the same
+            note(f"note: {error}")
     if format is OutputFormat.json:
         facts = ("name", "description", "default_runtime", "default_threads", "searchable")
         show_json({"profiles": [{fact: getattr(p, fact) for fact in facts} for p in profiles]})

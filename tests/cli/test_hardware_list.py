@@ -6,7 +6,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mixq.profiles import available
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a calibrated profile would lie, and no file of the tester's own."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return tmp_path / "data" / "mixq"
+
+
+def test_a_calibrated_machine_is_listed(cli: Callable[..., Any], data_folder: Path) -> None:
+    text = (Path(__file__).parents[2] / "profiles" / "intel_cpu.toml").read_text(encoding="utf-8")
+    data_folder.mkdir(parents=True)
+    host = data_folder / "host.toml"
+    host.write_text(text.replace('name = "intel_cpu"', 'name = "host"', 1), encoding="utf-8")
+    found = cli("hardware", "list", "--format", "json").json["profiles"]
+    assert [one["name"] for one in found] == [*available(), "host"]
+    host.write_text("name = 1", encoding="utf-8")
+    broken = cli("hardware", "list")
+    assert broken.status == 0
+    assert "note: profile" in broken.err
+    assert "intel_cpu" in broken.out
 
 
 def test_all_adds_the_published_chips(cli: Callable[..., Any]) -> None:
