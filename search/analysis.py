@@ -179,3 +179,15 @@ def round_units(
         worth = {fmt for unit in tie for fmt in formats[unit]}
         formats |= dict.fromkeys(tie, tuple(fmt for fmt in guarded[tie[0]] if fmt in worth))
     return replace(layout, formats=formats, costs=costs), rounding
+
+
+def exact_costs(layout: Layout, assignment: Mapping[str, Format], profile: Profile) -> CostTable:
+    """Prices of one plan whose activations stay floats wherever its weights alone are rounded."""
+    alone = {unit: fmt for unit, fmt in assignment.items() if fmt.activation == "none"}
+    return build_cost_table(
+        layout.graph,
+        {unit: [fmt] for unit, fmt in assignment.items()},
+        profile,
+        threads=layout.threads,
+        blocks=dict.fromkeys(alone, 0),
+    )

@@ -14,6 +14,8 @@ from mixq.formats import Format
 
 LISTED: Final = 5
 """Slower layers that are named, the worst first."""
+ALIKE: Final = 0.1
+"""Share of a plan's time below which another choice of kernels is not worth a word."""
 W32: Final = Format(32)
 BOUNDS: Final = ("compute", "memory", "unpack", "launch")
 """What `UnitCost.reason` says a call is bound by, as `compute-bound`."""
@@ -124,12 +126,42 @@ def none_note(costs: CostTable, assignment: Mapping[str, Format]) -> str | None:
     )
 
 
-def latency_notes(costs: CostTable, assignment: Mapping[str, Format]) -> list[str]:
-    """What a plan says of its time: none expected, what bounds it, which layers are slower."""
+def floats_note(
+    costs: CostTable, exact: CostTable, assignment: Mapping[str, Format]
+) -> str | None:
+    """What the plan takes where an exporter may not round the activations; None if as long.
+
+    Args:
+        costs: with the kernels that round them.
+        exact: with those that leave them floats.
+        assignment: the plan's formats.
+    """
+    own_s, exact_s = costs.latency_s(assignment), exact.latency_s(assignment)
+    if exact_s <= (1 + ALIKE) * own_s:
+        return None
+    return (
+        f"{_ms(own_s)} is with kernels that round activations to 8 bits; mixq export keeps floats "
+        f"in layers where rounding would move the outputs by more than 2%, up to {_ms(exact_s)} "
+        "if in all: mixq bench --hardware says what the file takes, and --option activations=int8 "
+        "rounds everywhere"
+    )
+
+
+def latency_notes(
+    costs: CostTable, assignment: Mapping[str, Format], exact: CostTable | None = None
+) -> list[str]:
+    """What a plan says of its time: none expected, what bounds it, which layers are slower.
+
+    Args:
+        costs: prices.
+        assignment: the plan's formats.
+        exact: the same with activations that stay floats, if that was measured.
+    """
     notes = (
         none_note(costs, assignment),
         bound_note(costs, assignment),
         slower_note(costs, assignment),
+        None if exact is None else floats_note(costs, exact, assignment),
     )
     return [note for note in notes if note is not None]
 

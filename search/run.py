@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mixq.errors import UsageError
 from mixq.progress import Progress, silent
 from mixq.rounding.rounder import Rounder
-from mixq.search.analysis import lay_out, round_units
+from mixq.search.analysis import exact_costs, lay_out, round_units
 from mixq.search.assemble import assemble
 from mixq.search.budget import check_feasible, feasible_ranges
 from mixq.search.choose import keeps
@@ -170,7 +170,11 @@ def run(
             *unread,
             *found.notes,
             *final.notes,
-            *latency_notes(layout.costs, final.trial.proposal.assignment),
+            *latency_notes(
+                layout.costs,
+                final.trial.proposal.assignment,
+                exact_costs(layout, final.trial.proposal.assignment, profile),
+            ),
             *cache_notes(model),
             *saturation_notes(final.trial),
             *stability_notes(stable, measured.samples),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +53,7 @@ class Candidate:
         predicted: by a plan; None if nothing was predicted.
         fault: why there is no file, in words.
         notes: what to know of it, a sentence each.
+        blocks: kernels that the exporter chose, see `mixq.export.runtime.Written`.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Candidate:
     predicted: Predicted | None = None
     fault: str | None = None
     notes: tuple[str, ...] = ()
+    blocks: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_file(cls, path: Path, wanted: str, name: str) -> Candidate:

@@ -68,7 +68,12 @@ def export_all(
             made.append(Candidate(name, runtime, None, fault=one_line(error), notes=_notes(plan)))
             continue
         notes = (*_notes(plan), *done.notes)
-        made.append(Candidate(name, runtime, path, done.file_bytes, known.get(name), notes=notes))
+        made.append(
+            Candidate(
+                name, runtime, path, done.file_bytes, known.get(name), notes=notes,
+                blocks=done.blocks,
+            )
+        )  # fmt: skip
     return made
 
 

@@ -28,6 +28,7 @@ def predictions(
     sequence: int | None = None,
     runtime: str | None = None,
     threads: int | None = None,
+    blocks: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Predicted]:
     """The predicted time of a forward pass of each plan, and of 32 bits.
 
@@ -40,6 +41,8 @@ def predictions(
         sequence: tokens of each sample; None for all of them.
         runtime: of the profile, by default its own choice.
         threads: of one call, by default the profile's own choice.
+        blocks: of some plans, by name, the kernels that the exporter chose
+            (`mixq.export.runtime.Written.blocks`); it looks at data, which prices do not see.
 
     Raises:
         ProfileError: if the profile has no such runtime, or cannot be searched with it.
@@ -48,14 +51,19 @@ def predictions(
     batch = workload(calibration, batch_size, sequence)
     with evaluating(model):
         graph = build_graph(model, lambda: call(model, batch), batch_size=sample_count(batch))
-    chosen = {name: _assignment(plan) for name, plan in plans.items()}
-    formats = {
-        unit: list(dict.fromkeys(formats[unit] for formats in chosen.values() if unit in formats))
-        for unit in graph.units
-    }
-    table = build_cost_table(graph, formats, profile, runtime=runtime, threads=threads)
-    base = table.baseline_latency_s
-    return {name: Predicted(table.latency_s(formats), base) for name, formats in chosen.items()}
+    found = {}
+    for name, plan in plans.items():
+        formats = _assignment(plan)
+        table = build_cost_table(
+            graph,
+            {unit: [fmt] for unit, fmt in formats.items() if unit in graph.units},
+            profile,
+            runtime=runtime,
+            threads=threads,
+            blocks=(blocks or {}).get(name),
+        )
+        found[name] = Predicted(table.latency_s(formats), table.baseline_latency_s)
+    return found
 
 
 def _assignment(plan: Plan) -> dict[str, Format]:

@@ -75,19 +75,23 @@ def bench_targets(
     }
     predicted, conditions = _predicted(plans), _conditions(plans)
     if hardware is not None:
-        predicted = predictions(
-            loaded.model, exported, calibration, hardware, batch_size=settings.batch_size,
-            sequence=settings.sequence, runtime=runtime, threads=settings.threads,
-        )  # fmt: skip
+        hardware.searched_runtime(runtime)  # refused before minutes of work
         conditions = [
             f"predicted for {hardware.name}, {runtime}, {settings.threads} threads, batch "
-            f"{settings.batch_size}"
+            f"{settings.batch_size}, with the kernels that the exporter chose"
         ]
     with tempfile.TemporaryDirectory(prefix="mixq-bench-") as folder:
         candidates = export_all(
             loaded.model, exported, runtime, Path(folder), calibration,
             tokenizer=loaded.folder, predicted=predicted, progress=progress,
         )  # fmt: skip
+        if hardware is not None:
+            expected = predictions(
+                loaded.model, exported, calibration, hardware, batch_size=settings.batch_size,
+                sequence=settings.sequence, runtime=runtime, threads=settings.threads,
+                blocks={made.name: made.blocks for made in candidates},
+            )  # fmt: skip
+            candidates = [replace(made, predicted=expected[made.name]) for made in candidates]
         return bench(
             [*candidates, *files],
             calibration,

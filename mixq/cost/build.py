@@ -28,6 +28,7 @@ def build_cost_table(
     runtime: str | None = None,
     threads: int | None = None,
     cache_bytes: int = 0,
+    blocks: Mapping[str, int] | None = None,
 ) -> CostTable:
     """Prices of every unit of `graph` in w32 and in its candidate formats.
 
@@ -38,6 +39,8 @@ def build_cost_table(
         runtime: a runtime of the profile, by default the profile's own choice.
         threads: cores in use, by default the profile's own choice.
         cache_bytes: of keys and values of past tokens, see `mixq.cost.memory.cache_bytes`.
+        blocks: units whose kernels are known: columns that share one range of the rounded
+            activations, 0 where these stay floats. By default the exporter's rule of thumb.
 
     Raises:
         FormatError: if `formats` names something that is no unit of the graph.
@@ -52,7 +55,7 @@ def build_cost_table(
         )
     machine = Machine.of(profile, profile.searched_runtime(runtime).name, threads)
     rule = rule_of(machine)
-    pricing = _Pricing(machine, graph)
+    pricing = _Pricing(machine, graph, blocks or {})
     others = pricing.others()
     entries = {
         name: {
@@ -109,8 +112,8 @@ def reads(
 class _Pricing:
     """Prices of one graph on one machine."""
 
-    def __init__(self, machine: Machine, graph: ModelGraph) -> None:
-        self._machine, self._graph = machine, graph
+    def __init__(self, machine: Machine, graph: ModelGraph, blocks: Mapping[str, int]) -> None:
+        self._machine, self._graph, self._blocks = machine, graph, blocks
         self._fusion = fusion(graph.digraph)
         self._nodes: dict[str, list[str]] = {}
         for node, data in graph.digraph.nodes(data=True):
@@ -154,7 +157,7 @@ class _Pricing:
             self._machine, work, fmt, read, unit.element_bytes, whole,
             op=self._graph.digraph.nodes[node].get("op", ""),
             working_set_bytes=self._working_set_bytes(fmt), images=self._images(node),
-            fine=self._fine,
+            fine=self._fine, block=self._blocks.get(unit.name),
         )  # fmt: skip
 
     def _off_path(self) -> frozenset[str]:

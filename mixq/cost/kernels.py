@@ -87,6 +87,7 @@ def price(
     working_set_bytes: float | None = None,
     images: int = 1,
     fine: bool = False,
+    block: int | None = None,
 ) -> Call:
     """The price of one pass over `work`.
 
@@ -103,6 +104,7 @@ def price(
             default more than they hold.
         images: samples of a convolution, of which some kernels take one after the other.
         fine: whether kernels that round activations do so in their smallest blocks.
+        block: columns of those blocks, where they are known; 0 if activations stay floats.
     """
     kernels = _serving(machine, work, op)
     makers = _serving(machine, work, op, dequantized=True)
@@ -111,7 +113,12 @@ def price(
         own = one_by_one(work, images) if kernel.per_image else work
         return _with_kernel(machine, kernel, own, fmt, matrix, element_bytes, working_set_bytes)
 
-    readers = _of_block([kernel for kernel in kernels if kernel.reads(fmt)], fine=fine)
+    reading = [kernel for kernel in kernels if kernel.reads(fmt)]
+    if block == 0 and work.kind == "gemm":
+        exact = machine.with_floats()
+        beside = [] if exact is None else _serving(exact, work, op)
+        reading = [kernel for kernel in beside if kernel.reads(fmt)] or reading
+    readers = _of_block(reading, fine=fine, block=block)
     calls = [call(kernel, fmt) for kernel in readers]
     if calls:
         return min(calls, key=lambda call: call.latency_s)
@@ -131,10 +138,13 @@ def price(
     )
 
 
-def _of_block(kernels: list[Kernel], *, fine: bool) -> list[Kernel]:
-    """Of the kernels that round activations in blocks those with the largest, or the smallest."""
+def _of_block(kernels: list[Kernel], *, fine: bool, block: int | None = None) -> list[Kernel]:
+    """Of the kernels that round activations in blocks those with the largest, or the smallest.
+
+    Where the block is known, those of that block.
+    """
     blocks = [kernel.block for kernel in kernels if kernel.block]
-    wanted = (min if fine else max)(blocks, default=0)
+    wanted = block if block in blocks else (min if fine else max)(blocks, default=0)
     return [kernel for kernel in kernels if kernel.block in (0, wanted)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from mixq.profiles import Profile, Runtime
@@ -25,6 +25,11 @@ class Machine:
             UsageError: if the chip has not that many cores.
         """
         return cls(profile, profile.runtime(runtime), profile.threads(threads))
+
+    def with_floats(self) -> Self | None:
+        """The same with kernels that leave activations floats, where they were measured."""
+        runtime = self.profile.runtimes.get(f"{self.runtime.name}-float")
+        return None if runtime is None else replace(self, runtime=runtime)
 
     def ops_per_s(self, compute: str) -> float:
         """Peak rate of the threads in use."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Export:
         difference: of the runtime's outputs from the applied plan's, relative root mean square.
         tolerance: that it had to keep.
         notes: what to know of it, a sentence each.
+        blocks: kernels that were chosen, see `mixq.export.runtime.Written`.
     """
 
     runtime: str
@@ -46,6 +47,7 @@ class Export:
     difference: float
     tolerance: float
     notes: tuple[str, ...]
+    blocks: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """The values as JSON."""
@@ -120,7 +122,7 @@ def export(
         _move(workshop, target)
     return Export(
         runtime, str(target), size, written.tensor_bytes, written.predicted_bytes, difference,
-        allowed, written.notes,
+        allowed, written.notes, written.blocks,
     )  # fmt: skip
 
 

@@ -139,6 +139,7 @@ def weigh(
         tensor_bytes=sum(done.unit_bytes.values()) + written,
         predicted_bytes=sum(predicted.values()) + plain_bytes,
         tolerance=tolerance if done.rounds_activations else FLOAT_TOLERANCE,
+        blocks={name: kernel.block if kernel.rounds else 0 for name, kernel in chosen.items()},
         notes=(
             *graph.notes,
             *_left_out(source, done.unit_bytes, plain),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -42,12 +43,15 @@ class Written:
             arithmetic was measured to need it and its module says so.
         notes: what a user should know, a sentence each: formats that were mapped up, tensors
             that the file does not need, kernels that are slow.
+        blocks: units whose kernels the exporter chose: columns that share one range of the rounded
+            activations, 0 where these stay floats.
     """
 
     tensor_bytes: int
     predicted_bytes: int
     tolerance: float
     notes: tuple[str, ...] = ()
+    blocks: Mapping[str, int] = field(default_factory=dict)
 
 
 class Session(Protocol):

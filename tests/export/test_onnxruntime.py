@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -338,3 +338,13 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"does not load in ONNX Runtime") as caught:
         OnnxSession(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("activations", "block"), [("int8", 32), ("float", 0)])
+def test_chosen_kernels_are_told(
+    tmp_path: Path, activations: Literal["int8", "float"], block: int
+) -> None:
+    source = source_of("linear-3d", "w8g32")
+    written = OnnxRuntime(activations=activations).write(source, tmp_path / "model.onnx")
+    assert set(written.blocks.values()) == {block}
+    assert set(written.blocks) == set(source.units)

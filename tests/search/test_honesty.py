@@ -7,7 +7,14 @@ import pytest
 from mixq.cost.spread import KernelTime
 from mixq.cost.table import CostTable, UnitCost
 from mixq.formats import Format
-from mixq.search.honesty import bound_note, latency_notes, none_note, slower_note, slower_units
+from mixq.search.honesty import (
+    bound_note,
+    floats_note,
+    latency_notes,
+    none_note,
+    slower_note,
+    slower_units,
+)
 
 W32, W8, W4 = Format(32), Format.parse("w8"), Format.parse("w4g64")
 
@@ -127,3 +134,15 @@ def test_no_speed_up_is_a_sentence(
 def test_a_faster_plan_does_not_say_so() -> None:
     assert none_note(MIXED, {"fast": W8}) is None
     assert [note.split(" ")[0] for note in latency_notes(MIXED, {"fast": W8})] == ["predicted"]
+
+
+@pytest.mark.parametrize(("slower", "said"), [(1.0, False), (1.05, False), (3.0, True)])
+def test_what_floats_would_take_is_said(slower: float, said: bool) -> None:
+    def of(factor: float) -> CostTable:
+        return table({"fast": {W32: cost(4), W8: cost(8 * factor)}}, other_ms=0)
+
+    note = floats_note(of(1), of(slower), {"fast": W8})
+    assert (note is not None) == said
+    assert note is None or "8 ms is with kernels that round" in note
+    assert note is None or "up to 24 ms if in all" in note
+    assert (note in latency_notes(of(1), {"fast": W8}, of(slower))) == said
