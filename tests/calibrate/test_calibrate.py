@@ -23,6 +23,7 @@ from mixq.calibrate.fitting import points_of
 from mixq.calibrate.routine import COARSE_PRODUCTS, FLOAT_ACTIVATIONS, ONNX
 from mixq.calibrate.timing import Timed
 from mixq.cost.build import build_cost_table
+from mixq.cost.fit import NOISE
 from mixq.cost.kernels import price, weight_matrix
 from mixq.cost.machine import Machine
 from mixq.errors import CalibrationError, UsageError
@@ -65,8 +66,9 @@ def test_the_law_is_found_again(key: str, cases: list[Case], profile: Profile) -
     )
     own = [m.point for m in points_of(Machine.of(profile), timed) if m.routine == key]
     errors = [abs(point.error(kernel)) for point in own]
-    # Fitted numbers are drawn to their priors, and few points leave some of them open.
-    assert median(errors) < 0.05
+    # Fitted numbers are drawn to their priors, and few points leave some of them open: no more
+    # than what the fit takes for usual scatter.
+    assert median(errors) < NOISE
     assert kernel.points == len(own) > 0
 
 

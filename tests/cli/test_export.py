@@ -73,7 +73,7 @@ def test_json_is_the_whole_answer(cli: Any, demo_run: Path, tmp_path: Path) -> N
     assert answer.status == 0, answer.err
     assert set(answer.json) == {
         "runtime", "path", "file_bytes", "tensor_bytes", "predicted_bytes", "difference",
-        "tolerance", "notes",
+        "tolerance", "notes", "blocks",
     }  # fmt: skip
     assert answer.json["runtime"] == "onnxruntime"
     assert answer.json["file_bytes"] == (tmp_path / "small.onnx").stat().st_size

@@ -253,7 +253,7 @@ def test_control_characters_do_not_reach_the_terminal(cli: Callable[..., Any]) -
 
 
 def test_a_bug_is_one_line_too(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
+    def broken(**_: object) -> None:
         raise LookupError("that\nbreaks")
 
     monkeypatch.setattr("mixq.profiles.available", broken)
@@ -281,7 +281,7 @@ def test_what_the_machine_does_is_one_line(
     status: int,
     words: str,
 ) -> None:
-    def fails() -> None:
+    def fails(**_: object) -> None:
         raise error
 
     monkeypatch.setattr("mixq.profiles.available", fails)

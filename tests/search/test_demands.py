@@ -42,7 +42,7 @@ DEMANDS = {
     "target_compression": Demand("compression", 4.0, 99.0),
     "max_size_mb": Demand("max_size_bytes", ORIGINAL_BYTES / 4e6, 1e-4),
     "max_latency_ms": Demand("max_latency_s", 1.0, 1e-6),
-    "min_speedup": Demand("min_speedup", 1.0, 1e3),
+    "min_speedup": Demand("min_speedup", 0.5, 1e3),  # layers so small take longer packed
     "max_memory_mb": Demand("max_memory_bytes", 20.0, 1.0),
     "max_error": Demand("max_error", 0.05, 1e-9, by_tables=False),
     "max_metric_drop": Demand("max_metric_drop", 0.05, 1e-9, by_tables=False),
