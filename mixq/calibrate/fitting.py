@@ -35,6 +35,8 @@ NOISE: Final = 0.05
 """Residual beyond which a point loses influence; the rounds agree to one or two percent."""
 UNKNOWN: Final = 0.7
 """Spread of what was not timed: a factor of two."""
+FAR_SHARE: Final = 0.5
+"""Of a loop that must lie in its last level, for its time to say how quick that is."""
 SPREAD: Final = 0.1
 """Expected of a kernel before any point was seen."""
 
@@ -90,15 +92,18 @@ def reached(memory: Memory, measured: Sequence[Measured]) -> Memory:
     """
     levels = [(level.size_bytes, level.private) for level in memory.caches]
     rates = [*(level.core_bytes_per_s for level in memory.caches), memory.core_bytes_per_s]
+    drawn = []
     for item in measured:
         load, threads = item.point.load, item.point.machine.threads
         held = load.working_set_bytes or math.inf
         rooms = [size * (threads if private else 1) for size, private in levels]
         level = next((place for place, room in enumerate(rooms) if held <= room), len(rooms))
-        drawn = load.weight_bytes * item.point.work.repeats or load.activation_bytes
+        moved = load.weight_bytes * item.point.work.repeats or load.activation_bytes
         if level == len(rooms) and not load.weight_bytes:
             continue  # results that the next call reads may have stayed in a cache
-        rates[level] = max(rates[level], drawn / item.point.measured_s / threads)
+        drawn.append((level, held, rooms, moved / item.point.measured_s / threads))
+    for level, held, rooms, rate in sorted(drawn, key=lambda item: item[0]):
+        rates[level] = max(rates[level], _own_rate(rate, held, rooms[:level], rates))
     for index in reversed(range(len(rates) - 1)):  # the nearer is never the slower
         rates[index] = max(rates[index], rates[index + 1])
     caches = [
@@ -106,6 +111,33 @@ def reached(memory: Memory, measured: Sequence[Measured]) -> Memory:
     ]
     together = max(memory.bytes_per_s, rates[-1])
     return Memory(tuple(caches), rates[-1], together)
+
+
+def _own_rate(
+    rate: float, held_bytes: float, rooms: Sequence[int], rates: Sequence[float]
+) -> float:
+    """Bandwidth of the last level of a loop that drew `rate`, nearer levels holding their part.
+
+    The law of `mixq.cost.law` the other way round. A loop barely larger than a cache is as quick
+    as that cache, which says nothing of what lies behind it.
+
+    Args:
+        rate: bytes per second of the whole loop.
+        held_bytes: that it runs over; infinite where all comes from the last level.
+        rooms: sizes of the nearer levels.
+        rates: their bandwidths, in the same order.
+    """
+    if math.isinf(held_bytes):
+        return rate
+    left_s, inner = held_bytes / rate, 0
+    for room, nearer in zip(rooms, rates, strict=False):
+        left_s -= max(0, room - inner) / nearer
+        inner = max(inner, room)
+    beyond_bytes = held_bytes - inner
+    # Mostly cached, what is left is the noise of both.
+    if beyond_bytes < FAR_SHARE * held_bytes or left_s <= 0:
+        return 0.0
+    return beyond_bytes / left_s
 
 
 def fit_all(
