@@ -92,7 +92,7 @@ def calibrate(
     """
     from mixq.calibrate.onnx_cases import onnx_cases
     from mixq.calibrate.torch_cases import ON_CPU, torch_cases
-    from mixq.calibrate.torch_threads import torch_threads
+    from mixq.export.torch_threads import torch_threads
 
     cores = os.cpu_count() or 1
     if not 1 <= threads <= cores:

@@ -15,6 +15,7 @@ from torch import Tensor
 from mixq.batch import Batch, call
 from mixq.errors import ExportError
 from mixq.export.hugging_face import CONFIG_FILE
+from mixq.export.torch_threads import torch_threads
 from mixq.files import one_line, parse_json, read_bounded
 from mixq.sensitivity.outputs import floating_outputs
 
@@ -52,7 +53,7 @@ class TransformersSession:
     @torch.no_grad()
     def run(self, batch: Batch) -> dict[str, Tensor]:
         """Every floating-point output by its name; the first batch turns codes into floats."""
-        with _quiet(), _threads(self._threads):
+        with _quiet(), torch_threads(self._threads):
             return floating_outputs(call(self._model, batch))
 
     def close(self) -> None:
@@ -80,14 +81,3 @@ def _quiet() -> Iterator[None]:
     """Without the progress bars of transformers and compressed-tensors."""
     with redirect_stderr(io.StringIO()):
         yield
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """With as many threads of torch, whose number belongs to the whole process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
