@@ -59,7 +59,7 @@ $(VENV)/.runtime: $(VENV)/.created pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP) install -qq -c constraints.txt --editable '.[hf,onnx,openvino,gguf,genai,mlx,compressed-tensors]' --group dev
+	$(PIP) install -qq -c constraints.txt --editable '.[hf,onnx,openvino,gguf,genai,mlx,compressed-tensors,lm-eval,pandas]' --group dev
 	@touch $@
 
 $(VENV)/.models: $(VENV)/.dev examples/models/requirements.txt
