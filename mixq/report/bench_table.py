@@ -14,7 +14,8 @@ from mixq.report.tables import number_text, plain
 MB = 1e6
 COLUMNS = (
     "file\nMB", "latency\nms", "p95\nms", "CPU\nms", "samples\n/s", "time / fp32\n(quartiles)",
-    "CPU /\nfp32", "predicted\nms", "its /\nfp32", "private\nMB", "mapped\nMB", "peak\nMB", "pred.\nMB",
+    "CPU /\nfp32", "predicted\nms", "its /\nfp32", "private\nMB", "mapped\nMB", "peak\nMB",
+    "pred.\nMB",
 )  # fmt: skip
 """Two lines each, so that all fit beside each other."""
 
