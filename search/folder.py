@@ -122,6 +122,12 @@ def run_folder(
     try:
         _lock(handle, folder)
         yield _claimed(folder, identity, request, overwrite=overwrite)
+    except KeyboardInterrupt as stop:  # shown below the traceback; the command line has its own
+        stop.add_note(
+            f"what was measured is kept in {one_line(folder)}: the same call with "
+            f"folder={one_line(repr(str(folder)))} goes on from there"
+        )
+        raise
     finally:
         os.close(handle)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from mixq.cli import metric_options, options, resources
+from mixq.cli.command import resumable
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs, load_streamed
 
@@ -74,7 +75,7 @@ def analyze(
             analyze_whole, loaded.model, data, profile, equalize=rewriting, workers=workers,
             device=device,
         )  # fmt: skip
-    with run_folder(output, identity, overwrite=overwrite) as folder:
+    with resumable(output), run_folder(output, identity, overwrite=overwrite) as folder:
         with progress_bar() as progress:
             layout, table = run(
                 palette=palette,

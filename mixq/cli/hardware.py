@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 
 from mixq.cli import options, predict
+from mixq.cli.command import command, group
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 
 app = typer.Typer(no_args_is_help=True, help="The chips that mixq knows, and their kernels.")
-app.command("predict")(predict.predict)
+app.callback()(group)
+app.command("predict")(command(predict.predict))
 
 
 @app.command("list")
+@command
 def list_profiles(
     everything: Annotated[
         bool,
@@ -42,6 +45,7 @@ def list_profiles(
 
 
 @app.command("show")
+@command
 def show_profile(
     name: Annotated[
         str, typer.Argument(metavar="NAME|FILE.toml", help="A shipped profile or your own file.")
@@ -63,6 +67,7 @@ def show_profile(
 
 
 @app.command("calibrate")
+@command
 def calibrate_host(
     device: Annotated[
         str, typer.Option("--device", metavar="cpu|cuda", help="What is measured.")

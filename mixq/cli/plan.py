@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 
 from mixq.cli import options
+from mixq.cli.command import command, group
 from mixq.cli.console import OutputFormat, show, show_json
 
 app = typer.Typer(no_args_is_help=True, help="Show, check and compare plans.")
+app.callback()(group)
 File = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json.")]
 
 
 @app.command("show")
+@command
 def show_plan(plan: File, format: options.Format = OutputFormat.table) -> None:
     """Show a plan: every layer's format, what was predicted and what was measured."""
     from mixq.plan import Plan
@@ -28,6 +31,7 @@ def show_plan(plan: File, format: options.Format = OutputFormat.table) -> None:
 
 
 @app.command("check")
+@command
 def check(
     plan: File,
     model: Annotated[
@@ -57,6 +61,7 @@ def check(
 
 
 @app.command("diff")
+@command
 def diff(first: File, second: File, format: options.Format = OutputFormat.table) -> None:
     """Show the layers whose formats differ between two plans of a model, and what that changes.
 

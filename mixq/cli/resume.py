@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typer.core import TyperOption
 
 _STATE: Final = "mixq.cli.resume"
-_OWN: Final = ("output", "overwrite", "format", "resume")
+_OWN: Final = ("output", "overwrite", "format", "resume", "verbose", "quiet")
 """Options that say how a command runs, not what is searched for."""
 
 
