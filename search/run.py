@@ -42,6 +42,7 @@ from mixq.search.study.ledger import open_ledger
 from mixq.search.study.storage import open_storage
 from mixq.search.subject import Subject
 from mixq.search.trials import Trial
+from mixq.search.weight_picture import leave_histogram
 from mixq.sensitivity.device import check_device, moved
 from mixq.sensitivity.metrics.resolve import resolve
 from mixq.sensitivity.reference import Reference
@@ -99,6 +100,7 @@ def run(
     sensitivity = find_sensitivity(
         mode_of(request.sensitivity, request.samples), layout, rounder, measured, budget, setting
     )
+    leave_histogram(folder, model, layout.graph.units, sensitivity)
     problem = layout.problem(sensitivity)
     check_feasible(problem, budget, baseline_latency_s, errors_add=False)
     limits = budget.limits(problem, baseline_latency_s)
