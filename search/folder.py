@@ -19,7 +19,8 @@ LOCK: Final = ".mixq.lock"
 RESULTS: Final = (
     "plan.json", "plan.weights.safetensors", "sensitivity.json", "sensitivity.csv",
     "sensitivity.html", "sensitivity.png", "frontier.json", "frontier.csv", "pareto.html",
-    "pareto.png", "audit.json", "audit.html", "audit.png", "study.journal",
+    "pareto.png", "audit.json", "audit.html", "audit.png", "costs.json", "histogram.json",
+    "report.html", "study.journal",
 )  # fmt: skip
 """Files that a run leaves beside run.json, stores of measurements and folders of rounded weights;
 --overwrite deletes all of these and no others."""
