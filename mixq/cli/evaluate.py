@@ -144,7 +144,7 @@ def evaluate(
     model's scores on benchmarks instead.
     """
     if tasks is None:
-        given = {
+        given: dict[str, object] = {
             "--limit": limit, "--num-fewshot": num_fewshot, "--batch-size": batch_size,
             "--seed": seed, "--threads": threads, "--tokenizer": tokenizer,
             "--include-path": include_path, "--apply-chat-template": apply_chat_template,
@@ -156,8 +156,8 @@ def evaluate(
                 raise UsageError(f"{option} is for tasks; pass --tasks NAME,... too, or leave it")
         _errors(target, model, calibration, metric, format)
         return
-    for option, value in (("--calibration", calibration), ("--metric", metric)):
-        if value is not None:
+    for option, unread in (("--calibration", calibration), ("--metric", metric)):
+        if unread is not None:
             raise UsageError(f"{option} is not read with --tasks; leave out one of the two")
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:

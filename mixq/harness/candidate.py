@@ -56,8 +56,8 @@ def kind_of(target: Path) -> Kind:
         if (target / GENAI_CONFIG).is_file():
             return Kind.genai
         raise UsageError(
-            f"folder {one_line(target)} has no {GENAI_CONFIG}, so it is none of onnxruntime-genai; "
-            "name a plan.json, a .safetensors of mixq apply, or an .onnx file"
+            f"folder {one_line(target)} has no {GENAI_CONFIG}, so onnxruntime-genai does not read "
+            "it; name a plan.json, a .safetensors of mixq apply, or an .onnx file"
         )
     if not target.is_file():
         raise UsageError(
@@ -121,8 +121,9 @@ def check_causal(model: nn.Module) -> None:
         ModelError: if it is no causal language model of transformers.
     """
     transformers = import_transformers()
-    able = isinstance(model, transformers.PreTrainedModel) and model.can_generate()
-    if not able or getattr(model.config, "is_encoder_decoder", False):
+    asked: Any = model
+    able = isinstance(model, transformers.PreTrainedModel) and asked.can_generate()
+    if not able or getattr(asked.config, "is_encoder_decoder", False):
         raise ModelError(
             f"{type(model).__name__} is no causal language model of transformers, and tasks ask "
             "those alone; pass --model FOLDER of one, or leave out --tasks"

@@ -111,7 +111,7 @@ def _ask(
     try:
         with quiet(code_allowed=allow_code):
             prepare(tasks, settings)
-            results: Mapping[str, Any] = evaluate(
+            results: Any = evaluate(
                 model,
                 task_dict={"tasks": dict(tasks.leaves), "groups": dict(tasks.groups)},
                 limit=settings.limit,
@@ -128,7 +128,8 @@ def _ask(
             f"{asked.name} cannot be evaluated on {', '.join(tasks.names)}: "
             f"{type(error).__name__}: {reason}; try one task at a time"
         ) from error
-    return results
+    answered: Mapping[str, Any] = results
+    return answered
 
 
 def _without_answers(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import sys
@@ -34,7 +35,7 @@ def require() -> None:
     """
     for name in NEEDED:
         try:
-            __import__(name)
+            importlib.import_module(name)
         except ImportError as error:
             raise MissingExtraError(name, "lm-eval", "evaluation on tasks") from error
 
@@ -47,8 +48,9 @@ def quiet(*, code_allowed: bool = False) -> Iterator[None]:
         code_allowed: whether metrics that run generated code may do so meanwhile.
     """
     import datasets
-    import transformers
-    from tqdm import tqdm
+
+    transformers: Any = importlib.import_module("transformers")
+    tqdm: Any = importlib.import_module("tqdm").tqdm
 
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "huggingface_hub")]
     levels = [logger.level for logger in loggers]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from mixq.harness.jackknife import Aggregate, difference_error, standard_error
@@ -71,8 +72,6 @@ def _below(
     original: Mapping[str, Any] | None,
 ) -> Iterator[Score]:
     """Scores of a task, or of a group and its members."""
-    from dataclasses import replace
-
     members = getattr(root, "get_all_tasks", None)
     if members is None:
         name = root.task_name
@@ -149,4 +148,4 @@ def _number(value: object) -> float | None:
 
 
 def _mean(values: list[Any]) -> float:
-    return sum(values) / len(values)
+    return float(sum(values) / len(values))

@@ -17,7 +17,7 @@ TEXT: Final = "input_ids"
 KNOWN: Final = (TEXT, "attention_mask", "position_ids", "token_type_ids")
 
 
-class SessionModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class SessionModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]
     """Logits from a session; transformers generates with them, token by token.
 
     The file of a whole forward pass keeps no keys and values, so every token that is generated
@@ -83,9 +83,10 @@ class SessionModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     def generate(self, *args: Any, **options: Any) -> Any:
         """As transformers generates, without the cache that the file lacks."""
-        return super().generate(*args, **{**options, "use_cache": False})
+        above: Any = super()
+        return above.generate(*args, **{**options, "use_cache": False})
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **_others: Any
     ) -> dict[str, Any]:
         """All tokens so far, and which of them are padding."""

@@ -112,7 +112,7 @@ def _find(
     """
     from lm_eval.tasks import TaskManager
 
-    folders = [str(folder) for folder in include]
+    folders: list[str | Path] = [*include]
     for defaults in (False, True):
         if not folders and not defaults:
             continue
@@ -201,11 +201,11 @@ def _load(manager: Any, name: str) -> Mapping[str, Any]:
 
     # What datasets, the hub's client, YAML, templates and the functions of tasks raise when a file
     # is not there, not reachable or not what they expect.
-    faults = (
+    faults: tuple[type[Exception], ...] = (
         OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError,
         DatasetsError, yaml.YAMLError, jinja2.TemplateError, AssertionError,
         # Of whatever client the hub uses; its name changes from version to version.
-        *HfHubHTTPError.__bases__,
+        *(kind for kind in HfHubHTTPError.__bases__ if issubclass(kind, Exception)),
     )  # fmt: skip
     try:
         loaded: dict[str, Any] = manager.load([name])

@@ -12,13 +12,15 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lm_eval.models.huggingface import HFLM
+from lm_eval.models import huggingface
 from torch import nn
 
 from mixq.harness.progress import Counter
 
+_Base: Any = huggingface.HFLM
 
-class TorchLM(HFLM):  # type: ignore[misc]
+
+class TorchLM(_Base):  # type: ignore[misc]
     """A causal language model of transformers, quantized or not.
 
     Args:
@@ -63,6 +65,30 @@ class TorchLM(HFLM):  # type: ignore[misc]
         """What the model writes after each text."""
         self.cache_hook.begin("writing", len(requests))
         return super().generate_until(requests, disable_tqdm=True)  # type: ignore[no-any-return]
+
+    def _loglikelihood_tokens(
+        self, requests: list[Any], disable_tqdm: bool = True, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        """The same, of tokens.
+
+        The harness computes tokens that two requests share once, but lm_eval 0.4.13 then reads
+        the wrong rows for the shorter of two continuations that end at the same place. Where
+        there are such requests, nothing is shared.
+        """
+        lengths: dict[tuple[int, ...], int] = {}
+        alike = all(
+            lengths.setdefault((*context, *continuation[:-1]), len(continuation))
+            == len(continuation)
+            for _, context, continuation in requests
+        )
+        shared: bool = self.logits_cache
+        self.logits_cache: bool = shared and alike
+        try:
+            return super()._loglikelihood_tokens(  # type: ignore[no-any-return]
+                requests, disable_tqdm=True, override_bs=override_bs
+            )
+        finally:
+            self.logits_cache = shared
 
     def get_model_info(self) -> dict[str, object]:
         """Of the model, for the results; the original asks the hub, which knows nothing of it."""
