@@ -28,7 +28,7 @@ LEVELS = (
     {"sensitivity", "artifact", "predict"},
     {"training", "streaming"},
     {"search", "export"},
-    {"bench"},
+    {"bench", "harness"},
     {"report", "calibrate"},
     {"cli"},
 )
@@ -50,7 +50,7 @@ HOMES = {
         *("graph", "quantize", "batch", "calibration", "sensitivity"),
         *("activations", "moments", "tensor_file", "packed_module", "packed_units"),
         *("plan_weights", "rounding", "equalize", "training", "streaming"),
-        *("apply", "artifact", "sources", "demo", "export", "bench", "calibrate"),
+        *("apply", "artifact", "sources", "demo", "export", "bench", "harness", "calibrate"),
     },
     "optuna": {"search"},
 }
