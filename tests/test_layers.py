@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = (
     {"errors"},
-    {"formats", "files", "progress", "batch", "callable_room"},
+    {"files", "progress", "batch", "callable_room"},
+    {"plugins"},
+    {"formats"},
     {"validation", "html_table", "frames"},
     {"plan_parts"},
     {"plan_view"},

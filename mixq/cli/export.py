@@ -22,7 +22,8 @@ def export(
         typer.Option(
             "--runtime",
             metavar="NAME",
-            help="onnxruntime, onnxruntime-genai, openvino, gguf, mlx, qdq, transformers, torch.",
+            help="onnxruntime, onnxruntime-genai, openvino, gguf, mlx, qdq, transformers, torch, "
+            "or one of an installed package.",
         ),
     ] = "onnxruntime",
     output: Annotated[
