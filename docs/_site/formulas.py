@@ -1,6 +1,6 @@
-"""Fences of ```math as pictures: matplotlib's mathtext makes paths, so no font and no script loads.
+"""Fences of formulas as pictures: matplotlib's mathtext makes paths; no font or script loads.
 
-GitHub renders the same fences itself.
+GitHub renders the same fences, ```math, itself.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def formula_svg(tex: str) -> str:
 
 
 def lines(source: str) -> list[str]:
-    """Formulas of a fence: one for each line; a line that ends in a double backslash is one too."""
+    """Formulas of a fence, one for each line, with or without a double backslash at its end."""
     stripped = (line.strip().removesuffix("\\\\").strip() for line in source.splitlines())
     return [line for line in stripped if line]
 

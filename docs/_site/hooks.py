@@ -1,4 +1,4 @@
-"""What mkdocs is told beyond mkdocs.yml: pages from elsewhere in the repository, formulas, links."""
+"""What mkdocs is told beyond mkdocs.yml: pages from elsewhere, formulas, links."""
 
 from __future__ import annotations
 
@@ -109,11 +109,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if is_page and files.get_file_from_path(uri) is not None:
             relative = posixpath.relpath(uri, posixpath.dirname(site) or ".")
             return f"[{label}]({relative}{mark}{anchor})"
-        if is_page and in_repository.endswith(".md") or not (ROOT / in_repository).exists():
+        if (is_page and in_repository.endswith(".md")) or not (ROOT / in_repository).exists():
             return found[0]  # mkdocs says what is wrong with it
         if config.repo_url:
             return f"[{label}]({config.repo_url.rstrip('/')}/{in_repository})"
-        return label if label.startswith("`") or label == in_repository else f"{label} (`{in_repository}`)"
+        is_plain = label.startswith("`") or label == in_repository
+        return label if is_plain else f"{label} (`{in_repository}`)"
 
     return outside_fences(markdown, moved)
 

@@ -58,7 +58,8 @@ def _options(command: Any) -> str:
             flag = getattr(parameter, "is_flag", False)
             name = spelled if flag else f"{spelled} `{_metavar(parameter, context)}`"
         default = parameter.default
-        shown = "" if default in (None, False, (), []) or callable(default) else f"`{_text(default)}`"
+        hidden = default in (None, False, (), []) or callable(default)
+        shown = "" if hidden else f"`{_text(default)}`"
         if parameter.required:
             shown = "required"
         rows.append(f"| {name} | {_cell(getattr(parameter, 'help', '') or '')} | {shown} |")
@@ -104,7 +105,8 @@ def _entry(name: str, thing: Any) -> Iterator[str]:
         return
     yield _docstring(thing)
     if is_dataclass(thing):
-        rows = [f"| `{field.name}` | `{_type(field.type)}` |" for field in fields(thing) if not field.name.startswith("_")]
+        shown = [field for field in fields(thing) if not field.name.startswith("_")]
+        rows = [f"| `{field.name}` | `{_type(field.type)}` |" for field in shown]
         yield "\n".join(["| field | type |", "|---|---|", *rows, ""])
     for member_name, member in vars(thing).items():
         if member_name.startswith("_"):
@@ -118,7 +120,11 @@ def _entry(name: str, thing: Any) -> Iterator[str]:
 
 
 def _type(annotation: Any) -> str:
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    text = (
+        annotation
+        if isinstance(annotation, str)
+        else getattr(annotation, "__name__", str(annotation))
+    )
     return text.replace("|", "\\|")
 
 
@@ -136,7 +142,11 @@ def _signature(name: str, function: Any) -> str:
         keyword = keyword or parameter.kind is parameter.VAR_POSITIONAL
         inside += f"    {_unquoted(str(parameter))},\n"
     returned = signature.return_annotation
-    arrow = "" if returned is signature.empty else f" -> {_unquoted(inspect.formatannotation(returned))}"
+    arrow = (
+        ""
+        if returned is signature.empty
+        else f" -> {_unquoted(inspect.formatannotation(returned))}"
+    )
     body = f"(\n{inside})" if inside else "()"
     return f"```text\n{name}{body}{arrow}\n```\n"
 
@@ -150,14 +160,13 @@ def _docstring(thing: Any) -> str:
     out: list[str] = []
     for line in (inspect.getdoc(thing) or "").splitlines():
         stripped = line.strip()
-        if SECTION.match(stripped) and not line.startswith(" "):
+        indent = len(line) - len(line.lstrip())
+        if SECTION.match(line):
             out.append(f"\n**{stripped.rstrip(':')}**\n")
-        elif (item := ITEM.match(stripped)) and line.startswith("    ") and not line.startswith("     "):
+        elif indent == 4 and (item := ITEM.match(stripped)):
             out.append(f"- `{item[1]}`: {item[2]}")
-        elif line.startswith("    ") and out and out[-1].lstrip().startswith("- "):
-            out.append(f"  {stripped}")
-        elif line.startswith("    ") and out and out[-1].startswith("  "):
+        elif indent >= 4 and out and out[-1].startswith(("- ", "  ")):
             out.append(f"  {stripped}")
         else:
-            out.append(stripped if line.startswith("    ") else line)
+            out.append(stripped if indent >= 4 else line)
     return "\n".join(out).replace("<", "&lt;") + "\n"
