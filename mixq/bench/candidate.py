@@ -30,10 +30,13 @@ class Predicted:
 
     Attributes:
         latency_s, baseline_latency_s: of the candidate, and of 32 bits.
+        peak_memory_bytes: of a process, from loading the file to its last pass; None if nothing
+            says so.
     """
 
     latency_s: float
     baseline_latency_s: float
+    peak_memory_bytes: int | None = None
 
     @property
     def ratio(self) -> float | None:

@@ -92,6 +92,7 @@ def _row(candidate: Candidate, samples: int) -> Row:
         fault=candidate.fault,
         predicted_latency_s=None if predicted is None else predicted.latency_s,
         predicted_ratio=None if predicted is None else predicted.ratio,
+        predicted_peak_bytes=None if predicted is None else predicted.peak_memory_bytes,
         notes=candidate.notes,
     )
 
