@@ -21,6 +21,7 @@ def evaluate(
         Path, typer.Argument(metavar="PLAN|ARTIFACT", help="plan.json or a file of mixq apply.")
     ],
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     calibration: options.Calibration = None,
     metric: Annotated[
         str | None,
@@ -46,7 +47,7 @@ def evaluate(
     from mixq.sensitivity.compare import compare
     from mixq.sensitivity.metrics.resolve import of_plan, resolve
 
-    loaded, data = load_inputs(model, calibration)
+    loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
     judged: Metric | None = None
     if target.suffix == ".safetensors":
         quantized = load(target, loaded.model)
