@@ -114,7 +114,7 @@ def run_folder(
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise OutputError(
             f"folder {one_line(folder)} cannot be written: {error.strerror or error}; "

@@ -31,6 +31,7 @@ def evaluate(
         ),
     ],
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     calibration: options.Calibration = None,
     metric: Annotated[
         str | None,
@@ -198,7 +199,7 @@ def _errors(
     from mixq.sensitivity.compare import compare
     from mixq.sensitivity.metrics.resolve import of_plan, resolve
 
-    loaded, data = load_inputs(model, calibration)
+    loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
     judged: Metric | None = None
     if target.suffix == ".safetensors":
         quantized = load(target, loaded.model)
