@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = (
-    {"errors"},
+    {"errors", "workshop"},
     {"files", "progress", "batch", "callable_room"},
     {"plugins"},
     {"formats"},
