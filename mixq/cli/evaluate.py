@@ -155,7 +155,7 @@ def evaluate(
         for option, value in given.items():
             if value not in (None, False, []):
                 raise UsageError(f"{option} is for tasks; pass --tasks NAME,... too, or leave it")
-        _errors(target, model, calibration, metric, format)
+        _errors(target, model, calibration, metric, format, trust_remote_code=trust_remote_code)
         return
     for option, unread in (("--calibration", calibration), ("--metric", metric)):
         if unread is not None:
@@ -174,6 +174,7 @@ def evaluate(
     _tasks(
         target, model, names, settings, tokenizer, include_path or [], threads or 1,
         output, format, beside=not no_original, allow_code=allow_code_execution,
+        trust_remote_code=trust_remote_code,
     )  # fmt: skip
 
 
@@ -183,6 +184,8 @@ def _errors(
     calibration: str | None,
     metric: str | None,
     format: OutputFormat,
+    *,
+    trust_remote_code: bool,
 ) -> None:
     """Output errors and the model's own metrics."""
     if target.suffix == ".onnx":
@@ -235,6 +238,7 @@ def _tasks(
     *,
     beside: bool,
     allow_code: bool,
+    trust_remote_code: bool,
 ) -> None:
     """Scores on tasks, in the order in which a mistake costs least."""
     from mixq.harness.library import allow_downloads, require
@@ -255,7 +259,7 @@ def _tasks(
     kind_of(target)
     if model is None:
         raise UsageError("--tasks asks language models; pass --model FOLDER of the original")
-    loaded = load_model(model)
+    loaded = load_model(model, trust_remote_code=trust_remote_code)
     check_causal(loaded.model)
     folder = tokenizer or loaded.folder
     if folder is None:
