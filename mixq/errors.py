@@ -7,13 +7,32 @@ command line can print it as it stands. `exit_status` is the process status of t
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+LONGEST: Final = 3900
+"""Characters of a message, whatever it quotes."""
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """`text` fit for a message: control characters escaped, cut after `limit` characters.
+
+    Names of files and layers come from outside, and a terminal obeys control characters.
+    """
+    start = str(text)[: limit + 1]
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
+    return shown if len(shown) <= limit else f"{shown[:limit]}..."
 
 
 class MixqError(Exception):
-    """Base of every error that mixq raises on purpose."""
+    """Base of every error that mixq raises on purpose.
+
+    Its message is one printable line of bounded length, whatever a file or a library put into it.
+    """
 
     exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message, LONGEST))
 
 
 class UsageError(MixqError, ValueError):

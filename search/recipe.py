@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -21,7 +20,7 @@ from pydantic import (
 )
 
 from mixq.errors import ProfileError, UsageError
-from mixq.files import one_line, read_bounded
+from mixq.files import one_line, parse_toml, read_bounded
 from mixq.formats import GROUP_SIZES, METHODS, Activation, Grid
 from mixq.profiles import Profile
 from mixq.profiles import load as load_profile
@@ -199,10 +198,10 @@ def parse(text: str, *, origin: str, folder: Path | None = None) -> Recipe:
     what = f"recipe {one_line(repr(origin), 200)}"
     try:
         # ValueError covers TOMLDecodeError and integers with too many digits.
-        file = RecipeFile.model_validate(tomllib.loads(text))
+        file = RecipeFile.model_validate(parse_toml(text))
     except ValidationError as error:
         raise UsageError(f"{what}: {first_problem(error)}; {_DOCS}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(
             f"{what}: not readable as TOML: {one_line(error, 160)}; {_DOCS}"
         ) from error

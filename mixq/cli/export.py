@@ -16,6 +16,7 @@ from mixq.errors import UsageError
 def export(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json of a search.")],
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     calibration: options.Calibration = None,
     runtime: Annotated[
         str,
@@ -74,7 +75,7 @@ def export(
     # Made before the model is loaded, which takes long: a wrong word is refused at once.
     kind = runtime_named(runtime, **chosen)
     target = output or Path(f"model{kind.suffix}")
-    loaded, data = load_inputs(model, calibration)
+    loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
     with progress_bar() as progress:
         done = export_model(
             loaded.model,
