@@ -48,6 +48,8 @@ PRELUDE = {
     "README.md": "from my_package.models import load\nmodel, calibration, evaluate = load()",
     "docs/bench.md": DEMO,
     "docs/export.md": MINE,
+    "docs/extend/chip.md": "__file__ = 'examples/plugins/chip/test_my_server.py'",
+    "docs/extend/runtime.md": "import sys\nsys.path.insert(0, 'examples/plugins/npz')",
     "docs/streaming.md": TOKENS,
     "docs/study.md": DEMO,
 }

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-PLUGINS = Path(__file__).parents[2] / "examples" / "plugins"
+from mixq.export.registry import PLUGINS
+from mixq.formats import METHODS
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "plugins"
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +22,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = tmp_path_factory.mktemp("sources")
     for name in ("descent", "npz"):  # setuptools builds beside what it reads
         (sources / name).mkdir()
-        for file in (PLUGINS / name).iterdir():
+        for file in (EXAMPLES / name).iterdir():
             if file.is_file():
                 (sources / name / file.name).write_bytes(file.read_bytes())
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
@@ -32,6 +35,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def plugins(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The packages importable, here and in processes that a test starts."""
+    for known in (METHODS, PLUGINS):  # what other tests have registered by a call
+        monkeypatch.setattr(known, "_registered", {})
     monkeypatch.syspath_prepend(str(installed))
     paths = [str(installed), *sys.path]
     monkeypatch.setenv("PYTHONPATH", ":".join(path for path in paths if path))
