@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "ReLU": lambda x: np.maximum(x, 0),
     "Tanh": np.tanh,
     "Identity": lambda x: x,
@@ -54,18 +55,20 @@ class Network:
         )
         if f"{name}/minimums" in self._arrays:
             minimums = self._arrays[f"{name}/minimums"].astype(np.float32)
-            return codes * scales[:, group] + minimums[:, group]
+            weight: Array = codes * scales[:, group] + minimums[:, group]
+            return weight
         zeros = np.full(scales.shape, 1 << (bits - 1), np.float32)
         if f"{name}/zeros" in self._arrays:
             packed = self._arrays[f"{name}/zeros"]
             zeros = unpacked(packed, bits, scales.size).reshape(scales.shape)
-        return (codes - zeros[:, group]) * scales[:, group]
+        weight = (codes - zeros[:, group]) * scales[:, group]
+        return weight
 
 
 def unpacked(packed: Array, bits: int, count: int) -> Array:
     """Codes as float32; the first lies in the lowest bits of the first byte."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    codes = (packed[:, None] >> shifts) & ((1 << bits) - 1)
+    codes: Array = (packed[:, None] >> shifts) & ((1 << bits) - 1)
     return codes.reshape(-1)[:count].astype(np.float32)
 
 

@@ -19,7 +19,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from safetensors import SafetensorError
+
 from mixq.errors import ExportError, MissingExtraError
+from mixq.export.hugging_face import unwritable
 from mixq.export.source import Source
 from mixq.files import one_line
 
@@ -99,11 +102,15 @@ def build(source: Source, work: Path) -> Path:
 
     Raises:
         ExportError: if the builder fails, with its last line.
+        OutputError: if there is no room for the weights as floats.
     """
     floats, built = work / "floats", work / "built"
     model: Any = source.restored
     with _without_progress():
-        model.save_pretrained(floats)
+        try:
+            model.save_pretrained(floats)
+        except SafetensorError as error:
+            raise unwritable(floats, error) from error
     for file in _tokenizer_files(source.folder):
         shutil.copyfile(file, floats / file.name)
     command = [sys.executable, "-P", "-m", "onnxruntime_genai.models.builder"]
