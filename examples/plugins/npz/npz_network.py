@@ -46,7 +46,8 @@ class Network:
         """A matrix as float32, from codes if it has any."""
         unit = self._program["units"].get(name)
         if unit is None:
-            return self._arrays[name].astype(np.float32)
+            plain: Array = self._arrays[name].astype(np.float32)
+            return plain
         rows, columns, bits = unit["rows"], unit["columns"], unit["bits"]
         group = np.arange(columns) // (unit["group_size"] or columns)
         scales = self._arrays[f"{name}/scales"].astype(np.float32)
