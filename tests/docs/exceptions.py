@@ -6,7 +6,7 @@ PARSED = {
     ("README.md", "make demo"): "installs; .ci/run and tests/test_packaging.py",
     ("README.md", "make test"): "is what runs this",
     ("README.md", "mixq hardware calibrate"): "75 s of measuring; tests/calibrate",
-    ("docs/bench.md", "mixq bench mixq-run/plan.json --output"): "README.md runs one as long",
+    ("docs/bench.md", "mixq bench"): "half a minute each; README.md runs one, tests/bench more",
     ("docs/cost.md", "mixq hardware calibrate"): "75 s of measuring; tests/calibrate",
     ("docs/cost.md", "mixq search --hardware host"): "needs a calibrated machine",
     ("docs/gguf.md", "write_float("): "a llama.cpp tokenizer; tests/export/test_gguf_quantize.py",
