@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from mixq.plan_parts import Prediction, UniformInfo
 from mixq.profiles import Profile
 from mixq.progress import Progress, silent
 from mixq.sources import LoadedModel
+from mixq.workshop import scratch
 
 UNIFORM: Final = {8: Format(8, 64), 4: Format(4, 64, "zero-point")}
 """Width to the format that uniform plans of a search have in linear layers."""
@@ -80,9 +80,9 @@ def bench_targets(
             f"predicted for {hardware.name}, {runtime}, {settings.threads} threads, batch "
             f"{settings.batch_size}, with the kernels that the exporter chose"
         ]
-    with tempfile.TemporaryDirectory(prefix="mixq-bench-") as folder:
+    with scratch("mixq-bench") as folder:
         candidates = export_all(
-            loaded.model, exported, runtime, Path(folder), calibration,
+            loaded.model, exported, runtime, folder, calibration,
             tokenizer=loaded.folder, predicted=predicted, progress=progress,
         )  # fmt: skip
         if hardware is not None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from functools import partial
 
 from mixq.cli import metric_options, options, resources
+from mixq.cli.command import resumable
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs, load_streamed
+from mixq.errors import UsageError
 
 
 def analyze(
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     calibration: options.Calibration = None,
     hardware: options.Hardware = "intel_cpu",
     bits: options.Bits = "32,8,4,2",
@@ -55,6 +58,11 @@ def analyze(
 
     resources.check_resources(workers, device)
     if stream:
+        if trust_remote_code:
+            raise UsageError(
+                "--trust-remote-code has no use with --stream, which runs no code of the folder; "
+                "leave one of them out"
+            )
         from mixq.search.streamed import analyze as analyze_streamed
         from mixq.search.streamed import check_streamed
 
@@ -66,7 +74,7 @@ def analyze(
     else:
         from mixq.search.sensitivities import analyze as analyze_whole
 
-        loaded, data = load_inputs(model, calibration)
+        loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
         # Sensitivities do not depend on the chip, so a search for any chip goes on from here.
         identity = {"model": fingerprint(loaded.model)}
         name = loaded.name
@@ -74,7 +82,7 @@ def analyze(
             analyze_whole, loaded.model, data, profile, equalize=rewriting, workers=workers,
             device=device,
         )  # fmt: skip
-    with run_folder(output, identity, overwrite=overwrite) as folder:
+    with resumable(output), run_folder(output, identity, overwrite=overwrite) as folder:
         with progress_bar() as progress:
             layout, table = run(
                 palette=palette,

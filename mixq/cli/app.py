@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
 from mixq import __version__
 from mixq.cli import analyze, apply, bench, evaluate, export, hardware, plan, report, search
+from mixq.cli.command import Quiet, Verbose, command
 from mixq.cli.console import show
+from mixq.cli.loudness import is_verbose
 
 app = typer.Typer(
     name="mixq",
@@ -20,27 +24,52 @@ app = typer.Typer(
     epilog="Start with: **mixq search --target-compression 6 --hardware intel_cpu** "
     "(without --model it works on a small embedded demo model).",
 )
-app.command("search")(search.search)
-app.command("analyze")(analyze.analyze)
-app.command("apply")(apply.apply)
-app.command("export")(export.export)
-app.command("bench")(bench.bench)
-app.command("evaluate")(evaluate.evaluate)
-app.command("report")(report.report)
+app.command("search")(command(search.search))
+app.command("analyze")(command(analyze.analyze))
+app.command("apply")(command(apply.apply))
+app.command("export")(command(export.export))
+app.command("bench")(command(bench.bench))
+app.command("evaluate")(command(evaluate.evaluate))
+app.command("report")(command(report.report))
 app.add_typer(plan.app, name="plan")
 app.add_typer(hardware.app, name="hardware")
 
 
+LIBRARIES = ("torch", "optuna", "numpy", "transformers", "onnxruntime", "openvino")
+"""What a report of a bug has to say beside mixq's own version."""
+
+
 def _version(wanted: bool) -> None:
-    if wanted:
-        show(f"mixq {__version__}")
-        raise typer.Exit
+    if not wanted:
+        return
+    show(f"mixq {__version__}")
+    if is_verbose():
+        show(f"Python {platform.python_version()} on {platform.platform()}")
+        for library in LIBRARIES:
+            show(f"{library} {_installed(library)}")
+    raise typer.Exit
+
+
+def _installed(library: str) -> str:
+    """Its version, without importing it."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "is not installed"
 
 
 @app.callback()
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    # Not eager, so that --verbose counts on either side of it.
+    asked_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_version,
+            help="Show the version; with --verbose, of Python and libraries too.",
+        ),
     ] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     pass

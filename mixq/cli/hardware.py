@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 
 from mixq.cli import options, predict
+from mixq.cli.command import command, group
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 
 app = typer.Typer(no_args_is_help=True, help="The chips that mixq knows, and their kernels.")
-app.command("predict")(predict.predict)
+app.callback()(group)
+app.command("predict")(command(predict.predict))
 
 
 @app.command("list")
+@command
 def list_profiles(
     everything: Annotated[
         bool,
@@ -42,6 +45,7 @@ def list_profiles(
 
 
 @app.command("show")
+@command
 def show_profile(
     name: Annotated[
         str, typer.Argument(metavar="NAME|FILE.toml", help="A shipped profile or your own file.")
@@ -63,6 +67,7 @@ def show_profile(
 
 
 @app.command("calibrate")
+@command
 def calibrate_host(
     device: Annotated[
         str, typer.Option("--device", metavar="cpu|cuda", help="What is measured.")
@@ -83,6 +88,7 @@ def calibrate_host(
     from mixq.files import make_folder, write_text_atomic
     from mixq.profiles.place import host_path
     from mixq.report.hardware import calibration_json, calibration_table
+    from mixq.workshop import sweep
 
     if device not in ("cpu", "cuda"):
         raise UsageError(f"--device is {device[:40]!r}, but it takes cpu or cuda")
@@ -92,6 +98,7 @@ def calibrate_host(
         done = measured(threads, progress=progress)
     if output is None:
         make_folder(target.parent)
+    sweep(target.absolute().parent)
     write_text_atomic(target, done.text)
     facts = {"cases": done.cases, "rounds": done.rounds, "noise": done.noise,
              "seconds": done.seconds}  # fmt: skip

@@ -45,6 +45,14 @@ Model = Annotated[
         "calibration, evaluate), a Hugging Face folder, or a .pt2 file. Default: the demo.",
     ),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the Python code that a Hugging Face folder brings along (auto_map in its "
+        "config.json). Without it mixq runs code of no file but that of a module:function.",
+    ),
+]
 Calibration = Annotated[
     str | None,
     typer.Option(
@@ -101,8 +109,8 @@ RoundingMethod = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="Rounding: rtn, squant, clip, hqq, gptq, or auto: gptq where the "
-        "calibration data suffice. Default: auto.",
+        help="Rounding: rtn, squant, clip, hqq, gptq, a method of an installed package, or auto: "
+        "gptq where the calibration data suffice. Default: auto.",
         show_default=False,
     ),
 ]

@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 
 from mixq.cli import options
+from mixq.cli.command import command, group
 from mixq.cli.console import OutputFormat, show, show_json
 
 app = typer.Typer(no_args_is_help=True, help="Show, check and compare plans.")
+app.callback()(group)
 File = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json.")]
 
 
 @app.command("show")
+@command
 def show_plan(plan: File, format: options.Format = OutputFormat.table) -> None:
     """Show a plan: every layer's format, what was predicted and what was measured."""
     from mixq.plan import Plan
@@ -28,11 +31,13 @@ def show_plan(plan: File, format: options.Format = OutputFormat.table) -> None:
 
 
 @app.command("check")
+@command
 def check(
     plan: File,
     model: Annotated[
         str | None, typer.Option("--model", metavar="SPEC", help="Check it against this model.")
     ] = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     format: options.Format = OutputFormat.table,
 ) -> None:
     """Check that a plan adds up, keeps its budget, and (with --model) fits the model.
@@ -48,7 +53,7 @@ def check(
         from mixq.apply import check_fits
         from mixq.sources import load_model
 
-        check_fits(loaded, load_model(model).model)
+        check_fits(loaded, load_model(model, trust_remote_code=trust_remote_code).model)
         checked.append("the model's weights are the plan's")
     if format is OutputFormat.json:
         show_json({"plan": str(plan), "holds": checked})
@@ -57,6 +62,7 @@ def check(
 
 
 @app.command("diff")
+@command
 def diff(first: File, second: File, format: options.Format = OutputFormat.table) -> None:
     """Show the layers whose formats differ between two plans of a model, and what that changes.
 

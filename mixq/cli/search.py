@@ -8,6 +8,7 @@ import typer
 
 from mixq.cli import metric_options, options, resources
 from mixq.cli import resume as resuming
+from mixq.cli.command import resumable
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 
@@ -20,6 +21,7 @@ def search(
     recipe: options.Recipe = None,
     hardware: options.HardwareOrRecipes = None,
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     calibration: options.Calibration = None,
     target_compression: Annotated[
         float | None,
@@ -154,19 +156,19 @@ def search(
     from mixq.search.subject import Subject
 
     resources.check_resources(workers, device)
-    loaded, data = load_inputs(model, calibration)
+    loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
     subject = Subject(loaded.model, data, profile, loaded.evaluate, loaded.name)
-    with run_folder(output, subject.identity, overwrite=overwrite, request=asked) as folder:
+    with (
+        resumable(output),
+        run_folder(output, subject.identity, overwrite=overwrite, request=asked) as folder,
+    ):
         with progress_bar() as progress:
             result = run(request, subject, folder=folder.path, storage=storage, progress=progress)
         if check or (check is None and recipe is not None):
             result = checked(result, subject)
         files = write_results(result, folder)
     if format is OutputFormat.json:
-        found = {} if result.check is None else {"check": result.check.to_dict()}
-        if result.audit is not None:
-            found["audit"] = result.audit.to_json()
-        show_json({**result.plan.to_json(), **found, "files": [str(file) for file in files]})
+        show_json({**result.to_dict(), "files": [str(file) for file in files]})
         return
     solve_s = None if result.certificate is None else result.certificate.solve_s
     show(plan_table(result.plan), summary(result.plan, solve_s))
