@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mixq.errors import UsageError
-from mixq.export.runtime import Runtime
+
+if TYPE_CHECKING:
+    from mixq.export.runtime import Runtime
 
 RUNTIMES: Final = {
     "onnxruntime": "mixq.export.onnxruntime:OnnxRuntime",
