@@ -67,6 +67,7 @@ def _root(
         typer.Option(
             "--version",
             callback=_version,
+            metavar="",
             help="Show the version; with --verbose, of Python and libraries too.",
         ),
     ] = False,
