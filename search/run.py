@@ -43,6 +43,7 @@ from mixq.search.study.ledger import open_ledger
 from mixq.search.study.storage import open_storage
 from mixq.search.subject import Subject
 from mixq.search.trials import Trial
+from mixq.search.weight_picture import leave_histogram
 from mixq.sensitivity.device import check_device, moved
 from mixq.sensitivity.metrics.resolve import resolve
 from mixq.sensitivity.reference import Reference
@@ -104,6 +105,7 @@ def run(
         mode_of(request.sensitivity, request.samples), layout, rounder, measured, budget, setting
     )
     story.tell_sensitivity(sensitivity)
+    leave_histogram(folder, model, layout.graph.units, sensitivity)
     problem = layout.problem(sensitivity)
     check_feasible(problem, budget, baseline_latency_s, errors_add=False)
     limits = budget.limits(problem, baseline_latency_s)

@@ -14,8 +14,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = (
-    {"errors"},
-    {"formats", "files", "progress", "batch", "callable_room"},
+    {"errors", "workshop"},
+    {"files", "progress", "batch", "callable_room"},
+    {"plugins"},
+    {"formats"},
     {"validation", "html_table", "frames"},
     {"plan_parts"},
     {"plan_view"},
@@ -28,7 +30,7 @@ LEVELS = (
     {"sensitivity", "artifact", "predict"},
     {"training", "streaming"},
     {"search", "export"},
-    {"bench"},
+    {"bench", "harness"},
     {"report", "calibrate"},
     {"cli"},
 )
@@ -50,7 +52,7 @@ HOMES = {
         *("graph", "quantize", "batch", "calibration", "sensitivity"),
         *("activations", "moments", "tensor_file", "packed_module", "packed_units"),
         *("plan_weights", "rounding", "equalize", "training", "streaming"),
-        *("apply", "artifact", "sources", "demo", "export", "bench", "calibrate"),
+        *("apply", "artifact", "sources", "demo", "export", "bench", "harness", "calibrate"),
     },
     "optuna": {"search"},
 }

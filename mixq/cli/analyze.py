@@ -8,10 +8,12 @@ from mixq.cli import format_options, measuring_options, metric_options, options,
 from mixq.cli.command import resumable
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs, load_streamed
+from mixq.errors import UsageError
 
 
 def analyze(
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     calibration: options.Calibration = None,
     hardware: options.Hardware = "intel_cpu",
     bits: format_options.Bits = "32,8,4,2",
@@ -56,6 +58,11 @@ def analyze(
 
     resources.check_resources(workers, device)
     if stream:
+        if trust_remote_code:
+            raise UsageError(
+                "--trust-remote-code has no use with --stream, which runs no code of the folder; "
+                "leave one of them out"
+            )
         from mixq.search.streamed import analyze as analyze_streamed
         from mixq.search.streamed import check_streamed
 
@@ -67,7 +74,7 @@ def analyze(
     else:
         from mixq.search.sensitivities import analyze as analyze_whole
 
-        loaded, data = load_inputs(model, calibration)
+        loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
         # Sensitivities do not depend on the chip, so a search for any chip goes on from here.
         identity = {"model": fingerprint(loaded.model)}
         name = loaded.name

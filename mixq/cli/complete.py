@@ -32,9 +32,9 @@ def recipes(incomplete: str) -> Iterator[str]:
 
 def runtimes(incomplete: str) -> Iterator[str]:
     """Runtimes of `mixq export`."""
-    from mixq.export.registry import RUNTIMES
+    from mixq.export.registry import PLUGINS
 
-    return _starting(list(RUNTIMES), incomplete)
+    return _starting(sorted(PLUGINS.names()), incomplete)
 
 
 def metrics(incomplete: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from mixq.errors import UsageError
 def export(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json of a search.")],
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     calibration: options.Calibration = None,
     runtime: Annotated[
         str,
@@ -23,7 +24,8 @@ def export(
             "--runtime",
             autocompletion=complete.runtimes,
             metavar="NAME",
-            help="onnxruntime, onnxruntime-genai, openvino, gguf, mlx, qdq, transformers, torch.",
+            help="onnxruntime, onnxruntime-genai, openvino, gguf, mlx, qdq, transformers, torch, "
+            "or one of an installed package.",
         ),
     ] = "onnxruntime",
     output: Annotated[
@@ -72,7 +74,7 @@ def export(
     # Made before the model is loaded, which takes long: a wrong word is refused at once.
     kind = runtime_named(runtime, **chosen)
     target = output or Path(f"model{kind.suffix}")
-    loaded, data = load_inputs(model, calibration)
+    loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
     with progress_bar() as progress:
         done = export_model(
             loaded.model,

@@ -56,8 +56,8 @@ RoundingMethod = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="Rounding: rtn, squant, clip, hqq, gptq, or auto: gptq where the "
-        "calibration data suffice. Default: auto.",
+        help="Rounding: rtn, squant, clip, hqq, gptq, a method of an installed package, or auto: "
+        "gptq where the calibration data suffice. Default: auto.",
         show_default=False,
         autocompletion=complete.methods,
         rich_help_panel=FORMATS,

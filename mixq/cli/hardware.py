@@ -98,6 +98,7 @@ def calibrate_host(
     from mixq.files import make_folder, write_text_atomic
     from mixq.profiles.place import host_path
     from mixq.report.hardware import calibration_json, calibration_table
+    from mixq.workshop import sweep
 
     if device not in ("cpu", "cuda"):
         raise UsageError(f"--device is {device[:40]!r}, but it takes cpu or cuda")
@@ -107,6 +108,7 @@ def calibrate_host(
         done = measured(threads, progress=progress)
     if output is None:
         make_folder(target.parent)
+    sweep(target.absolute().parent)
     write_text_atomic(target, done.text)
     facts = {"cases": done.cases, "rounds": done.rounds, "noise": done.noise,
              "seconds": done.seconds}  # fmt: skip

@@ -23,6 +23,15 @@ Model = Annotated[
         rich_help_panel=SUBJECT,
     ),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the Python code that a Hugging Face folder brings along (auto_map in its "
+        "config.json). Without it mixq runs code of no file but that of a module:function.",
+        rich_help_panel=SUBJECT,
+    ),
+]
 Calibration = Annotated[
     str | None,
     typer.Option(
@@ -123,6 +132,7 @@ Format = Annotated[
     OutputFormat,
     typer.Option(
         "--format",
+        metavar="table|json",
         help="table for people, json for scripts.",
         rich_help_panel=RUN,
     ),

@@ -40,6 +40,7 @@ def check(
     model: Annotated[
         str | None, typer.Option("--model", metavar="SPEC", help="Check it against this model.")
     ] = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     format: options.Format = OutputFormat.table,
 ) -> None:
     """Check that a plan adds up, keeps its budget, and (with --model) fits the model.
@@ -55,7 +56,7 @@ def check(
         from mixq.apply import check_fits
         from mixq.sources import load_model
 
-        check_fits(loaded, load_model(model).model)
+        check_fits(loaded, load_model(model, trust_remote_code=trust_remote_code).model)
         checked.append("the model's weights are the plan's")
     if format is OutputFormat.json:
         show_json({"plan": str(plan), "holds": checked})

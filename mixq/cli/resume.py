@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from typer.core import TyperOption
 
 _STATE: Final = "mixq.cli.resume"
-_OWN: Final = ("output", "overwrite", "format", "resume", "verbose", "quiet")
-"""Options that say how a command runs, not what is searched for."""
+_OWN: Final = (
+    *("output", "overwrite", "format", "resume", "verbose", "quiet"),
+    "trust_remote_code",
+)
+"""Options that say how a command runs, not what is searched for, and trust, which no file gives."""
 
 
 def _on_output(ctx: typer.Context, value: Path) -> Path:

@@ -29,6 +29,7 @@ def search(
     recipe: options.Recipe = None,
     hardware: options.HardwareOrRecipes = None,
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     calibration: options.Calibration = None,
     target_compression: demand_options.TargetCompression = None,
     max_size_mb: demand_options.MaxSizeMb = None,
@@ -120,7 +121,7 @@ def search(
     from mixq.search.subject import Subject
 
     resources.check_resources(workers, device)
-    loaded, data = load_inputs(model, calibration)
+    loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
     subject = Subject(loaded.model, data, profile, loaded.evaluate, loaded.name)
     with (
         resumable(output),

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mixq.calibration import Calibration
 from mixq.errors import OutputError
+from mixq.files import open_regular, own_file
 from mixq.formats import Format
 from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.metrics.metric import Metric
@@ -98,10 +99,12 @@ class Store:
         self._known[unit, format_name] = per_sample
 
     def _load(self, path: Path) -> None:
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
+        own_file(path)
+        if not path.exists():
             return
+        try:
+            with open_regular(path) as file:
+                data = file.read()
         except OSError as error:
             raise OutputError(
                 f"{path} cannot be read: {error.strerror or error}; make it readable or delete it"
@@ -125,7 +128,7 @@ class Store:
 
 def _append(path: Path, line: bytes) -> None:
     """Append a line whole; what a full disk took of it is cut off again."""
-    with path.open("ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=_not_through_a_link) as file:
         end = file.tell()
         try:
             if file.write(line) < len(line):
@@ -135,6 +138,10 @@ def _append(path: Path, line: bytes) -> None:
             with contextlib.suppress(OSError):
                 file.truncate(end)
             raise
+
+
+def _not_through_a_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _measurement(line: bytes, least: float) -> tuple[str, str, list[float]]:

@@ -171,7 +171,7 @@ class _Strict(BaseModel):
 class _Entry(_Strict):
     error: float = Field(ge=0, allow_inf_nan=False)
     error_se: float = Field(ge=0, allow_inf_nan=False)
-    samples: int = Field(ge=1)
+    samples: int = Field(ge=1, le=1 << 62)
     own_se: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     per_sample: list[Annotated[float, Field(allow_inf_nan=False)]] = []
 
@@ -195,7 +195,7 @@ class _File(_Strict):
     outputs: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     output: str
     output_power: float = Field(ge=0, allow_inf_nan=False)
-    samples: int = Field(ge=1)
+    samples: int = Field(ge=1, le=1 << 62)
     model_fingerprint: str
     calibration_fingerprint: str
     units: dict[str, dict[str, _Entry]]

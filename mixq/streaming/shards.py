@@ -55,9 +55,8 @@ class Shards:
         found: dict[str, Tensor] = {}
         for path, wanted in by_file.items():
             try:
-                with safe_open(path, framework="pt") as file:
+                with safe_open(path, framework="pt", backend="pread") as file:
                     for name in wanted:
-                        # A copy: what is mapped stays resident as long as a window of it lives.
                         found[name] = _plain(file.get_tensor(name))
             except (SafetensorError, OSError, ValueError, RuntimeError) as error:
                 raise _damaged(path, error) from error
@@ -93,7 +92,7 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
 
 def _header(path: Path) -> dict[str, tuple[int, ...]]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt", backend="pread") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise _damaged(path, error) from error

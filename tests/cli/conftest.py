@@ -122,7 +122,7 @@ STAGES = (
     *("sketching sensitivities: ", "measuring sensitivities: "),
     *("measuring plans: ", "judging plans: ", "measuring changes of the plan: "),
     *("auditing errors that add: ", "rounding in sequence: ", "evaluating on labelled data: "),
-    *("exporting to ", "predicting: "),
+    *("exporting to ", "predicting: ", "evaluating "),
 )
 """What progress starts with; there is nothing else on stderr but notes and errors."""
 

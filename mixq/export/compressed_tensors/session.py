@@ -33,7 +33,11 @@ class TransformersSession:
         try:
             with _quiet():
                 model, info = model_class.from_pretrained(
-                    path, local_files_only=True, output_loading_info=True
+                    path,
+                    local_files_only=True,
+                    output_loading_info=True,
+                    trust_remote_code=False,
+                    use_safetensors=True,
                 )
         except (*wrong, SafetensorError) as error:
             raise ExportError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +20,7 @@ from mixq.export.runtime import (
 )
 from mixq.export.source import Source
 from mixq.export.verify import output_difference
+from mixq.workshop import scratch
 
 _GROUP = ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"]
 """What OpenVINO's CPU plug-in reads from the file itself (2026.4, Config::applyRtInfo)."""
@@ -81,8 +81,8 @@ class Openvino:
             )
         graph = float_graph(source)
         # OpenVINO maps what it reads from files, so that they have to outlive the model.
-        with tempfile.TemporaryDirectory(prefix="mixq-openvino-") as folder:
-            return self._write(source, graph, _read(graph, Path(folder)), path)
+        with scratch("mixq-openvino") as folder:
+            return self._write(source, graph, _read(graph, folder), path)
 
     def _write(self, source: Source, graph: FloatGraph, model: Any, path: Path) -> Written:
         import openvino
