@@ -51,9 +51,9 @@ def equalizations(incomplete: str) -> Iterator[str]:
 
 def methods(incomplete: str) -> Iterator[str]:
     """Rounding methods."""
-    from mixq.formats import Method
+    from mixq.formats import METHODS
 
-    return _starting(("auto", *get_args(Method)), incomplete)
+    return _starting(("auto", *METHODS.names()), incomplete)
 
 
 def halves(incomplete: str) -> Iterator[str]:

@@ -156,7 +156,7 @@ def evaluate(
         for option, value in given.items():
             if value not in (None, False, []):
                 raise UsageError(f"{option} is for tasks; pass --tasks NAME,... too, or leave it")
-        _errors(target, model, calibration, metric, format)
+        _errors(target, model, calibration, metric, format, trust_remote_code=trust_remote_code)
         return
     for option, unread in (("--calibration", calibration), ("--metric", metric)):
         if unread is not None:
@@ -184,6 +184,8 @@ def _errors(
     calibration: str | None,
     metric: str | None,
     format: OutputFormat,
+    *,
+    trust_remote_code: bool,
 ) -> None:
     """Output errors and the model's own metrics."""
     if target.suffix == ".onnx":
