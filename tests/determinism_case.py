@@ -19,7 +19,7 @@ from mixq import SearchResult
 
 
 class Net(nn.Module):
-    """A convolution with a batch norm, a product inside attention, and a head: what rounds apart."""
+    """A convolution with a batch norm, products that mix positions, and a head."""
 
     def __init__(self) -> None:
         super().__init__()
