@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixq.cli import options
+from mixq.cli import complete, options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 from mixq.errors import UsageError
@@ -37,6 +37,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME|SPEC",
+            autocompletion=complete.metrics,
             help="Output error to show beside the squared one: relative, kl, cosine, or "
             "package.module:function. Default: the plan's, unless that is a loss.",
         ),

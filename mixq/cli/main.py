@@ -47,6 +47,8 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         status = app(list(arguments), prog_name="mixq", standalone_mode=False)
     except MixqError as error:
+        if error.exit_status != INTERRUPTED:
+            debug_log.tell_origin(error)
         return _refuse(str(error), error.exit_status)
     except typer.TyperException as error:
         return _refuse_usage(error)
