@@ -71,7 +71,6 @@ def evaluate_tasks(
     original: Candidate | None,
     settings: Settings,
     *,
-    allow_code: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
     """Ask one model after the other.
@@ -81,8 +80,8 @@ def evaluate_tasks(
         ModelError: if a task cannot be asked, or its answers cannot be judged.
         MissingExtraError: without the harness or a runtime.
     """
-    before = None if original is None else _ask(original, tasks, settings, allow_code, progress)
-    after = _ask(quantized, tasks, settings, allow_code, progress)
+    before = None if original is None else _ask(original, tasks, settings, progress)
+    after = _ask(quantized, tasks, settings, progress)
     return Evaluation(
         scores=scores(tasks, after, before), settings=settings, tasks=tasks.names,
         quantized=_without_answers(after),
@@ -92,7 +91,7 @@ def evaluate_tasks(
 
 
 def _ask(
-    asked: Candidate, tasks: Tasks, settings: Settings, allow_code: bool, progress: Progress
+    asked: Candidate, tasks: Tasks, settings: Settings, progress: Progress
 ) -> Mapping[str, Any]:
     from lm_eval.evaluator import evaluate
 
@@ -109,7 +108,7 @@ def _ask(
         ArithmeticError,
     )  # fmt: skip
     try:
-        with quiet(code_allowed=allow_code):
+        with quiet(code_allowed=tasks.allow_code):
             prepare(tasks, settings)
             results: Any = evaluate(
                 model,
@@ -118,7 +117,7 @@ def _ask(
                 apply_chat_template=settings.chat,
                 fewshot_as_multiturn=settings.chat,
                 bootstrap_iters=BOOTSTRAPS,
-                confirm_run_unsafe_code=allow_code,
+                confirm_run_unsafe_code=tasks.allow_code,
             )
     except MixqError:
         raise
