@@ -87,7 +87,9 @@ def test_an_unquantized_model_answers_as_the_harness_says(
 
 @pytest.mark.parametrize("kind", ["plan", "onnx"])
 def test_a_quantized_model_answers_alike_wherever_it_runs(files: Files, kind: str) -> None:
-    same_answers(answers(asked(files, getattr(files, kind))), answers(asked(files, files.artifact)))
+    same_answers(
+        answers(asked(files, getattr(files, kind))), answers(asked(files, files.artifact))
+    )
 
 
 def same_answers(found: Any, expected: Any) -> None:
