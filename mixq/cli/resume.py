@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _STATE: Final = "mixq.cli.resume"
 _OWN: Final = ("output", "overwrite", "format", "resume", "trust_remote_code")
-"""Options that say how a command runs, not what is searched for, and trust, which no file gives."""
+"""Options that say how a command runs, not what is searched for. Trust is none of a file's."""
 
 
 def _on_output(ctx: typer.Context, value: Path) -> Path:
