@@ -40,7 +40,7 @@ class Record(BaseModel):
     weight_bytes: int = Field(gt=0, le=1 << 62)
     compression: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     error: Amount
-    latency_s: Amount
+    latency_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     measured: bool
     detail: str = ""
     formats: list[int] = []
