@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,28 +15,29 @@ from .fault import Fault
 from .whole import contents, damaged, measurements, rubbish, trials
 
 
-@dataclass(frozen=True)
+@dataclass
 class Survival:
-    """What became of a command.
+    """What became of a command that met faults, one run after another.
 
     Attributes:
-        outcome: of the run that met the fault.
-        unclean: what it said that is neither a result nor one line.
-        damaged: files that were not whole afterwards.
-        lost: what had been measured and was not there in the end, or was measured twice.
-        stuck: what the same command said afterwards, if it did not end well.
+        outcomes: of the runs that met them.
+        unclean: what they said that is neither a result nor one line.
+        damaged: files that were not whole after one.
+        lost: what had been measured and was not there later, or was measured twice.
+        stuck: what the same command said in the end, if it did not end well.
         rubbish: names that it left.
         differs: files that are not those of the undisturbed run.
+        seconds: that all of it took.
     """
 
-    fault: Fault
-    outcome: Outcome
+    outcomes: list[Outcome] = field(default_factory=list)
     unclean: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
     rubbish: list[str] = field(default_factory=list)
     differs: list[str] = field(default_factory=list)
+    seconds: float = 0.0
 
     @property
     def problems(self) -> list[str]:
@@ -43,42 +45,50 @@ class Survival:
         kinds = ("unclean", "damaged", "lost", "stuck", "rubbish", "differs")
         return [f"{kind}: {item}" for kind in kinds for item in getattr(self, kind)]
 
+    @property
+    def hurt(self) -> int:
+        """How many of the faults came before the end."""
+        return sum(outcome.hurt or outcome.status != 0 for outcome in self.outcomes)
+
 
 def survive(
     stage: Stage,
     name: str,
-    fault: Fault,
+    faults: Sequence[Fault],
     folder: Path,
     *,
     place: Callable[[Path], AbstractContextManager[object]] = nullcontext,
 ) -> Survival:
-    """Let a command meet a fault in `folder`, then run it again there without one.
+    """Let a command meet faults in `folder`, one in each run, then run it there without any.
 
     Args:
-        place: makes the folder for the first run, as on a disk of its own.
+        place: makes the folder what it is while faults come, such as a disk of its own.
     """
+    started = time.monotonic()
     command, whole = COMMANDS[name], stage.undisturbed(name)
     stage.start(name, folder)
+    start = contents(folder)
+    kept = set(_measured(folder))
+    survival = Survival()
     with place(folder):
-        start = contents(folder)
-        before = set(_measured(folder))
-        outcome = stage.zygote.run(command.task(folder, fault))
-        broken = damaged(folder, start, whole.contents)
-        kept = list(_measured(folder))
+        for fault in faults:
+            outcome = stage.zygote.run(command.task(folder, fault))
+            survival.outcomes.append(outcome)
+            if not outcome.is_clean:
+                survival.unclean.append(f"{outcome.status}: {outcome.err[-2000:]!r}")
+            survival.damaged += damaged(folder, start, whole.contents)
+            survival.lost += _lost(folder, kept)
+            kept |= set(_measured(folder))
     again = stage.zygote.run(command.task(folder))
+    if again.status != 0 or not again.is_clean:
+        survival.stuck.append(f"{again.status}: {again.err[-2000:]!r}")
+    survival.lost += _lost(folder, kept)
+    survival.rubbish = rubbish(folder)
     found = contents(folder)
-    return Survival(
-        fault,
-        outcome,
-        unclean=[] if outcome.is_clean else [f"{outcome.status}: {outcome.err[-2000:]!r}"],
-        damaged=broken,
-        lost=[f"{item} of {len(kept)}" for item in _lost(folder, before, kept)],
-        stuck=[] if again.status == 0 and again.is_clean else [again.err[-2000:]],
-        rubbish=rubbish(folder),
-        differs=sorted(
-            key for key in {*found, *whole.contents} if found.get(key) != whole.contents.get(key)
-        ),
-    )
+    names = {*found, *whole.contents}
+    survival.differs = sorted(key for key in names if found.get(key) != whole.contents.get(key))
+    survival.seconds = time.monotonic() - started
+    return survival
 
 
 def _measured(folder: Path) -> Iterator[tuple[str, str]]:
@@ -89,12 +99,10 @@ def _measured(folder: Path) -> Iterator[tuple[str, str]]:
         yield f"{study} {number}", f"{plan} {values}"
 
 
-def _lost(
-    folder: Path, before: set[tuple[str, str]], kept: list[tuple[str, str]]
-) -> Iterator[str]:
+def _lost(folder: Path, kept: set[tuple[str, str]]) -> Iterator[str]:
     """What is not there any more, and what is there twice."""
     now = list(_measured(folder))
-    for place, what in sorted({*before, *kept} - {*now}):
+    for place, what in sorted(kept - {*now}):
         yield f"{place} {what[:200]}"
     plans = Counter((place.rpartition(" ")[0] or place, what) for place, what in now)
     for (place, what), count in plans.items():
