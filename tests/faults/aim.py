@@ -26,7 +26,9 @@ def kinds(whole: Undisturbed) -> list[list[int]]:
     found: dict[str, list[int]] = {}
     for number, call in enumerate(whole.outcome.calls):
         # Random parts of temporary names, and keys that tell files of one kind apart.
-        kind = re.sub(r"[0-9a-f]{16,}|\.[a-z0-9_]{8}\.mixq|\.tmp\w{6}|lock[0-9a-f-]{36}", "*", call)
+        kind = re.sub(
+            r"[0-9a-f]{16,}|\.[a-z0-9_]{8}\.mixq|\.tmp\w{6}|lock[0-9a-f-]{36}", "*", call
+        )
         found.setdefault(kind, []).append(number)
     return list(found.values())
 

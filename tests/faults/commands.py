@@ -113,24 +113,29 @@ class Stage:
     def _run(self, name: str) -> Undisturbed:
         command, folder = COMMANDS[name], self.place / name.replace(" ", "-")
         warm = self.start(name, folder)
-        first = self.zygote.run(
-            Task(command.arguments, warm, NONE, command.before + MODULES, {})
-        )
+        first = self.zygote.run(Task(command.arguments, warm, NONE, command.before + MODULES, {}))
         assert first.status == 0, first.err
         modules = (warm / "modules").read_text(encoding="utf-8").split("\n")
         self.zygote.import_all([m for m in modules if m.split(".")[0] not in UNFORKABLE])
         (warm / "modules").unlink()
         expected = contents(warm)
-        outcome = self.zygote.run(command.task(self.start(name, folder), TRACED))
+        start = contents(self.start(name, folder))
+        outcome = self.zygote.run(command.task(folder, TRACED))
         assert outcome.status == 0, outcome.err
         assert contents(folder) == expected, "two runs give other bytes"
-        return Undisturbed(folder, outcome, expected)
+        return Undisturbed(folder, outcome, expected, start)
 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A command that nothing happened to: its folder, how it ended, and the bytes that it left."""
+    """A command that nothing happened to.
+
+    Attributes:
+        folder: in which it ran.
+        contents, start: of its files, after and before.
+    """
 
     folder: Path
     outcome: Outcome
     contents: Mapping[str, bytes]
+    start: Mapping[str, bytes]

@@ -14,6 +14,7 @@ import optuna
 from google.protobuf.message import DecodeError
 from optuna.trial import TrialState
 
+from mixq import plan_weights
 from mixq.errors import MixqError, PlanError
 from mixq.plan import Plan
 from mixq.profiles import load as load_profile
@@ -40,7 +41,7 @@ def damaged(folder: Path, *versions: Mapping[str, bytes]) -> list[str]:
     found = [problem for path in sorted(visible(folder)) if (problem := _problem(path))]
     for name, data in contents(folder).items():
         known = {version[name] for version in versions if name in version}
-        changes = name.endswith((*GROWING, "run.json")) or any(
+        changes = name.endswith((*GROWING, "run.json", ".earlier")) or any(
             NAME.fullmatch(part) for part in Path(name).parts
         )
         if versions and not changes and data not in known:
@@ -69,8 +70,7 @@ def _read(path: Path) -> None:
     if path.name == "plan.json":
         plan = Plan.load(path)
         if plan.weights is not None:
-            beside = path.with_name(plan.weights.file)
-            checksum = read_tensors(beside, PlanError, beside.name)[2]
+            checksum = plan_weights._open(plan)[2]
             assert checksum == plan.weights.sha256, "its weights are another plan's"
     elif path.name == "frontier.json":
         Records.load(path)
