@@ -215,7 +215,7 @@ def compare(name: str, folder: Path, only: str | None, pair: bool) -> None:
         _append(judge.original())
     ours = MIXQ[name]
     for job in JOBS[name]:
-        if only is not None and only not in job.tool:
+        if only is not None and only not in f"{job.tool} {job.setting}":
             continue
         output = folder / "jobs" / name / f"{job.tool}-{job.setting}".replace("/", "-")
         row = _made(judge, job, job.options, output, folder)
@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--folder", type=Path, default=Path("other-tools"))
     parser.add_argument("--install", type=Path, metavar="FOLDER")
-    parser.add_argument("--only", metavar="TOOL")
+    parser.add_argument("--only", metavar="TEXT", help="in the name of tool and setting")
     parser.add_argument("--no-mixq", action="store_true", help="the other tools alone")
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--page", action="store_true")

@@ -41,12 +41,12 @@ INT4: Final = {"mode": "INT4_ASYM", "group_size": 64, "scale_estimation": True}
 
 JOBS: Final[dict[str, tuple[Job, ...]]] = {
     "efficientnet_lite0": (
-        nncf("4 bits where it can, 8 bits else", **INT4, ratio=1.0, all_layers=True),
-        Job("optimum-quanto", "quanto_job.py", "qint4", {"weights": "qint4"}, "uniform"),
         Job(
             "MCT", "mct_job.py", "8, 4, 2 bits; 2.3 MB of codes", {"weights_memory": 2_300_000},
             venv="mct",
         ),
+        nncf("4 bits where it can, 8 bits else", **INT4, ratio=1.0, all_layers=True),
+        Job("optimum-quanto", "quanto_job.py", "qint4", {"weights": "qint4"}, "uniform"),
     ),
     "minilm": (
         nncf(
