@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mixq.batch import Batch
 from mixq.calibration import Calibration
@@ -23,9 +23,8 @@ from mixq.export.registry import runtime as runtime_named
 from mixq.export.runtime import Runtime
 from mixq.export.source import Source
 from mixq.export.verify import BYTES_TOLERANCE, output_difference
-from mixq.formats import Format
 from mixq.testing.layers import LAYERS, chain
-from mixq.testing.plans import plan_in_turn
+from mixq.testing.subject import Subject
 
 FORMATS: Final = (
     *("w32", "w16", "w16-bf16", "w8", "w8g64", "w8g32-signed", "w8g32-zp", "w8g64-affine"),
@@ -37,29 +36,6 @@ LARGEST_TOLERANCE: Final = 0.05
 """What the coarsest runtime of mixq needs, llama.cpp, which rounds activations by itself."""
 _ALONE: Final = "import sys; sys.modules['mixq'] = None\n"
 """In front of a loader, so that it cannot import mixq."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is exported.
-
-    Attributes:
-        model: in eval mode; at least as many units as the runtime holds formats.
-        batches: of calibration, one sample or more each.
-        other: another batch, of another number of samples.
-        folder: with tokenizer and configuration, where the runtime needs one.
-    """
-
-    model: nn.Module
-    batches: list[Batch]
-    other: Batch
-    folder: Path | None = None
-
-    def source(self, *formats: str) -> Source:
-        """It in a plan that gives its units these formats in turn."""
-        data = Calibration.of(self.batches)
-        plan = plan_in_turn(self.model, data, [Format.parse(name) for name in formats])
-        return Source.of(self.model, plan, data, self.folder)
 
 
 @dataclass(frozen=True)

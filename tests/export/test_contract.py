@@ -18,7 +18,8 @@ from mixq.quantize.codes import Codes, Steps, dequantize
 from mixq.quantize.packing import unpack
 from mixq.testing import RuntimeContract
 from mixq.testing.layers import LAYERS
-from mixq.testing.runtime import FORMATS, Subject
+from mixq.testing.runtime import FORMATS
+from mixq.testing.subject import Subject
 from tests.export import gguf_models, hf_models
 
 Arrays = Mapping[str, Any]
