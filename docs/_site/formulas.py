@@ -32,10 +32,11 @@ def formula_svg(tex: str) -> str:
     Raises:
         ValueError: if mathtext cannot read it.
     """
+    display = tex.replace("\\frac", "\\dfrac")
     font = FontProperties(math_fontfamily="stix", size=SIZE_PX)  # type: ignore[arg-type]
     text_to_path = TextToPath()
     scale = SIZE_PX / text_to_path.FONT_SCALE
-    vertices, codes = text_to_path.get_text_path(font, f"${tex}$", ismath=True)
+    vertices, codes = text_to_path.get_text_path(font, f"${display}$", ismath=True)
     points = [(x * scale, -y * scale) for x, y in vertices]
     pieces = []
     position = 0

@@ -81,7 +81,10 @@ def _cell(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    return dedent(text).strip().replace("<", "&lt;")
+    paragraphs = dedent(text).strip().replace("<", "&lt;").split("\n\n")
+    return "\n\n".join(
+        f"`{one}`" if one.startswith("mixq ") and "\n" not in one else one for one in paragraphs
+    )
 
 
 def library() -> str:

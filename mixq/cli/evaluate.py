@@ -175,6 +175,7 @@ def evaluate(
     _tasks(
         target, model, names, settings, tokenizer, include_path or [], threads or 1,
         output, format, beside=not no_original, allow_code=allow_code_execution,
+        trust_remote_code=trust_remote_code,
     )  # fmt: skip
 
 
@@ -238,6 +239,7 @@ def _tasks(
     *,
     beside: bool,
     allow_code: bool,
+    trust_remote_code: bool,
 ) -> None:
     """Scores on tasks, in the order in which a mistake costs least."""
     from mixq.harness.library import allow_downloads, require
@@ -251,14 +253,15 @@ def _tasks(
     from mixq.files import write_json_atomic
     from mixq.harness.candidate import candidate, check_causal, kind_of, load_tokenizer, original
     from mixq.harness.evaluation import evaluate_tasks
-    from mixq.harness.tasks import load_tasks
+    from mixq.harness.tasks import find_tasks, load_tasks
     from mixq.report.harness_table import harness_table
     from mixq.sources import load_model
 
     kind_of(target)
     if model is None:
         raise UsageError("--tasks asks language models; pass --model FOLDER of the original")
-    loaded = load_model(model)
+    selection = find_tasks(names, include, allow_code=allow_code)
+    loaded = load_model(model, trust_remote_code=trust_remote_code)
     check_causal(loaded.model)
     folder = tokenizer or loaded.folder
     if folder is None:
@@ -269,11 +272,9 @@ def _tasks(
     words = load_tokenizer(folder)
     asked = candidate(target, loaded.model, words, threads=threads)
     first = original(loaded.model, words, loaded.name) if beside else None
-    found = load_tasks(names, include, allow_code=allow_code)
+    found = load_tasks(selection)
     with progress_bar() as progress:
-        evaluation = evaluate_tasks(
-            found, asked, first, settings, allow_code=allow_code, progress=progress
-        )
+        evaluation = evaluate_tasks(found, asked, first, settings, progress=progress)
     document = evaluation.to_json()
     if output is not None:
         write_json_atomic(output, document)

@@ -23,7 +23,7 @@ _OWN: Final = (
     *("output", "overwrite", "format", "resume", "verbose", "quiet"),
     "trust_remote_code",
 )
-"""Options that say how a command runs, not what is searched for, and trust, which no file gives."""
+"""Options that say how a command runs, not what is searched for, and trust, which no file has."""
 
 
 def _on_output(ctx: typer.Context, value: Path) -> Path:

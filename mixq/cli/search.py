@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, cast
 
 import typer
@@ -144,3 +145,4 @@ def search(
     for line in () if result.check is None else result.check.lines:
         show(f"check: {line}")
     show(f"Written to {output}: {', '.join(file.name for file in files)}")
+    show(f"mixq report {shlex.quote(str(output))} makes one page of it")

@@ -12,7 +12,7 @@ TOLERANCE = 0.02
 def skeleton(line: str) -> tuple[str, list[float]]:
     """A line's words, blanks and rules of tables apart, and its figures."""
     figures = [float(found.replace(",", "")) for found in NUMBER.findall(line)]
-    return re.sub(r"[\s─━]+", " ", NUMBER.sub("#", line)).strip(), figures
+    return re.sub(r"[\s─━│┃]+", " ", NUMBER.sub("#", line)).strip(), figures
 
 
 def alike(expected: str, printed: str) -> bool:
