@@ -32,7 +32,8 @@ class Net(nn.Module):
         """(samples, 1, 8, 8) to (samples, 6)."""
         planes = self.stem(x).flatten(2)
         weights = (self.mix(planes) @ planes.transpose(1, 2) / 6).softmax(-1)
-        return self.head(self.up((weights @ planes).flatten(1)).relu())
+        scores: torch.Tensor = self.head(self.up((weights @ planes).flatten(1)).relu())
+        return scores
 
 
 def case() -> tuple[nn.Module, torch.Tensor]:

@@ -230,10 +230,10 @@ def test_a_run_neither_takes_from_nor_seeds_the_generators_of_the_program() -> N
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
     torch.manual_seed(1)
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().clone()  # type: ignore[index,union-attr]  # noqa: NPY002
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().clone()  # type: ignore[index]  # noqa: NPY002
     mixq.search(model, inputs, hardware="intel_cpu", target_compression=5.5, trials=1)
     assert random.getstate() == before[0]
-    assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index,union-attr]  # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[2])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -258,6 +259,19 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     command = [sys.executable, "-P", "-c", ASK_FOR_HELP, json.dumps(arguments)]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "Usage" in answer.stdout
+    assert json.loads(answer.stderr) == []
+
+
+@pytest.mark.parametrize("option", ["--hardware", "--recipe", "--metric", "--method", "--runtime"])
+def test_completion_imports_nothing_heavy(option: str) -> None:
+    """A shell waits for each answer."""
+    words = ["mixq", "export" if option == "--runtime" else "search", option, ""]
+    asked = {"_MIXQ_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": "3"}
+    answer = subprocess.run(
+        [sys.executable, "-P", "-c", ASK_FOR_HELP, "[]"],
+        env={**os.environ, **asked}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert len(answer.stdout.split()) >= 4
     assert json.loads(answer.stderr) == []
 
 

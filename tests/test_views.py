@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from html.parser import HTMLParser
 from typing import Any
 
@@ -65,7 +65,7 @@ class Page(HTMLParser):
             self.cells[-1][-1] += data
 
 
-SHOWN = {
+SHOWN: dict[str, Callable[[SearchResult], Any]] = {
     "plan": lambda result: result.plan,
     "result": lambda result: result,
     "sensitivity": lambda result: result.sensitivity,
@@ -145,7 +145,7 @@ def test_marks_are_seen_on_light_and_dark(bits: int, page: str) -> None:
     assert (light + 0.05) / (dark + 0.05) >= 3
 
 
-FRAMES = {
+FRAMES: dict[str, tuple[Mapping[str, str], Callable[[SearchResult], int]]] = {
     "plan": (LAYER_COLUMNS, lambda result: len(result.plan.layers)),
     "result": (TRIAL_COLUMNS, lambda result: len(result.trials)),
     "sensitivity": (
@@ -199,7 +199,7 @@ def test_dicts_are_what_json_holds(result: SearchResult, tmp_path: Any) -> None:
     assert whole == result.to_dict()
     assert {key: whole[key] for key in result.plan.to_dict()} == result.plan.to_dict()
     assert result.audit is not None
-    assert whole["audit"] == result.audit.to_json()
+    assert whole["audit"] == json.loads(json.dumps(result.audit.to_json()))
     points = json.loads(json.dumps(result.frontier.to_dict(), allow_nan=False))
     assert points["points"] == len(points["error"]) == len(result.frontier)
 

@@ -98,7 +98,7 @@ def test_help_teaches(cli: Any) -> None:
         "gguf",
         "--option",
         "NAME=VALUE",
-        "Example: mixq",
+        "Examples: mixq",
     ):
         assert word in words
     assert "What fails leaves no file" in words

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,19 @@ QUICK = ("--hardware", "intel_cpu", "--target-compression", "5", "--trials", "1"
 class Screen:
     """A command in a pseudo-terminal of some width."""
 
-    def __init__(self, arguments: list[str], *, width: int = 100, **environment: str) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        width: int = 100,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.parent, child = pty.openpty()
         fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
         kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
         self.process = subprocess.Popen(
             [*MIXQ, *arguments],
-            env={**kept, "TERM": "xterm-256color", **environment},
+            env={**kept, "TERM": "xterm-256color", **(environment or {})},
             stdin=child,
             stdout=child,
             stderr=child,
@@ -86,8 +92,8 @@ class Screen:
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw).replace("\r\n", "\n")
 
 
-def on_screen(*arguments: str, width: int = 100, **environment: str) -> Screen:
-    screen = Screen(list(arguments), width=width, **environment)
+def on_screen(*arguments: str, **environment: str) -> Screen:
+    screen = Screen(list(arguments), environment=environment)
     assert screen.end() == 0, screen.raw
     return screen
 
@@ -292,7 +298,7 @@ def commands() -> dict[str, Any]:
     import typer.main
 
     found: dict[str, Any] = {}
-    pending = [((), typer.main.get_command(app))]
+    pending: list[tuple[tuple[str, ...], Any]] = [((), typer.main.get_command(app))]
     while pending:
         path, node = pending.pop()
         found[" ".join(path)] = node
