@@ -142,7 +142,9 @@ def build(
     # 6. Files for two runtimes. `mixq.export` loads each in its runtime before it puts it in
     #    place, and refuses it if outputs or bytes are not those of the plan.
     for name, file in RUNTIMES.items():
-        options = {"activations": pace.activations} if name == "onnxruntime" else {}
+        options: dict[str, Any] = (
+            {"activations": pace.activations} if name == "onnxruntime" else {}
+        )
         with step(f"export to {name}"):
             written = mixq.export(
                 model,

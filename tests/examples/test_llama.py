@@ -60,7 +60,6 @@ def test_a_quick_run_leaves_verified_files(
     import datasets
 
     torch.set_num_threads(1)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     module = example()
     texts = tmp_path / "texts.txt"
