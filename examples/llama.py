@@ -49,14 +49,14 @@ class Pace:
     trials: int  # plans that are measured whole
     sensitivity: Literal["sketch", "measured"]
     method: Literal["clip", "auto"]  # auto: GPTQ where the texts suffice
-    activations: Literal["float", "auto"]  # auto: 8 bits where outputs bear it, and faster
+    activations: Literal["float", "auto"]  # auto: 8 bits where outputs bear it, found by trying
     windows: int  # of 128 tokens, for perplexity
     documents: int  # of the task
 
 
 PACES = {
     "quick": Pace(4, 32, 1, "sketch", "clip", "float", 2, 10),
-    "normal": Pace(8, 64, 2, "sketch", "clip", "auto", 8, 60),
+    "normal": Pace(8, 64, 2, "sketch", "clip", "float", 8, 60),
     "full": Pace(32, 128, 8, "measured", "auto", "auto", 16, 200),
 }
 
