@@ -14,10 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = (
-    {"errors"},
-    {"formats", "files", "progress", "batch", "callable_room"},
-    {"validation"},
+    {"errors", "workshop"},
+    {"files", "progress", "batch", "callable_room"},
+    {"plugins"},
+    {"formats"},
+    {"validation", "html_table", "frames"},
     {"plan_parts"},
+    {"plan_view"},
     {"profiles", "plan", "graph", "quantize", "calibration"},
     {"activations", "moments", "tensor_file", "equalize"},
     {"packed_module"},
@@ -36,6 +39,7 @@ SIDEWAYS = {("sources", "demo")}
 """(importer, imported) of one level: the demo is one source of models."""
 DEFERRED = {
     *(("plan", room) for room in ("apply", "plan_weights", "calibration", "export")),
+    ("plan_view", "plan"),
 }
 """(importer, imported) allowed inside functions and for types: `plan.apply(model)`,
 `plan.compile(model)` and `plan.save(path)` are spellings users know, and a plan itself is read

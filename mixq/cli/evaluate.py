@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixq.cli import options
+from mixq.cli import complete, options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 from mixq.errors import UsageError
@@ -31,11 +31,13 @@ def evaluate(
         ),
     ],
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     calibration: options.Calibration = None,
     metric: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|SPEC",
+            autocompletion=complete.metrics,
             help="Output error to show beside the squared one: relative, kl, cosine, or "
             "package.module:function. Default: the plan's, unless that is a loss.",
         ),
@@ -154,7 +156,7 @@ def evaluate(
         for option, value in given.items():
             if value not in (None, False, []):
                 raise UsageError(f"{option} is for tasks; pass --tasks NAME,... too, or leave it")
-        _errors(target, model, calibration, metric, format)
+        _errors(target, model, calibration, metric, format, trust_remote_code=trust_remote_code)
         return
     for option, unread in (("--calibration", calibration), ("--metric", metric)):
         if unread is not None:
@@ -173,6 +175,7 @@ def evaluate(
     _tasks(
         target, model, names, settings, tokenizer, include_path or [], threads or 1,
         output, format, beside=not no_original, allow_code=allow_code_execution,
+        trust_remote_code=trust_remote_code,
     )  # fmt: skip
 
 
@@ -182,6 +185,8 @@ def _errors(
     calibration: str | None,
     metric: str | None,
     format: OutputFormat,
+    *,
+    trust_remote_code: bool,
 ) -> None:
     """Output errors and the model's own metrics."""
     if target.suffix == ".onnx":
@@ -198,7 +203,7 @@ def _errors(
     from mixq.sensitivity.compare import compare
     from mixq.sensitivity.metrics.resolve import of_plan, resolve
 
-    loaded, data = load_inputs(model, calibration)
+    loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
     judged: Metric | None = None
     if target.suffix == ".safetensors":
         quantized = load(target, loaded.model)
@@ -234,6 +239,7 @@ def _tasks(
     *,
     beside: bool,
     allow_code: bool,
+    trust_remote_code: bool,
 ) -> None:
     """Scores on tasks, in the order in which a mistake costs least."""
     from mixq.harness.library import allow_downloads, require
@@ -255,7 +261,7 @@ def _tasks(
     if model is None:
         raise UsageError("--tasks asks language models; pass --model FOLDER of the original")
     selection = find_tasks(names, include, allow_code=allow_code)
-    loaded = load_model(model)
+    loaded = load_model(model, trust_remote_code=trust_remote_code)
     check_causal(loaded.model)
     folder = tokenizer or loaded.folder
     if folder is None:
