@@ -1,8 +1,8 @@
 """From the folder of a Llama to verified files for ONNX Runtime and llama.cpp.
 
-    python examples/llama.py                   # SmolLM2-135M; about ten minutes of one core
+    python examples/llama.py                   # SmolLM2-135M; four minutes of one core
     python examples/llama.py --pace quick      # the same with less of everything
-    python examples/llama.py --pace full       # every layer measured, GPTQ: an hour
+    python examples/llama.py --pace full       # every layer measured, GPTQ: hours
     python examples/llama.py --model ./llama-folder --texts texts.txt --output build
 
 A production run in seven steps: load, take texts, search a plan, apply it, judge it, export it
