@@ -57,7 +57,7 @@ def test_a_quick_run_leaves_verified_files(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import datasets
+    import datasets.config
 
     torch.set_num_threads(1)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")

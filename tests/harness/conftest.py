@@ -55,7 +55,7 @@ class Files:
 @pytest.fixture(scope="session", autouse=True)
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Caches of our own, one thread."""
-    import datasets
+    import datasets.config
 
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
