@@ -1,8 +1,8 @@
 """From the folder of a Llama to verified files for ONNX Runtime and llama.cpp.
 
-    python examples/llama.py                   # SmolLM2-135M; about ten minutes of one core
+    python examples/llama.py                   # SmolLM2-135M; four minutes of one core
     python examples/llama.py --pace quick      # the same with less of everything
-    python examples/llama.py --pace full       # every layer measured, GPTQ: an hour
+    python examples/llama.py --pace full       # every layer measured, GPTQ: hours
     python examples/llama.py --model ./llama-folder --texts texts.txt --output build
 
 A production run in seven steps: load, take texts, search a plan, apply it, judge it, export it
@@ -49,14 +49,14 @@ class Pace:
     trials: int  # plans that are measured whole
     sensitivity: Literal["sketch", "measured"]
     method: Literal["clip", "auto"]  # auto: GPTQ where the texts suffice
-    activations: Literal["float", "auto"]  # auto: 8 bits where outputs bear it, and faster
+    activations: Literal["float", "auto"]  # auto: 8 bits where outputs bear it, found by trying
     windows: int  # of 128 tokens, for perplexity
     documents: int  # of the task
 
 
 PACES = {
     "quick": Pace(4, 32, 1, "sketch", "clip", "float", 2, 10),
-    "normal": Pace(8, 64, 2, "sketch", "clip", "auto", 8, 60),
+    "normal": Pace(8, 64, 2, "sketch", "clip", "float", 8, 60),
     "full": Pace(32, 128, 8, "measured", "auto", "auto", 16, 200),
 }
 
@@ -142,7 +142,9 @@ def build(
     # 6. Files for two runtimes. `mixq.export` loads each in its runtime before it puts it in
     #    place, and refuses it if outputs or bytes are not those of the plan.
     for name, file in RUNTIMES.items():
-        options = {"activations": pace.activations} if name == "onnxruntime" else {}
+        options: dict[str, Any] = (
+            {"activations": pace.activations} if name == "onnxruntime" else {}
+        )
         with step(f"export to {name}"):
             written = mixq.export(
                 model,

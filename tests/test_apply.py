@@ -573,7 +573,7 @@ def test_weights_that_do_not_fit_are_refused(fmt: Format) -> None:
 def test_weights_may_be_kept_for_a_while() -> None:
     model = tied_model()
     plan = plan_for(model, Format.parse("w4g32-zp"))
-    quantized = plan.apply(model)
+    quantized: Any = plan.apply(model)
     inputs = torch.arange(8)[None]
     with torch.no_grad():
         expected = quantized(inputs)

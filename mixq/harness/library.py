@@ -12,8 +12,6 @@ from typing import Any, Final
 
 from mixq.errors import MissingExtraError
 
-NEEDED: Final = ("lm_eval", "accelerate", "transformers")
-"""accelerate is what the harness imports with its model of transformers."""
 CODE_METRICS: Final = "HF_ALLOW_CODE_EVAL"
 """Environment variable without which Hugging Face's metrics run no generated code."""
 
@@ -33,11 +31,13 @@ def require() -> None:
     Raises:
         MissingExtraError: if it, or what it needs, is not installed.
     """
-    for name in NEEDED:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise MissingExtraError(name, "lm-eval", "evaluation on tasks") from error
+    try:
+        import accelerate  # noqa: F401 - which the harness imports with its model of transformers
+        import lm_eval  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        missing = (error.name or "lm_eval").partition(".")[0]
+        raise MissingExtraError(missing, "lm-eval", "evaluation on tasks") from error
 
 
 @contextlib.contextmanager

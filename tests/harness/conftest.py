@@ -54,12 +54,11 @@ class Files:
 
 @pytest.fixture(scope="session", autouse=True)
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No network, caches of our own, one thread."""
-    import datasets
+    """Caches of our own, one thread."""
+    import datasets.config
 
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
         yield
 

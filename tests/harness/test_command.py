@@ -92,9 +92,7 @@ def test_a_table_and_a_file(files: Files, evaluate: Evaluate, tmp_path: Path, ta
     assert answer.status == 0, answer.err
     for words in ("tiny_text", "bits_per_byte ↓", "acc ↑", "the first 3 documents", str(output)):
         assert words in answer.out
-    lines = answer.err.splitlines()
-    assert lines
-    assert all(line.startswith("evaluating ") for line in lines)
+    assert answer.err == ""  # the harness keeps quiet, and nobody watches progress here
     document = json.loads(output.read_text(encoding="utf-8"))
     assert document["model"]["kind"] == target
     assert document["settings"]["limit"] == 3

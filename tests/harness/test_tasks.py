@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -121,4 +121,4 @@ def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> No
 )
 def test_numbers_have_bounds(option: str, value: int) -> None:
     with pytest.raises(MixqError, match=f"--{option.replace('_', '-')} is {value}"):
-        Settings(**{option: value})
+        Settings(**cast("dict[str, Any]", {option: value}))
