@@ -19,6 +19,8 @@ def one_line(text: object, limit: int = 300) -> str:
     Names of files and layers come from outside, and a terminal obeys control characters.
     """
     start = str(text)[: limit + 1]
+    if start.isprintable() and len(start) <= limit:
+        return start
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
     return shown if len(shown) <= limit else f"{shown[:limit]}..."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -164,6 +165,8 @@ def open_regular(path: str | Path) -> BinaryIO:
         OSError: if it cannot be opened or is no regular file.
         ValueError: if the path holds a NUL.
     """
+    if Path(path).is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not Path(path).is_file():  # devices may do something when they are opened
         raise FileNotFoundError(f"{one_line(path)} is no regular file")
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -182,12 +185,12 @@ def own_file(path: Path) -> None:
         OutputError: if it is a link or no regular file, or cannot be copied.
     """
     try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
+        if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
             raise OutputError(
                 f"{one_line(path)} is a link or no regular file, and what mixq appends would go "
                 "somewhere else; delete it"
             )
-        if path.exists() and path.stat().st_nlink > 1:
+        if path.is_file() and path.stat().st_nlink > 1:
             write_bytes_atomic(path, path.read_bytes())
     except OSError as error:
         if isinstance(error, MixqError):

@@ -14,7 +14,7 @@ _TABLE: Final = "border-collapse:collapse;background:none;margin:.3em 0 .8em"
 _CELL: Final = "padding:.15em .6em;border-bottom:1px solid rgba(128,128,128,.35)"
 _NUMBER: Final = "text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap"
 _CAPTION: Final = "caption-side:bottom;text-align:left;padding:.4em .6em;opacity:.75"
-WIDTHS: Final = {32: "#7f7f7f", 16: "#0e9aa7", 8: "#2f9e44", 4: "#d9860a", 2: "#e03131"}
+WIDTHS: Final = {32: "#7f7f7f", 16: "#0e9aa7", 8: "#2f9e44", 4: "#cc7a00", 2: "#e03131"}
 """Colours of widths, all with a contrast of 3 or more on white and on #111: the marks beside names
 of formats, whose text keeps the page's own colour."""
 

@@ -158,7 +158,7 @@ class Plan(Part):
         if self.weights is None:
             write_json_atomic(path, self.to_json())
             return
-        from mixq.plan_weights import save_beside
+        from mixq.plan_weights import drop_earlier, save_beside
 
         file = weights_file(path)
         if not is_bare_name(file):
@@ -169,9 +169,14 @@ class Plan(Part):
         named = {**self.to_json(), "weights": {"file": file, "sha256": self.weights.sha256}}
         # The weights are put in place first, so that a plan never names a file that is not there,
         # and only once the plan is written, so that a full disk leaves the two that were there.
-        with atomic_path(path) as temporary:
-            temporary.write_text(json_text(named), encoding="utf-8")
-            save_beside(self, Path(path).with_name(file))
+        beside, replaced = Path(path).with_name(file), False
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_text(json_text(named), encoding="utf-8")
+                save_beside(self, beside)
+            replaced = True
+        finally:
+            drop_earlier(beside, replaced=replaced)
 
     def with_weights(self, weights: PlanWeights) -> Self:
         """This plan with the codes that its rounding made, which `save` writes beside it."""

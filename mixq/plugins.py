@@ -12,6 +12,8 @@ from typing import Any, Final
 from mixq.errors import MixqError, PluginError, UsageError
 from mixq.files import one_line
 
+LONGEST: Final = 32
+"""Characters of a name."""
 _REGISTERED: Final = "registered by a call"
 
 
@@ -122,11 +124,15 @@ class Plugins:
         return [point for point in points if point.name == name]
 
     def _is_name(self, name: str) -> bool:
-        return self._pattern.fullmatch(name) is not None and name not in self._reserved
+        fits = len(name) <= LONGEST and self._pattern.fullmatch(name) is not None
+        return fits and name not in self._reserved
 
     def _rule(self) -> str:
         taken = ", ".join(sorted({*self.own, *self._reserved}))
-        return f"a name matches {self._pattern.pattern} and is none of {taken}; choose another"
+        return (
+            f"a name has up to {LONGEST} characters of {self._pattern.pattern}, and is none of "
+            f"{taken}; choose another"
+        )
 
 
 @cache

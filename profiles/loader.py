@@ -113,7 +113,11 @@ def _base(layer: Layer, folder: Path | None, chain: tuple[str, ...]) -> Document
         )
     if is_path:
         path = Path(target)
-        found = _document(_read(path), target, path.parent, chain)
+        try:
+            content = _read(path)
+        except ProfileError as error:
+            raise layer.says(("extends",), f"extends: {error}") from error
+        found = _document(content, target, path.parent, chain)
         _checked(found)  # so that errors of that file name it
         return found
     if name not in available(published=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -60,7 +61,7 @@ class SearchResult:
         """
         found: dict[str, object] = {} if self.check is None else {"check": self.check.to_dict()}
         if self.audit is not None:
-            found["audit"] = self.audit.to_json()
+            found["audit"] = json.loads(json.dumps(self.audit.to_json()))  # tuples are lists there
         return self.plan.to_json() | found
 
     def to_pandas(self) -> DataFrame:

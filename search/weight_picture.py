@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 HISTOGRAM: Final = "histogram.json"
+FEW: Final = 2000
+"""Weights below which a histogram shows little; layers of more are preferred."""
 
 
-def most_sensitive(table: SensitivityTable) -> tuple[str, Format] | None:
+def most_sensitive(
+    table: SensitivityTable, units: Mapping[str, WeightUnit]
+) -> tuple[str, Format] | None:
     """The unit that errs most in the narrowest width, each in its best format of that width.
 
     Returns:
@@ -28,13 +32,12 @@ def most_sensitive(table: SensitivityTable) -> tuple[str, Format] | None:
         return None
     narrowest = min(widths)
     best = {
-        unit: min(
-            (fmt for fmt in row if fmt.bits == narrowest), key=lambda fmt: row[fmt].error
-        )
+        unit: min((fmt for fmt in row if fmt.bits == narrowest), key=lambda fmt: row[fmt].error)
         for unit, row in table.entries.items()
         if any(fmt.bits == narrowest for fmt in row)
     }
-    unit = max(best, key=lambda name: table.entries[name][best[name]].error)
+    large = [name for name in best if units[name].rows * units[name].columns >= FEW]
+    unit = max(large or best, key=lambda name: table.entries[name][best[name]].error)
     return unit, best[unit]
 
 
@@ -55,7 +58,7 @@ def leave_histogram(
     Raises:
         OutputError: if the file cannot be written.
     """
-    found = None if folder is None else most_sensitive(table)
+    found = None if folder is None else most_sensitive(table, units)
     if folder is None or found is None:
         return
     name, fmt = found

@@ -12,6 +12,7 @@ from mixq import __version__
 from mixq.cli import analyze, apply, bench, evaluate, export, hardware, plan, report, search
 from mixq.cli.command import Quiet, Verbose, command
 from mixq.cli.console import show
+from mixq.cli.examples import examples
 from mixq.cli.loudness import is_verbose
 
 app = typer.Typer(
@@ -20,17 +21,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Which layers of a PyTorch model can be 2, 4 or 8 bits, what that costs in accuracy, and "
-    "what it buys on a named chip.",
-    epilog="Start with: **mixq search --target-compression 6 --hardware intel_cpu** "
-    "(without --model it works on a small embedded demo model).",
+    "what it buys on a named chip. Without --model, commands work on a small demo model that is "
+    "part of mixq.",
+    epilog=examples(),
 )
-app.command("search")(command(search.search))
-app.command("analyze")(command(analyze.analyze))
-app.command("apply")(command(apply.apply))
-app.command("export")(command(export.export))
-app.command("bench")(command(bench.bench))
-app.command("evaluate")(command(evaluate.evaluate))
-app.command("report")(command(report.report))
+app.command("search", epilog=examples("search"))(command(search.search))
+app.command("analyze", epilog=examples("analyze"))(command(analyze.analyze))
+app.command("apply", epilog=examples("apply"))(command(apply.apply))
+app.command("export", epilog=examples("export"))(command(export.export))
+app.command("bench", epilog=examples("bench"))(command(bench.bench))
+app.command("evaluate", epilog=examples("evaluate"))(command(evaluate.evaluate))
+app.command("report", epilog=examples("report"))(command(report.report))
 app.add_typer(plan.app, name="plan")
 app.add_typer(hardware.app, name="hardware")
 
@@ -66,6 +67,7 @@ def _root(
         typer.Option(
             "--version",
             callback=_version,
+            metavar="",
             help="Show the version; with --verbose, of Python and libraries too.",
         ),
     ] = False,

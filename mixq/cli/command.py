@@ -7,14 +7,18 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from enum import Enum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, get_args, get_origin
 
 import typer
+from typer.models import OptionInfo
 
 from mixq.cli import debug_log
 from mixq.cli.loudness import Loudness, ask
+from mixq.cli.panels import SAID
 from mixq.errors import MixqError
 from mixq.files import one_line
 
@@ -49,6 +53,8 @@ Verbose = Annotated[
         "-v",
         is_eager=True,
         callback=_on_verbose,
+        metavar="",
+        rich_help_panel=SAID,
         help="Say on stderr what is done and why: stages with their time, kernels, choices.",
     ),
 ]
@@ -59,6 +65,8 @@ Quiet = Annotated[
         "-q",
         is_eager=True,
         callback=_on_quiet,
+        metavar="",
+        rich_help_panel=SAID,
         help="Say nothing on stderr but errors; results go to stdout as ever.",
     ),
 ]
@@ -78,7 +86,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(group, eval_str=True).parameters
     whole = signature.replace(
         parameters=[
-            *signature.parameters.values(),
+            *map(_readable, signature.parameters.values()),
             *(option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in own.values()),
         ]
     )
@@ -96,6 +104,25 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = whole  # type: ignore[attr-defined]
     run.__annotations__ = {name: item.annotation for name, item in whole.parameters.items()}
     return run
+
+
+def _readable(parameter: inspect.Parameter) -> inspect.Parameter:
+    """A parameter without words in help that are of use to programmers alone."""
+    if get_origin(parameter.annotation) is not Annotated:
+        return parameter
+    kind, *told = get_args(parameter.annotation)
+    option = next((item for item in told if isinstance(item, OptionInfo)), None)
+    if option is None or option.metavar is not None:
+        return parameter
+    kinds = set(get_args(kind)) or {kind}
+    option = copy(option)
+    if bool in kinds:  # a flag takes no value
+        option.metavar = ""
+    elif kinds & {int, float}:
+        option.metavar = "N"
+    elif any(isinstance(item, type) and issubclass(item, Enum) for item in kinds):
+        option.metavar = "NAME"
+    return parameter.replace(annotation=Annotated[kind, option])
 
 
 @contextmanager

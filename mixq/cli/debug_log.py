@@ -7,7 +7,9 @@ same with `logging.basicConfig(level=logging.DEBUG)`; without a handler it costs
 from __future__ import annotations
 
 import logging
+import os
 import time
+import traceback
 from typing import TYPE_CHECKING, Final
 
 from mixq.cli.console import remark
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from mixq.progress import Progress
 
 ROOT: Final = "mixq"
+log = logging.getLogger(ROOT)
 stages = logging.getLogger("mixq.stage")
 
 
@@ -28,7 +31,7 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         passed_s = time.monotonic() - self.start_s
-        room = record.name.removeprefix(f"{ROOT}.").removeprefix("cli.")
+        room = record.name.removeprefix(f"{ROOT}.")
         remark(f"[{passed_s:7.2f} s] {room}: {record.getMessage()}")
 
 
@@ -46,6 +49,20 @@ def stop() -> None:
     for handler in [handler for handler in logger.handlers if isinstance(handler, _Lines)]:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
+
+
+def tell_origin(error: BaseException) -> None:
+    """Log where in mixq an error comes from, and what was behind it; the way to a bug's cause."""
+    chain: BaseException | None = error
+    while chain is not None:
+        frames = traceback.extract_tb(chain.__traceback__)
+        own = [frame for frame in frames if f"{os.sep}{ROOT}{os.sep}" in frame.filename] or frames
+        place = ""
+        if own:
+            file = own[-1].filename.rpartition(f"{os.sep}{ROOT}{os.sep}")[2]
+            place = f" in {ROOT}/{file}:{own[-1].lineno} ({own[-1].name})"
+        log.debug("refused: %s%s", type(chain).__name__, place)
+        chain = chain.__cause__
 
 
 def timed(report: Progress) -> Progress:

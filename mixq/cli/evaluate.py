@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixq.cli import options
+from mixq.cli import complete, options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 from mixq.errors import UsageError
@@ -37,6 +37,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME|SPEC",
+            autocompletion=complete.metrics,
             help="Output error to show beside the squared one: relative, kl, cosine, or "
             "package.module:function. Default: the plan's, unless that is a loss.",
         ),
@@ -252,13 +253,14 @@ def _tasks(
     from mixq.files import write_json_atomic
     from mixq.harness.candidate import candidate, check_causal, kind_of, load_tokenizer, original
     from mixq.harness.evaluation import evaluate_tasks
-    from mixq.harness.tasks import load_tasks
+    from mixq.harness.tasks import find_tasks, load_tasks
     from mixq.report.harness_table import harness_table
     from mixq.sources import load_model
 
     kind_of(target)
     if model is None:
         raise UsageError("--tasks asks language models; pass --model FOLDER of the original")
+    selection = find_tasks(names, include, allow_code=allow_code)
     loaded = load_model(model, trust_remote_code=trust_remote_code)
     check_causal(loaded.model)
     folder = tokenizer or loaded.folder
@@ -270,11 +272,9 @@ def _tasks(
     words = load_tokenizer(folder)
     asked = candidate(target, loaded.model, words, threads=threads)
     first = original(loaded.model, words, loaded.name) if beside else None
-    found = load_tasks(names, include, allow_code=allow_code)
+    found = load_tasks(selection)
     with progress_bar() as progress:
-        evaluation = evaluate_tasks(
-            found, asked, first, settings, allow_code=allow_code, progress=progress
-        )
+        evaluation = evaluate_tasks(found, asked, first, settings, progress=progress)
     document = evaluation.to_json()
     if output is not None:
         write_json_atomic(output, document)

@@ -13,6 +13,7 @@ from mixq.cli import debug_log, loudness
 from mixq.cli.app import app
 from mixq.cli.command import INTERRUPTED, remember, this_command
 from mixq.cli.console import drop_stdout, remark
+from mixq.cli.memory import ADVICE, ran_out_of_memory
 from mixq.errors import MixqError
 
 TRACEBACK = "MIXQ_TRACEBACK"
@@ -47,19 +48,23 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         status = app(list(arguments), prog_name="mixq", standalone_mode=False)
     except MixqError as error:
+        if ran_out_of_memory(error):
+            return _refuse(ADVICE, 1)
+        if error.exit_status != INTERRUPTED:
+            debug_log.tell_origin(error)
         return _refuse(str(error), error.exit_status)
     except typer.TyperException as error:
         return _refuse_usage(error)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
-    except MemoryError:
-        return _refuse("out of memory; take fewer or smaller calibration batches", 1)
     except OSError as error:  # a file that vanished, a disk that failed: nobody's bug
         if error.filename is None:  # or stdout itself, written by typer's help
             drop_stdout()
         place = "" if error.filename is None else f"{error.filename}: "
         return _refuse(f"{place}{error.strerror or error}", 1)
     except Exception as error:
+        if ran_out_of_memory(error):
+            return _refuse(ADVICE, 1)
         # The contract is one line and never a traceback, also for what nobody thought of.
         if os.environ.get(TRACEBACK):
             raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mixq.errors import PluginError, UsageError
-from mixq.export.runtime import Runtime
 from mixq.plugins import Plugins
+
+if TYPE_CHECKING:
+    from mixq.export.runtime import Runtime
 
 RUNTIMES: Final = {
     "onnxruntime": "mixq.export.onnxruntime:OnnxRuntime",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Final
+
+from torch import nn
 
 from mixq import __version__
 from mixq.errors import MixqError, ModelError, UsageError
@@ -19,6 +22,7 @@ from mixq.harness.score import Score
 from mixq.harness.scores import scores
 from mixq.harness.settings import Settings
 from mixq.harness.tasks import Tasks
+from mixq.packed_module import weights_kept
 from mixq.progress import Progress, silent
 
 SCHEMA_VERSION: Final = 1
@@ -71,7 +75,6 @@ def evaluate_tasks(
     original: Candidate | None,
     settings: Settings,
     *,
-    allow_code: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
     """Ask one model after the other.
@@ -81,8 +84,8 @@ def evaluate_tasks(
         ModelError: if a task cannot be asked, or its answers cannot be judged.
         MissingExtraError: without the harness or a runtime.
     """
-    before = None if original is None else _ask(original, tasks, settings, allow_code, progress)
-    after = _ask(quantized, tasks, settings, allow_code, progress)
+    before = None if original is None else _ask(original, tasks, settings, progress)
+    after = _ask(quantized, tasks, settings, progress)
     return Evaluation(
         scores=scores(tasks, after, before), settings=settings, tasks=tasks.names,
         quantized=_without_answers(after),
@@ -92,7 +95,7 @@ def evaluate_tasks(
 
 
 def _ask(
-    asked: Candidate, tasks: Tasks, settings: Settings, allow_code: bool, progress: Progress
+    asked: Candidate, tasks: Tasks, settings: Settings, progress: Progress
 ) -> Mapping[str, Any]:
     from lm_eval.evaluator import evaluate
 
@@ -109,7 +112,7 @@ def _ask(
         ArithmeticError,
     )  # fmt: skip
     try:
-        with quiet(code_allowed=allow_code):
+        with quiet(code_allowed=tasks.allow_code), _weights_kept(model):
             prepare(tasks, settings)
             results: Any = evaluate(
                 model,
@@ -118,7 +121,7 @@ def _ask(
                 apply_chat_template=settings.chat,
                 fewshot_as_multiturn=settings.chat,
                 bootstrap_iters=BOOTSTRAPS,
-                confirm_run_unsafe_code=allow_code,
+                confirm_run_unsafe_code=tasks.allow_code,
             )
     except MixqError:
         raise
@@ -130,6 +133,14 @@ def _ask(
         ) from error
     answered: Mapping[str, Any] = results
     return answered
+
+
+@contextmanager
+def _weights_kept(model: Any) -> Iterator[None]:
+    """What PyTorch computes with; token by token, dequantizing takes five times as long."""
+    module = getattr(model, "model", None)
+    with weights_kept(module) if isinstance(module, nn.Module) else nullcontext():
+        yield
 
 
 def _without_answers(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,25 +24,38 @@ class Tasks:
 
     Attributes:
         names: as they were asked for, patterns resolved.
-        manager: the harness's index that they came from.
         roots: its groups and tasks, to be evaluated.
         leaves: every single task by name.
         groups: every group by name.
-        runs_code: whether a task runs what the model writes.
+        allow_code: whether they may run what the model writes.
+    """
+
+    names: tuple[str, ...]
+    roots: tuple[Any, ...]
+    leaves: Mapping[str, Any]
+    groups: Mapping[str, Any]
+    allow_code: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Tasks that were found, and whose data are not loaded yet.
+
+    Attributes:
+        names: as they were asked for, patterns resolved.
+        manager: the harness's index that they come from.
+        allow_code: whether they may run code that the model writes, or that their data bring.
     """
 
     names: tuple[str, ...]
     manager: Any
-    roots: tuple[Any, ...]
-    leaves: Mapping[str, Any]
-    groups: Mapping[str, Any]
-    runs_code: bool
+    allow_code: bool
 
 
-def load_tasks(
+def find_tasks(
     names: Sequence[str], include: Sequence[Path] = (), *, allow_code: bool = False
-) -> Tasks:
-    """Find tasks by name or pattern and load their data.
+) -> Selection:
+    """Find tasks by name or pattern.
 
     Args:
         names: of tasks, groups or tags of the harness, or patterns such as `mmlu_*`.
@@ -51,7 +64,6 @@ def load_tasks(
 
     Raises:
         UsageError: if there is no such task, or one would run code and may not.
-        SourceError: if a definition cannot be read, or the data cannot be had.
         MissingExtraError: without the harness.
     """
     require()
@@ -63,26 +75,34 @@ def load_tasks(
             )
     with quiet():
         manager, found, leaves = _find(tuple(names), tuple(include))
-    runs_code = False
     for name, settings in leaves.items():
         why = _code(settings)
         if why is not None and not allow_code:
             raise UsageError(f"task {one_line(name, 80)} {why}; if you want that, pass {OPTION}")
-        runs_code = runs_code or why is not None
+    return Selection(found, manager, allow_code)
+
+
+def load_tasks(selection: Selection) -> Tasks:
+    """Load the data of tasks.
+
+    Raises:
+        SourceError: if a definition cannot be read, or the data cannot be had.
+        UsageError: if a task turns out to run code, and may not.
+    """
     roots: list[Any] = []
     tasks: dict[str, Any] = {}
     groups: dict[str, Any] = {}
-    with quiet(code_allowed=allow_code):
-        for name in found:
-            loaded = _load(manager, name)
+    with quiet(code_allowed=selection.allow_code):
+        for name in selection.names:
+            loaded = _load(selection.manager, name)
             tasks |= loaded["tasks"]
             groups |= loaded["groups"]
             group = loaded["groups"].get(name)
             roots += [group] if group is not None else loaded["tasks"].values()
-    for name, task in tasks.items():  # a group may set it for its members
-        if getattr(task, "UNSAFE_CODE", False) and not allow_code:
+    for name, task in tasks.items():  # whatever it was written as
+        if getattr(task, "UNSAFE_CODE", False) and not selection.allow_code:
             raise UsageError(f"task {one_line(name, 80)} {MODEL_CODE}; pass {OPTION}")
-    return Tasks(found, manager, tuple(roots), tasks, groups, runs_code)
+    return Tasks(selection.names, tuple(roots), tasks, groups, selection.allow_code)
 
 
 MODEL_CODE: Final = (

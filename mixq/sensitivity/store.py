@@ -128,7 +128,7 @@ class Store:
 
 def _append(path: Path, line: bytes) -> None:
     """Append a line whole; what a full disk took of it is cut off again."""
-    with open(path, "ab", buffering=0, opener=_not_through_a_link) as file:
+    with path.open("ab", buffering=0) as file:
         end = file.tell()
         try:
             if file.write(line) < len(line):
@@ -138,10 +138,6 @@ def _append(path: Path, line: bytes) -> None:
             with contextlib.suppress(OSError):
                 file.truncate(end)
             raise
-
-
-def _not_through_a_link(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _measurement(line: bytes, least: float) -> tuple[str, str, list[float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -12,11 +13,19 @@ from typing import Any, Final
 import torch
 
 from mixq.errors import MissingExtraError, SourceError
-from mixq.files import parse_json, read_bounded
+from mixq.files import one_line, parse_json, read_bounded
 from mixq.sources.loaded import LoadedModel
 from mixq.sources.reason import reason
 
 CONFIG_BYTES: Final = 2**24
+LARGEST_SIZE: Final = 2**24
+"""Of a width, a vocabulary or a context; the longest context known is 10 million tokens."""
+_COUNT: Final = re.compile(
+    r"(num_|n_)?(hidden_|encoder_|decoder_)?layers?|(num_)?(encoder|decoder)_layers|depths?"
+)
+SPARE_COUNT: Final = 100
+"""Layers that may have no tensor of their own."""
+_SIZE: Final = re.compile(r"size|heads|dim|embeddings|positions|length|experts|channels|width")
 
 
 def load_folder(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel:
@@ -76,6 +85,7 @@ def architecture(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any,
     """
     config = _read_config(folder)
     _require_safetensors(folder)
+    _require_sane(folder, config)
     transformers = import_transformers()
     names = config.get("architectures")
     name = str(names[0]) if isinstance(names, list) and names else ""
@@ -139,6 +149,50 @@ def _require_safetensors(folder: Path) -> None:
         f"{f' ({found})' if found else ''}, but mixq reads *.safetensors; where you trust the "
         "folder, load it with transformers and save it again with save_pretrained"
     )
+
+
+def _require_sane(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse numbers that would take all memory before the weights show that they are wrong.
+
+    Raises:
+        SourceError: naming the first of them.
+    """
+    tensors = sum(_tensors_in(path) for path in folder.glob("*.safetensors"))
+    for key, value in _numbers(config):
+        is_count = _COUNT.fullmatch(key) is not None
+        most = tensors + SPARE_COUNT if is_count else LARGEST_SIZE
+        if (is_count or _SIZE.search(key)) and value > most:
+            why = f"has {tensors} tensors" if is_count else f"may ask for {most} at most"
+            raise SourceError(
+                f"folder {str(folder)!r} has {one_line(key, 60)} {one_line(value, 30)} in its "
+                f"config.json, but {why}; use a complete checkpoint"
+            )
+
+
+def _tensors_in(path: Path) -> int:
+    """Tensors of a file; none of one that is damaged, which transformers refuses by itself."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return 0
+    try:
+        with safe_open(path, framework="pt", backend="pread") as file:
+            return len(file.keys())
+    except (SafetensorError, OSError, ValueError, RuntimeError):
+        return 0
+
+
+def _numbers(config: object) -> Iterator[tuple[str, int]]:
+    """Whole numbers of a config with their keys, those of lists and parts too."""
+    pending: list[tuple[str, object]] = [("", config)]
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, dict):
+            pending += [(str(name), item) for name, item in value.items()]
+        elif isinstance(value, list):
+            pending += [(key, item) for item in value]
+        elif isinstance(value, int):
+            yield key, value
 
 
 def _require_complete(folder: Path, info: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mixq.errors import SourceError
-from mixq.files import one_line, parse_json, read_bounded
+from mixq.files import is_regular, one_line, parse_json, read_bounded
 
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -82,7 +82,7 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
         raise SourceError(f"{what} has no weight_map of names to files; copy it again")
     found: dict[Path, set[str] | None] = {}
     for file in sorted(set(entries.values())):
-        if Path(file).name != file or not (folder / file).is_file():
+        if Path(file).name != file or not is_regular(folder / file):
             raise SourceError(
                 f"shard {one_line(file)!r} of {what} is not in the folder; copy it there"
             )

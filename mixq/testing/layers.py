@@ -12,21 +12,6 @@ from torch import Tensor, nn
 from mixq.batch import Batch
 
 
-class Tied(nn.Module):
-    """A head that shares the embedding's weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(40, 64)
-        self.head = nn.Linear(64, 40, bias=False)
-        self.head.weight = self.embedding.weight
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (batch, tokens, 40)."""
-        logits: Tensor = self.head(self.embedding(tokens).tanh())
-        return logits
-
-
 class Recurrent(nn.Module):
     """An LSTM, whose parameters no layer with one weight has."""
 
@@ -49,7 +34,6 @@ class Layer:
 
 
 LAYERS: Final = {
-    "linear": Layer(lambda: chain(2), lambda: torch.randn(3, 64)),
     "embedding": Layer(
         lambda: nn.Sequential(nn.Embedding(40, 64), nn.Linear(64, 8)),
         lambda: torch.randint(0, 40, (2, 6)),
@@ -58,21 +42,28 @@ LAYERS: Final = {
         lambda: nn.Sequential(nn.Conv2d(16, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 8, 1)),
         lambda: torch.randn(2, 16, 6, 6),
     ),
-    "depthwise": Layer(
-        lambda: nn.Conv2d(32, 32, 3, groups=32, padding=1), lambda: torch.randn(2, 32, 7, 7)
-    ),
     "recurrent": Layer(Recurrent, lambda: torch.randn(2, 5, 64)),
-    "tied": Layer(Tied, lambda: torch.randint(0, 40, (2, 6))),
+    "tied": Layer(lambda: tied(), lambda: torch.randint(0, 40, (2, 6))),
 }
 
 
 def chain(count: int) -> nn.Sequential:
-    """So many linear layers of 64 x 64 with tanh between them, in eval mode."""
+    """So many linear layers, 64 to 128 and back, with tanh between them, in eval mode.
+
+    None is square, so that a matrix and its transpose are told apart.
+    """
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for _ in range(count):
-        linear = nn.Linear(64, 64)
+    for index in range(count):
+        linear = nn.Linear(64, 128) if index % 2 == 0 else nn.Linear(128, 64)
         with torch.no_grad():
             linear.weight *= 2  # else nothing of the input is left after ten layers
         layers += [linear, nn.Tanh()]
     return nn.Sequential(*layers[:-1]).eval()
+
+
+def tied() -> nn.Sequential:
+    """A head that shares the embedding's weights."""
+    embedding, head = nn.Embedding(40, 64), nn.Linear(64, 40, bias=False)
+    head.weight = embedding.weight
+    return nn.Sequential(embedding, nn.Tanh(), head)

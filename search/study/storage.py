@@ -64,7 +64,10 @@ def open_storage(folder: Path | None, url: str | None) -> BaseStorage:
             f"{one_line(journal)} cannot be opened: {error.strerror or error}; make room or "
             "choose another folder with --output"
         ) from error
-    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+    except (
+        *(ValueError, LookupError, TypeError, AttributeError, AssertionError),
+        *(RecursionError, OverflowError),
+    ) as error:
         # What Optuna's replay of the lines raises when one of them is not its own.
         raise OutputError(
             f"{one_line(journal)} has a line that Optuna did not write; delete the file to "

@@ -75,7 +75,8 @@ class Outcome:
         if self.status == 0:
             return not self.errors
         if self.status < 0:
-            return not self.errors and -self.status in (9, 15)
+            # Once Python has taken down its handlers, all being done, Ctrl-C ends it as well.
+            return not self.errors and -self.status in (2, 9, 15)
         one = len(self.errors) == 1 and self.errors[0].startswith("error: ")
         return one and self.status in (1, 2, 3, INTERRUPTED) and not self.out
 

@@ -1,8 +1,8 @@
 """Traps: a process whose every system call that changes a file waits for its parent's word.
 
-Linux's seccomp user notification (seccomp_unotify(2)): whatever library makes the call, Python, Rust
-or C++, the parent sees it before the kernel carries it out, and may kill the process right there or
-give it an error of a full disk.
+Linux's seccomp user notification (seccomp_unotify(2)): whatever library makes the call, Python,
+Rust or C++, the parent sees it before the kernel carries it out, and may kill the process right
+there or give it an error of a full disk.
 """
 
 from __future__ import annotations
@@ -119,19 +119,27 @@ def receive(listener: int) -> Call | None:
         if which is None:
             path = str(Path(f"/proc/{process}/fd/{arguments[0] & 0xFFFFFFFF}").readlink())
         else:
-            path = _path_at(process, arguments[which])
+            path = _path_at(process, arguments[which], _folder(name, arguments[which - 1]))
     except OSError:
         path = ""
     return Call(key, process, name, path)
 
 
-def _path_at(process: int, address: int) -> str:
+def _folder(name: str, descriptor: int) -> str:
+    """What the path of a call is relative to, in the folder of its process in /proc."""
+    number = descriptor & 0xFFFFFFFF
+    relative = name.endswith(("at", "at2")) and name != "creat"
+    return f"fd/{number}" if relative and number < 1 << 20 else "cwd"  # else AT_FDCWD
+
+
+def _path_at(process: int, address: int, folder: str) -> str:
     with open(f"/proc/{process}/mem", "rb", buffering=0) as memory:  # noqa: PTH123
         memory.seek(address)
         text = memory.read(4096 - address % 4096)
         if b"\0" not in text:
             text += memory.read(4096)
-    return os.path.join(f"/proc/{process}/cwd", os.fsdecode(text.partition(b"\0")[0]))  # noqa: PTH118
+    named = os.fsdecode(text.partition(b"\0")[0])
+    return str(Path(f"/proc/{process}/{folder}").readlink() / named)
 
 
 def answer(listener: int, call: Call, error: int = 0) -> None:

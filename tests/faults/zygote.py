@@ -69,11 +69,9 @@ class Child:
     def decide(self, call: Call) -> None:
         """Note a call that waits, and let it go on or not."""
         assert self.listener is not None
-        place = call.path.replace(f"/proc/{call.process}/cwd/", f"{self.folder}/")
-        inside = place.startswith(f"{self.folder}/")
-        if inside:
+        if call.path.startswith(f"{self.folder}/"):
             number = len(self.calls)
-            self.calls.append(f"{call.name} {place[len(self.folder) + 1 :]}")
+            self.calls.append(f"{call.name} {call.path[len(self.folder) + 1 :]}")
             if number == self.fault.call and self.fault.signal is not None:
                 self.strike()
             if self.fault.error and self.fault.call is not None and number >= self.fault.call:

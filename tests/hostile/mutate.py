@@ -137,21 +137,18 @@ def csv_text(data: bytes, rng: Random) -> bytes:
 def changed(tree: Any, rng: Random) -> Any:
     """A copy of a tree in which one to three places are others."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        paths = list(_paths(tree))
-        tree = _replaced(tree, rng.choice(paths), lambda old: _other(old, tree, paths, rng))
+        whole = tree
+        tree = _replaced(tree, _somewhere(tree, rng), lambda old: _other(old, whole, rng))
     return tree
 
 
-def _paths(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield path
-    if len(path) > 30:
-        return
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _paths(value, (*path, key))
-    elif isinstance(tree, list):
-        for index, value in enumerate(tree[:50]):
-            yield from _paths(value, (*path, index))
+def _somewhere(tree: Any, rng: Random) -> tuple[Any, ...]:
+    """A way down a tree that ends anywhere."""
+    path: tuple[Any, ...] = ()
+    while isinstance(tree, dict | list) and tree and len(path) < 30 and rng.random() < 0.85:
+        key = rng.choice(list(tree)) if isinstance(tree, dict) else rng.randrange(len(tree))
+        path, tree = (*path, key), tree[key]
+    return path
 
 
 def _at(tree: Any, path: tuple[Any, ...]) -> Any:
@@ -168,12 +165,12 @@ def _replaced(tree: Any, path: tuple[Any, ...], make: Callable[[Any], Any]) -> A
     return copied
 
 
-def _other(old: Any, tree: Any, paths: list[tuple[Any, ...]], rng: Random) -> Any:
+def _other(old: Any, tree: Any, rng: Random) -> Any:
     kind = rng.randrange(6)
     if kind == 0:
         return anything(rng)
     if kind == 1:
-        return _at(tree, rng.choice(paths))
+        return _at(tree, _somewhere(tree, rng))
     if isinstance(old, bool) or old is None:
         return anything(rng)
     if isinstance(old, int | float):

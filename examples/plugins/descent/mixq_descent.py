@@ -13,13 +13,14 @@ from __future__ import annotations
 from typing import Final
 
 import torch
+from torch import Tensor
+
 from mixq.errors import FormatError
 from mixq.formats import Format
 from mixq.quantize.clip import clip_steps
 from mixq.quantize.codes import Codes, code_range, from_groups, nearest, to_groups
 from mixq.quantize.methods import Inputs, Needs
 from mixq.quantize.refit import grid_lines
-from torch import Tensor
 
 SWEEPS: Final = 3
 """Turns through all columns; later ones hardly move a code."""

@@ -1,4 +1,4 @@
-"""The runtime `npz`: networks of linear layers in a row, for `npz_network`, which is numpy alone."""
+"""The runtime `npz`: linear layers in a row, for `npz_network`, which is numpy alone."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from npz_network import ACTIVATIONS, Network
+from torch import Tensor, nn
+
 from mixq.batch import Batch, named_tensors
 from mixq.errors import ExportError
 from mixq.export.runtime import FLOAT_TOLERANCE, Written
 from mixq.export.source import Source
 from mixq.formats import Format
-from npz_network import ACTIVATIONS, Network
-from torch import Tensor, nn
 
 WITH_WEIGHTS = ("Linear", "Embedding")
 

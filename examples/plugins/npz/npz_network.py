@@ -25,7 +25,7 @@ class Network:
     """Layers in a row, read from a file."""
 
     def __init__(self, path: str) -> None:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:  # noqa: PTH123
             self._arrays = dict(file)
         self._program = json.loads(self._arrays.pop("program").tobytes())
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from mixq.export.source import Source
 from mixq.testing import RuntimeContract
-from npz_network import Network
-from torch import Tensor
 
 
 class TestNpz(RuntimeContract):
@@ -18,9 +18,11 @@ class TestNpz(RuntimeContract):
         *("w4", "w4g32", "w4g32-signed", "w4g32-zp", "w4g32-affine"),
         *("w2g32", "w2g32-signed", "w2g32-zp", "w2g32-affine"),
     )
-    takes = ("linear", "embedding")
+    takes = ("embedding", "tied")
     loader = "import sys, npz_network; npz_network.Network(sys.argv[1])"
 
     def weights(self, path: Path, source: Source) -> dict[str, Tensor]:
+        from npz_network import Network
+
         network = Network(str(path))
         return {name: torch.from_numpy(network.weight(name)) for name in source.units}

@@ -8,6 +8,7 @@ from mixq.files import one_line
 from mixq.plan import Plan
 from mixq.report.bench_file import BenchFile, BenchRow
 from mixq.report.html.figures import bytes_text, number, time_text
+from mixq.search.audit import Audit
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,31 @@ class Agreement:
     metric_title: str
 
     @classmethod
-    def of(cls, plan: Plan, bench: BenchFile | None) -> Agreement:
-        """Of a plan, and of a bench of it."""
+    def of(cls, plan: Plan, audit: Audit | None, bench: BenchFile | None) -> Agreement:
+        """Of a plan, what its audit measured, and a bench of it."""
         found, measured = plan.predicted, plan.measured
         name = plan.error_metric.name
         error = "output error" if name == "mse" else f"output error ({one_line(name, 40)})"
-        pairs = [
+        pairs = []
+        again = audit is not None and audit.plan.measured != measured.error
+        if audit is not None and again:
+            pairs.append(
+                Pair(
+                    f"{error}, calibration data", number(found.error),
+                    f"{number(audit.plan.measured)} ± {number(audit.plan.measured_se, 1)}",
+                    _ratio(audit.plan.measured, found.error),
+                )
+            )  # fmt: skip
+        pairs.append(
             Pair(
-                f"{error}, calibration data", number(found.error),
+                f"{error}, calibration data that the last rounding has learnt from"
+                if again
+                else f"{error}, calibration data",
+                "" if again else number(found.error),
                 f"{number(measured.error)} ± {number(measured.error_se, 1)}",
-                _ratio(measured.error, found.error),
+                "" if again else _ratio(measured.error, found.error),
             )
-        ]  # fmt: skip
+        )
         if measured.heldout_error is not None:
             pairs.append(
                 Pair(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Final
+
+ALIKE: Final = 0.02
+"""Share by which a speed-up may differ from 1 and still be none."""
 
 
 def bytes_text(count: float) -> str:
@@ -28,7 +32,7 @@ def ratio_text(ratio: float) -> str:
 
 def speed_text(ratio: float) -> str:
     """A speed-up over fp32 in words; within 2% it is none."""
-    if abs(ratio - 1) < 0.02:
+    if abs(ratio - 1) < ALIKE:
         return "as fast as"
     precise = max(ratio, 1 / ratio)
     shown = f"{precise:.2f}x" if precise < 1.15 else ratio_text(precise)

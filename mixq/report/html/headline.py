@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from mixq.files import one_line
 from mixq.plan import Plan
 from mixq.plan_parts import EVERYWHERE, Measurement, Prediction, UniformInfo
 from mixq.report.html.figures import (
+    ALIKE,
     bytes_text,
     number,
     percent_up,
@@ -16,6 +18,10 @@ from mixq.report.html.figures import (
     speed_text,
     time_text,
 )
+
+
+Tone: TypeAlias = Literal["", "main", "good", "bad"]
+"""Of a part of the sentence: said in passing, the point, and whether that is good news."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,11 @@ class Headline:
     """The answer.
 
     Attributes:
-        parts: of the sentence, and whether each is the point of it.
+        parts: of the sentence, each with what it is to the reader.
         columns: names of the columns of `rows`.
     """
 
-    parts: tuple[tuple[str, bool], ...]
+    parts: tuple[tuple[str, Tone], ...]
     tiles: tuple[Tile, ...]
     rows: tuple[Row, ...]
     error_title: str
@@ -81,29 +87,37 @@ def _speedup(plan: Plan) -> float | None:
     return found.baseline_latency_s / found.latency_s if found.latency_s else None
 
 
-def _sentence(plan: Plan) -> list[tuple[str, bool]]:
+def _sentence(plan: Plan) -> list[tuple[str, Tone]]:
     """`6.1x smaller, predicted 1.9x faster than fp32 on intel_cpu at batch 1, accuracy ...`."""
-    parts = [(f"{ratio_text(plan.predicted.compression)} smaller", True)]
+    parts: list[tuple[str, Tone]] = [
+        (f"{ratio_text(plan.predicted.compression)} smaller", "good")
+    ]
     speedup = _speedup(plan)
     if speedup is not None:
         parts += [
-            (", predicted ", False),
-            (f"{speed_text(speedup)} fp32", True),
-            (f" on {one_line(plan.hardware.name, 60)} at batch {plan.workload.batch_size}", False),
+            (", predicted ", ""),
+            (f"{speed_text(speedup)} fp32", _tone(speedup)),
+            (f" on {one_line(plan.hardware.name, 60)} at batch {plan.workload.batch_size}", ""),
         ]
     metric = next(iter(plan.measured.metric.items()), None)
     if metric is not None and metric[0] in plan.measured.original_metric:
         name, value = metric
         before = plan.measured.original_metric[name]
         parts += [
-            (f", {one_line(name, 40)} ", False),
-            (f"{before:.3f} → {value:.3f}", True),
+            (f", {one_line(name, 40)} ", ""),
+            (f"{before:.3f} → {value:.3f}", "main"),
         ]
     else:
         share = plan.measured.relative_output_mse
-        parts += [(", output error ", False), (f"{number(share)} of the output's power", True)]
+        parts += [(", output error ", ""), (f"{number(share)} of the output's power", "main")]
     gap = percent_up(plan.certificate.gap)
-    return [*parts, (f"; certified within {gap} of the best additive plan.", False)]
+    return [*parts, (f"; certified within {gap} of the best additive plan.", "")]
+
+
+def _tone(speedup: float) -> Tone:
+    if abs(speedup - 1) < ALIKE:
+        return "main"
+    return "good" if speedup > 1 else "bad"
 
 
 def _tiles(plan: Plan) -> list[Tile]:

@@ -65,6 +65,7 @@ class Latency:
             longest = max(longest, base_s or 0.0)
             reason = prices.reasons[own.reason] if prices and own else ""
             found.append((layer.latency_s, base_s, names[name], layer, reason))
+        found.sort(key=lambda item: -item[0])
         other_s = prices.other_latency_s if prices else None
         longest = max(longest, other_s or 0.0) or 1.0
         rows = [
@@ -74,12 +75,13 @@ class Latency:
                 None if base_s is None else _percent(base_s, longest),
                 _change(own_s, base_s), base_s is not None and own_s > base_s * (1 + ALIKE),
             )
-            for own_s, base_s, name, layer, reason in sorted(found, key=lambda item: -item[0])
+            for own_s, base_s, name, layer, reason in found
         ]  # fmt: skip
         slower = None if prices is None else sum(row.is_slower for row in rows)
         if other_s is not None:
+            place = next((i for i, (s, *_) in enumerate(found) if s < other_s), len(rows))
             rows.insert(
-                0,
+                place,
                 LatencyRow(
                     "operations without weights", "", 0, "", "", time_text(other_s),
                     _percent(other_s, longest), None, "", is_slower=False,

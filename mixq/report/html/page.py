@@ -46,7 +46,7 @@ def page(run: Run) -> str:
         headline=None if plan is None else Headline.of(plan),
         network=None if plan is None else Network.of(plan),
         latency=None if plan is None else Latency.of(plan, run.prices),
-        agreement=None if plan is None else Agreement.of(plan, run.bench),
+        agreement=None if plan is None else Agreement.of(plan, run.audit, run.bench),
         adding=None if run.audit is None else Adding.of(run.audit),
         heat=Heat.of(run.table, None if plan is None else plan.assignment),
         weights=None if run.histogram is None else Weights.of(run.histogram),

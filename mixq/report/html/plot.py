@@ -24,7 +24,7 @@ def plot(view: ParetoView) -> dict[str, Any]:
         "plot_bgcolor": clear,
         "autosize": True,
         "margin": {"l": 70, "r": 10, "t": 10, "b": 60},
-        "legend": {"orientation": "h", "x": 0, "y": -0.2, "xanchor": "left", "yanchor": "top"},
+        "showlegend": False,
         "font": {"size": 13, "family": "system-ui, sans-serif"},
     }
     for axis in ("xaxis", "yaxis"):

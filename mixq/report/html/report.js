@@ -121,14 +121,35 @@
     if (plotted.data) Plotly.restyle(plotted, { x: [[plan.bytes / 1e6]], y: [[plan.y]] }, [ring]);
   }
 
+  // What a narrow screen has no room for: every second label, long words, a wide scale.
+  function slim() {
+    const { layout, data: traces } = data.plot;
+    const axis = layout.xaxis, span = (axis.range[1] - axis.range[0]) * 0.17;
+    let last = -Infinity;
+    axis.ticktext = axis.ticktext.map((text, i) => {
+      const at = Math.log10(axis.tickvals[i]);
+      if (at - last < span) return "";
+      last = at;
+      return text;
+    });
+    axis.tickangle = 0;
+    Object.assign(layout.margin, { l: 44, r: 0, b: 44 });
+    layout.yaxis.title = { text: "output error", font: { size: 12 } };
+    axis.title = { text: "MB (below: compression)", font: { size: 12 } };
+    layout.font.size = 11;
+    for (const note of layout.annotations || []) note.text = "error 0";
+    for (const trace of traces)
+      if (trace.marker && trace.marker.colorbar)
+        Object.assign(trace.marker.colorbar, { thickness: 7, xpad: 4, title: { text: "ms", side: "top" } });
+  }
+
+  // Paper is narrower than the screen, and plotly draws for pixels.
+  addEventListener("beforeprint", () => Plotly.relayout(plotted, { width: 680, height: 380, autosize: false }));
+  addEventListener("afterprint", () => Plotly.relayout(plotted, { width: null, height: null, autosize: true }));
+
   select.addEventListener("change", () => show(+select.value));
   show(data.chosen);
-  const narrow = innerWidth < 560;
-  if (narrow) {
-    data.plot.layout.margin.l = 50;
-    for (const trace of data.plot.data)
-      if (trace.marker && trace.marker.colorbar) trace.marker.colorbar.thickness = 8;
-  }
+  if (innerWidth < 560) slim();
   const first = data.plans[data.chosen];
   Object.assign(data.plot.data[ring], { x: [first.bytes / 1e6], y: [first.y] });
   Plotly.newPlot(plotted, data.plot.data, data.plot.layout, { displayModeBar: false, responsive: true })
