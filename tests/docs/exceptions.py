@@ -59,6 +59,7 @@ PRELUDE = {
     "docs/bench.md": DEMO,
     "docs/export.md": MINE,
     "docs/streaming.md": TOKENS,
+    "docs/report.md": DEMO,
     "docs/study.md": DEMO,
 }
 """What a page takes for granted: a command, or Python, that runs before its first block."""
