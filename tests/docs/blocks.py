@@ -8,7 +8,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[2]
-LANGUAGES = ("bash", "json", "math", "python", "text", "toml")
+LANGUAGES = ("bash", "math", "python", "text", "toml", "yaml")
 MORE_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "examples/models/README.md")
 
 

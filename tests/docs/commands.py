@@ -30,6 +30,7 @@ FOREIGN = {
     "apt-get": "changes the machine",
     "llama-quantize": "llama.cpp's own program; its library does it in tests/export",
     "optuna-dashboard": "a server that does not end; tests/search opens a run's journal with it",
+    "cmp": "compares what tests/test_determinism.py compares",
     "bash": "one of the repository's own scripts",
     "cd": "a place",
     "git": "needs a remote",
@@ -62,6 +63,15 @@ def commands_of(text: str) -> list[list[str]]:
                 command.append(word)
         found.append(command)
     return [command for command in found if command]
+
+
+def are_commands(text: str) -> bool:
+    """Whether every line begins with a program that is known here."""
+    try:
+        programs = [without_environment(command)[0] for command in commands_of(text)]
+    except (ShellError, ValueError, IndexError):
+        return False
+    return bool(programs) and all(one in PARSERS or one in FOREIGN for one in programs)
 
 
 def without_environment(command: Sequence[str]) -> list[str]:

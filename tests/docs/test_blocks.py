@@ -24,7 +24,7 @@ from mixq.search import recipe
 
 from . import commands
 from .blocks import LANGUAGES, ROOT, Block, blocks_of, inline_code, pages
-from .exceptions import HEAVY, LISTINGS, PARSED, PLANNED, PRELUDE
+from .exceptions import HEAVY, LISTINGS, PARSED, PRELUDE
 from .outputs import missing_lines
 from .sandbox import encoder_folder, furnish, language_model_folder
 
@@ -70,8 +70,21 @@ class Reader:
 
     def read_all(self, blocks: list[Block]) -> None:
         for block in blocks:
-            assert block.language in LANGUAGES, f"{block}: a block without a known language"
-            getattr(self, f"read_{block.language}")(block)
+            bare = not block.language and commands.are_commands(block.text)
+            language = "bash" if bare else block.language
+            assert language in LANGUAGES, f"{block}: a block without a known language"
+            if path := excerpt_of(block):
+                self.read_excerpt(block, path)
+            else:
+                getattr(self, f"read_{language}")(block)
+
+    def read_excerpt(self, block: Block, path: Path) -> None:
+        """A piece of a file of the repository; what that defines, the page's Python may use."""
+        source = path.read_text(encoding="utf-8")
+        piece = block.text.partition("\n")[2].strip()
+        assert piece in source, f"{block}: {path.name} has no such piece"
+        if path.suffix == ".py" and not path.name.startswith("test_"):
+            exec(compile(source, str(path), "exec"), self.names)
 
     def read_bash(self, block: Block) -> None:
         self.said, self.read_any = "", True
@@ -128,11 +141,21 @@ class Reader:
         file.write_text(whole, encoding="utf-8")
         load_profile(str(file))
 
+    def read_yaml(self, block: Block) -> None:
+        yaml = pytest.importorskip("yaml")
+        assert isinstance(yaml.safe_load(block.text), dict)
+
     def read_math(self, block: Block) -> None:
         from .site import formulas
 
         for line in formulas().lines(block.text):
             formulas().formula_svg(line)
+
+
+def excerpt_of(block: Block) -> Path | None:
+    """The file of the repository that a block's first line names as its source."""
+    named = re.match(r"# ((?:examples|mixq|search|profiles|tests)/\S+)\n", block.text)
+    return ROOT / named[1] if named else None
 
 
 def beginning(block: Block) -> str:
@@ -153,9 +176,9 @@ def why_parsed(page: str, text: str) -> str | None:
         if where == page and piece in plain:
             return reason
     is_long = "docs/tutorials/" in page and os.environ.get(LONG)
-    if not is_long and any(piece in text for piece in HEAVY):
-        return "needs wheels of weights, and minutes"
-    return None
+    if is_long:
+        return None
+    return next((reason for piece, reason in HEAVY.items() if piece in text), None)
 
 
 def check_imports(tree: ast.Module) -> None:
@@ -195,16 +218,16 @@ def test_every_block_of_the_page_runs(
 @pytest.mark.parametrize("page", pages())
 def test_every_command_in_the_prose_is_one(page: str) -> None:
     for code in inline_code(page):
-        if code.text.startswith("mixq ") and (page, code.text) not in PLANNED:
+        if code.text.startswith("mixq "):
             for command in commands.commands_of(code.text):
                 placed = [word for word in command[1:] if word not in ("...", "…")]
                 commands.parse_mixq(placed, complete=False)
 
 
 WRONG = {
-    "a fence without a language": ("```\nmixq --version\n```", "without a known language"),
+    "a fence without a language": ("```\nsome words\n```", "without a known language"),
     "an unknown language": ("```fish\nmixq --version\n```", "without a known language"),
-    "an indented block": ("Text:\n\n    mixq --version\n", "without a known language"),
+    "an indented block": ("Text:\n\n    some words\n", "without a known language"),
     "an unknown command": ("```bash\nmixq serach\n```", "no command 'serach'"),
     "an unknown option": ("```bash\nmixq search --target 4\n```", "--target"),
     "a value that is no number": ("```bash\nmixq search --trials many\n```", "many"),
@@ -228,6 +251,12 @@ WRONG = {
         "description: is",
     ),
     "TOML of a wrong recipe": ("```toml\nname = 'x'\n[budget]\nsize = 3\n```", "size"),
+    "an excerpt that its file lacks": (
+        "```python\n# examples/quickstart.py\nimport nothing\n```",
+        "quickstart.py has no such piece",
+    ),
+    "a wrong command in a bare block": ("```\nmixq search --fast\n```", "--fast"),
+    "YAML that is no mapping": ("```yaml\n- one\n```", "isinstance"),
     "output that is not printed": (
         "```bash\nmixq --version\n```\n```text\nmixq 9.9.9\n```",
         "was not printed",
@@ -248,11 +277,11 @@ def test_what_is_wrong_is_seen(
 
 @pytest.mark.parametrize(("page", "piece"), PARSED, ids=" ".join)
 def test_no_exception_outlives_its_block(page: str, piece: str) -> None:
-    spoken = [block for block in BLOCKS[page] if block.language in ("bash", "python")]
+    spoken = [block for block in BLOCKS[page] if block.language in ("", "bash", "python")]
     said = [
         shlex.join(commands.without_environment(command))
         for block in spoken
-        if block.language == "bash"
+        if block.language != "python"
         for command in commands.commands_of(block.text)
     ]
     said += [block.text for block in spoken if block.language == "python"]
@@ -264,7 +293,7 @@ def test_no_listing_outlives_its_block(page: str, start: str) -> None:
     assert any(block.text.startswith(start) for block in BLOCKS[page])
 
 
-@pytest.mark.parametrize("reason", [*PARSED.values(), *LISTINGS.values()])
+@pytest.mark.parametrize("reason", [*PARSED.values(), *HEAVY.values(), *LISTINGS.values()])
 def test_what_a_reason_names_is_there(reason: str) -> None:
     for named in re.findall(r"tests/[\w/.]+", reason):
         assert (ROOT / named).exists(), named
