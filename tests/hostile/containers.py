@@ -29,7 +29,10 @@ def safetensors_file(data: bytes, rng: Random) -> bytes:
         return plain(data, rng)
     length = struct.unpack("<Q", data[:8])[0]
     if not rng.randrange(12):
-        return struct.pack("<Q", rng.choice((*LENGTHS, length + 1, length - 1))) + data[8:]
+        return (
+            struct.pack("<Q", rng.choice((*LENGTHS, length + 1, length - 1)) % (1 << 64))
+            + data[8:]
+        )
     header = json_text(data[8 : 8 + length], rng)
     return struct.pack("<Q", len(header)) + header + data[8 + length :]
 
