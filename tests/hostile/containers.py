@@ -227,7 +227,8 @@ def npy_member(_: str, content: bytes, rng: Random) -> bytes:
         (f"{{'descr': '{descr}', 'fortran_order': False, 'shape': (4, 8), }}",
          f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}",
          f"{{'descr': [('a', '{descr}')], 'fortran_order': True, 'shape': {shape}, }}",
-         old.replace("False", rng.choice(("True", "1", "None"))), old[: rng.randrange(len(old) + 1)])
+         old.replace("False", rng.choice(("True", "1", "None"))),
+         old[: rng.randrange(len(old) + 1)])
     )  # fmt: skip
     raw = text.encode()[:60000]
     return content[:8] + struct.pack("<H", len(raw)) + raw + content[10 + len(header) :]

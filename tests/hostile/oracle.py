@@ -1,7 +1,7 @@
 """The oracle: a clean refusal or a correct result, in bounded time and memory, touching nothing.
 
-Python's audit events say what a reader opens, runs and starts; a hook cannot be taken off again, so
-it looks at nothing while no reader is being judged.
+Python's audit events say what a reader opens, runs and starts; a hook cannot be taken off again,
+so it looks at nothing while no reader is being judged.
 """
 
 from __future__ import annotations

@@ -89,11 +89,13 @@ def _check_plan(plan: Plan, _: Path) -> None:
 
 
 def _or_refused(act: Callable[[], object]) -> None:
+    said = ""
     try:
         act()
     except MixqError as error:
-        assert str(error).isprintable(), ascii(str(error))
-        assert len(str(error)) < 4000
+        said = str(error)
+    assert said.isprintable(), ascii(said)
+    assert len(said) < 4000
 
 
 def _weights_seeds(folder: Path) -> list[bytes]:

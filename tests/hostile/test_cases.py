@@ -1,4 +1,4 @@
-"""What fuzzing found, one by one: each was a crash, a hang or a wrong answer before it was mended."""
+"""What fuzzing found, one by one: each was a crash, a hang or a wrong answer before."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def text(content: str) -> Change:
 
 
 def checkpoint(**changes: Any) -> Change:
-    """A checkpoint with the right checksum and another header, or (`name=tensor`) other numbers."""
+    """A checkpoint with the right checksum and another header or other numbers."""
 
     def change(data: bytes) -> bytes:
         from safetensors.torch import load

@@ -80,7 +80,8 @@ def test_transformers_is_always_told_about_trust() -> None:
     "source",
     [
         "eval(text)", "exec(text)", "os.system(x)", "pickle.loads(b)", "torch.load(p)",
-        "np.load(p, allow_pickle=True)", "subprocess.run(x, shell=True)", "from pickle import loads",
+        "np.load(p, allow_pickle=True)", "subprocess.run(x, shell=True)",
+        "from pickle import loads",
         "A.from_pretrained(p, trust_remote_code=True)", "torch.load(p, weights_only=False)",
         "yaml.load(x)", "run(x, shell=wanted)",
     ],
