@@ -87,14 +87,25 @@ class WorkerError(MixqError, RuntimeError):
     """A process that works for this one and has failed."""
 
 
-class MissingExtraError(MixqError, ImportError):
-    """An optional dependency that is not installed."""
+class PluginError(MixqError, RuntimeError):
+    """A package that brings a runtime or a rounding method, and does not keep its contract."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+
+class MissingExtraError(MixqError, ImportError):
+    """An optional dependency that is not installed.
+
+    Args:
+        package: that is missing.
+        extra: that brings it.
+        purpose: what needs it.
+        of: the package that has the extra; a plug-in names itself.
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str, of: str = "mixq") -> None:
         self.package, self.extra = package, extra
         super().__init__(
             f"{purpose} needs {package!r}, which is not installed; "
-            f"run: pip install 'mixq[{extra}]'"
+            f"run: pip install '{of}[{extra}]'"
         )
 
 

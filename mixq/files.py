@@ -7,7 +7,6 @@ import json
 import os
 import re
 import stat
-import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO, Final
 
 from mixq.errors import MixqError, OutputError
 from mixq.errors import one_line as one_line
+from mixq.workshop import workshop
 
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _KEY: Final = r"(?:[A-Za-z0-9_-]++|\"[^\"\n]*+\"|'[^'\n]*+')"
@@ -26,10 +26,11 @@ and memory: 20 minutes for a megabyte."""
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well.
+    """A temporary file that takes the place of `path` when the block ends well.
 
-    The temporary file is synced to disk before the rename, so that a crash leaves the old file
-    or the new one and never a part of either. If the block fails, nothing is left behind.
+    It is synced to disk before the rename, so that a crash leaves the old file or the new one and
+    never a part of either. If the block fails, nothing is left behind; what a process that was
+    killed left is deleted by `mixq.workshop.sweep`.
 
     Raises:
         OutputError: if the file cannot be written (no such folder, no permission, disk full).
@@ -39,19 +40,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise OutputError(
             f"{one_line(target)} cannot be written: a name has no NUL; choose another"
         )
-    temporary: Path | None = None
     try:
-        # A name may be as long as the file system allows, so the temporary one takes only part.
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:32]}.", dir=target.parent)
-        temporary = Path(name)
-        os.close(handle)
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        # mkstemp creates the file for the owner alone; a result is as public as any other file.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-        temporary = None
+        with workshop(target) as folder:
+            temporary = folder / target.name
+            temporary.touch()
+            yield temporary
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+            # Some libraries make files for the owner alone; a result is as public as any other.
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
         if isinstance(error, MixqError):
@@ -60,9 +58,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             f"{one_line(target)} cannot be written: {one_line(error.strerror or error)}; "
             "nothing was changed, choose another place or make room"
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ from mixq.errors import MixqError, OutputError
 from mixq.files import atomic_path, is_regular, one_line, parse_json
 
 _KEY: Final = "mixq"
+_CHECKSUM: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def write_tensors(
@@ -94,6 +96,16 @@ def read_tensors(
             f"{where} is damaged: its content does not match its checksum; save or copy it again"
         )
     return header, tensors, checksum
+
+
+def stated_checksum(path: Path) -> str | None:
+    """The checksum that a tensor file says it has, which is not verified; None if it says none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            stated: str = (file.metadata() or {}).get(_KEY, "").partition(" ")[0]
+    except (SafetensorError, OSError):
+        return None
+    return stated if _CHECKSUM.fullmatch(stated) else None
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:

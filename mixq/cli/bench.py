@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixq.cli import options
+from mixq.cli import complete, options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 from mixq.errors import UsageError
@@ -41,6 +41,7 @@ def bench(
         str | None,
         typer.Option(
             "--runtime",
+            autocompletion=complete.runtimes,
             metavar="NAME",
             help="What plans are exported for, as in mixq export. Default: onnxruntime.",
         ),
@@ -72,6 +73,7 @@ def bench(
         str | None,
         typer.Option(
             "--hardware",
+            autocompletion=complete.hardware,
             metavar="NAME|FILE.toml",
             help="Predict every row for this chip and these options, such as the calibrated "
             "'host'. Default: what the plans say of themselves.",
@@ -88,8 +90,6 @@ def bench(
     Shows file size, latency (median and 95th percentile), processor time, throughput, all of it
     beside fp32's and beside what the plan predicted, the memory of a fresh process, and the
     model's metric computed through the runtime.
-
-    Example: **mixq bench mixq-run/plan.json --runtime onnxruntime --threads 2**
     """
     given = {
         name: value

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixq.cli import options
+from mixq.cli import complete, options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 from mixq.errors import UsageError
@@ -22,8 +22,10 @@ def export(
         str,
         typer.Option(
             "--runtime",
+            autocompletion=complete.runtimes,
             metavar="NAME",
-            help="onnxruntime, onnxruntime-genai, openvino, gguf, mlx, qdq, transformers, torch.",
+            help="onnxruntime, onnxruntime-genai, openvino, gguf, mlx, qdq, transformers, torch, "
+            "or one of an installed package.",
         ),
     ] = "onnxruntime",
     output: Annotated[
@@ -62,8 +64,6 @@ def export(
     data must be those of the plan, within 0.1% where the runtime computes with floats and 2%
     where its kernels round activations to 8 bits, and its bytes the predicted ones within 0.5%.
     What fails leaves no file.
-
-    Example: **mixq export mixq-run/plan.json --runtime onnxruntime --output model.onnx**
     """
     from mixq.export.export import export as export_model
     from mixq.export.registry import runtime as runtime_named

@@ -107,8 +107,12 @@ class Records(BaseModel):
             )
         for trial in result.trials:
             kind: Literal["chosen", "uniform", "trial"] = "trial"
+            error = trial.measured.error
             if trial is result.chosen:
                 kind = "chosen"
+                # Rounded once more, on all calibration data, it errs on them by what it has
+                # learnt; beside the others it stands with what it erred before.
+                error = error if result.audit is None else result.audit.plan.measured
             elif trial.proposal.kind in PLAIN:
                 kind = "uniform"
             heldout = trial.heldout
@@ -118,7 +122,7 @@ class Records(BaseModel):
                     kind=kind,
                     weight_bytes=trial.totals.weight_bytes,
                     compression=trial.totals.compression,
-                    error=trial.measured.error,
+                    error=error,
                     latency_s=trial.totals.latency_s,
                     measured=True,
                     detail="" if heldout is None else f"held-out error {heldout.error:.3g}",
