@@ -57,25 +57,6 @@ Recipe = Annotated[
         metavar="NAME|FILE.toml",
         help="Hardware, formats and demands for a kind of deployment: cpu_server, gpu_server, "
         "mobile_device, edge_device, or a file of yours. Options that are given go before it.",
-    ),
-]
-HardwareOrRecipes = Annotated[str | None, _HARDWARE]
-Recipe = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        metavar="NAME|FILE.toml",
-        help="Hardware, formats and demands for a kind of deployment: cpu_server, gpu_server, "
-        "mobile_device, edge_device, or a file of yours. Options that are given go before it.",
-    ),
-]
-Recipe = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        metavar="NAME|FILE.toml",
-        help="Hardware, formats and demands for a kind of deployment: cpu_server, gpu_server, "
-        "mobile_device, edge_device, or a file of yours. Options that are given go before it.",
         autocompletion=complete.recipes,
         rich_help_panel=SUBJECT,
     ),
@@ -89,9 +70,6 @@ BatchSize = Annotated[
         help=_SAMPLES_PER_PASS,
         rich_help_panel=SUBJECT,
     ),
-]
-BatchSizeOrRecipes = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help=f"{_SAMPLES_PER_PASS} Default: 1.")
 ]
 BatchSizeOrRecipes = Annotated[
     int | None,

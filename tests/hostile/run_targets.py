@@ -250,7 +250,7 @@ def _frontier_seeds(_: Path) -> list[bytes]:
     kinds = ("frontier", "trial", "uniform", "chosen")
     plans = [
         Record(
-            name=f"{kind} {i}", kind=kind, weight_bytes=100 + i, compression=4.0, error=0.5,
+            name=f"{kind} {i}", kind=kinds[i], weight_bytes=100 + i, compression=4.0, error=0.5,
             latency_s=1e-3, measured=kind != "frontier", detail="held-out", formats=[0, 1],
         )
         for i, kind in enumerate(kinds)

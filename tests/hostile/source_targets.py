@@ -44,8 +44,8 @@ def _profile_seeds(folder: Path) -> list[bytes]:
     name = shipped[0].stem
     return [
         whole,
-        f'name = "mine"\nextends = "{name}"\n[chip]\ncores = 4\n'.encode(),
-        b'name = "mine"\nextends = "base.toml"\n[chip]\ncores = 4\n',
+        f'name = "mine"\nextends = "{name}"\ndescription = "my own"\n'.encode(),
+        b'name = "mine"\nextends = "base.toml"\ndescription = "my own"\n',
     ]
 
 
