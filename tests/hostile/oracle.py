@@ -188,6 +188,8 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         paths = [
             os.fsdecode(one) for one in args[:2] if isinstance(one, str | bytes | os.PathLike)
         ]
+        if any("/torchinductor_" in path for path in paths):
+            return  # torch makes that folder when its exporter is imported
         if not _watch.writes or not all(_inside(path) for path in paths):
             _watch.seen.append(f"{event} {ascii(args)[:200]}")
     elif event == "exec":

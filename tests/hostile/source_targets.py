@@ -78,7 +78,7 @@ HEADER = (
 ROWS = (
     "Intel Xeon,4,,,gemm,16,1024,1024,1,,8,32,32,latency,1.5,us,x",
     "Intel Xeon,4,,,bert-base,,,,1,128,8,32,,latency,10,ms,",
-    "NVIDIA A100,,,,llama-2-7b,,,,1,prompt 8 gen 8,4,16,128,decode throughput,50,tokens/s,",
+    "NVIDIA A100,,,,llama-2-7b,,,,1,prompt 8 gen 8,4,16,128,decode throughput,50,tok/s,",
     "NVIDIA A100,,,,gemm,1,4096,4096,1,,4,16,128,speedup,2,x,",
 )
 
@@ -256,7 +256,8 @@ BPE = {
     "added_tokens": [{"id": 3, "content": "<s>", "special": True}],
 }  # fmt: skip
 PIECES: dict[str, Any] = {
-    "model": {"type": "BPE", "byte_fallback": True, "vocab": {"a": 0, "b": 1, "ab": 2},
+    "model": {"type": "BPE", "byte_fallback": True,
+              "vocab": {"a": 0, "b": 1, "ab": 2} | {f"<0x{i:02X}>": i + 3 for i in range(256)},
               "merges": [["a", "b"]]},
     "pre_tokenizer": None, "decoder": None,
     "normalizer": {"type": "Sequence", "normalizers": [
