@@ -208,6 +208,10 @@ def test_refused_cleanly(name: str, change: Change, folder: Path) -> None:
 
 
 TAKEN: dict[str, tuple[str, Change]] = {
+    "rows-of-no-tokens": (
+        "published rows",
+        lambda data: data.replace(b",128,8,32,,latency", b",0,8,32,,latency"),
+    ),
     "suite-of-a-name-too-long": (
         "bench suite",
         lambda data: data.replace(b'spec = "demo"', b'spec = "' + b"x" * 900 + b'"'),
