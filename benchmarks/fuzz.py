@@ -1,6 +1,6 @@
 """Fuzzing of every file format that mixq reads: docs/robustness.md has what it printed.
 
-    python benchmarks/fuzz.py                        100,000 inputs per format; goes on where it was
+    python benchmarks/fuzz.py                      100,000 inputs per format; goes on where it was
     python benchmarks/fuzz.py --only plan --inputs 500
     python benchmarks/fuzz.py --engine coverage      inputs chosen by what they reach (atheris)
     python benchmarks/fuzz.py --show                 the table of what was tried so far

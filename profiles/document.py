@@ -62,7 +62,9 @@ class Document:
             if isinstance(number, int) and number < len(self.kernels.get(runtime, ())):
                 layer, place = self.kernels[runtime][number]
                 return layer, (*path[:3], place, *path[4:])
-        depths = [_depth(layer.content, path) for layer in self.layers]
+        # As far as tables of two files are merged; below, one of them hides the other.
+        merged = path[: {"chip": 2, "runtime": 3}.get(str(path[0]), 1)] if path else path
+        depths = [_depth(layer.content, merged) for layer in self.layers]
         # The first of the deepest: a key that a file gives itself hides the one it extends.
         return self.layers[depths.index(max(depths))], path
 

@@ -167,4 +167,7 @@ def _spec(folder: Path, spec: str | None) -> str | None:
     if spec is None:
         return None
     path = spec.rpartition(":")[0] if ".py:" in spec else spec
-    return str(folder / spec) if (folder / path).exists() else spec
+    try:
+        return str(folder / spec) if (folder / path).exists() else spec
+    except (OSError, ValueError):  # no name of a file on this system
+        return spec

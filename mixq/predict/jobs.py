@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from mixq.errors import UsageError
+from mixq.files import one_line
 from mixq.predict.models import catalogue
 from mixq.predict.models.names import canonical
 from mixq.predict.models.transformer import Transformer
@@ -91,7 +92,12 @@ def job_of(row: Row) -> Job:
 
 
 def _transformer_job(model: Transformer, row: Row, plain: str, batch: int) -> Job:
-    lengths = [int(part) for part in re.findall(r"\d+", row.seq)] if "x" not in row.seq else []
+    parts = re.findall(r"\d+", row.seq) if "x" not in row.seq else []
+    if any(len(part) > 9 or int(part) == 0 for part in parts):
+        raise UsageError(
+            f"seq {one_line(row.seq, 40)!r} has a length of zero, or of more than nine digits"
+        )
+    lengths = [int(part) for part in parts]
     if "linear layers" in plain:
         return Job(model.name, "linear", ((model.linear_layers(row.m or batch), 1),), batch)
     if not model.causal:

@@ -84,6 +84,7 @@ def architecture(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any,
         MissingExtraError: without transformers.
     """
     config = _read_config(folder)
+    require_plain_files(folder)
     _require_safetensors(folder)
     _require_sane(folder, config)
     transformers = import_transformers()
@@ -149,6 +150,19 @@ def _require_safetensors(folder: Path) -> None:
         f"{f' ({found})' if found else ''}, but mixq reads *.safetensors; where you trust the "
         "folder, load it with transformers and save it again with save_pretrained"
     )
+
+
+def require_plain_files(folder: Path) -> None:
+    """Refuse a folder with a pipe or a device in it, which transformers would wait for.
+
+    Raises:
+        SourceError: naming the first of them.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise SourceError(
+                f"{str(path)!r} is no regular file, so the folder is not read; delete it there"
+            )
 
 
 def _require_sane(folder: Path, config: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 from torch import nn
+from torch._export.verifier import SpecViolationError
 from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import load_pt2
 from torch.fx import GraphModule, Node
@@ -50,6 +51,7 @@ def load_exported(path: Path) -> LoadedModel:
         KeyError,
         AttributeError,
         IndexError,
+        SpecViolationError,
     ) as error:
         raise SourceError(
             f"{str(path)!r} cannot be read by this torch: {reason(error)}; "

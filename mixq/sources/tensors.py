@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mixq.batch import Batch
 from mixq.calibration import Calibration, in_batches
 from mixq.errors import CalibrationError, SourceError
-from mixq.files import one_line, read_bytes_bounded
+from mixq.files import is_regular, one_line, read_bytes_bounded
 from mixq.sources.function import call_function
 from mixq.sources.loaded import LoadedModel
 
@@ -47,6 +47,8 @@ def load_safetensors(path: Path, loaded: LoadedModel) -> Calibration:
         SourceError: if the file is damaged.
         CalibrationError: if the tensors break a rule of Calibration.
     """
+    if not is_regular(path):
+        raise SourceError(f"calibration {str(path)!r} is no regular file; name another")
     try:
         # Not mapped: whoever writes to the file while mixq runs changes nothing.
         tensors = load_file(path, backend="pread")

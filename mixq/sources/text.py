@@ -12,7 +12,7 @@ from mixq.batch import Batch
 from mixq.calibration import Calibration
 from mixq.errors import CalibrationError, SourceError
 from mixq.files import read_bounded
-from mixq.sources.huggingface import import_transformers, quiet
+from mixq.sources.huggingface import import_transformers, quiet, require_plain_files
 from mixq.sources.loaded import LoadedModel
 from mixq.sources.reason import reason
 
@@ -100,6 +100,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise SourceError(
             f"folder {str(folder)!r} has no tokenizer; pass calibration as .safetensors or .npz"
         )
+    require_plain_files(folder)
     transformers = import_transformers()
     try:
         with quiet(transformers):

@@ -29,7 +29,10 @@ def safetensors_file(data: bytes, rng: Random) -> bytes:
         return plain(data, rng)
     length = struct.unpack("<Q", data[:8])[0]
     if not rng.randrange(12):
-        return struct.pack("<Q", rng.choice((*LENGTHS, length + 1, length - 1))) + data[8:]
+        return (
+            struct.pack("<Q", rng.choice((*LENGTHS, length + 1, length - 1)) % (1 << 64))
+            + data[8:]
+        )
     header = json_text(data[8 : 8 + length], rng)
     return struct.pack("<Q", len(header)) + header + data[8 + length :]
 
@@ -224,7 +227,8 @@ def npy_member(_: str, content: bytes, rng: Random) -> bytes:
         (f"{{'descr': '{descr}', 'fortran_order': False, 'shape': (4, 8), }}",
          f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}",
          f"{{'descr': [('a', '{descr}')], 'fortran_order': True, 'shape': {shape}, }}",
-         old.replace("False", rng.choice(("True", "1", "None"))), old[: rng.randrange(len(old) + 1)])
+         old.replace("False", rng.choice(("True", "1", "None"))),
+         old[: rng.randrange(len(old) + 1)])
     )  # fmt: skip
     raw = text.encode()[:60000]
     return content[:8] + struct.pack("<H", len(raw)) + raw + content[10 + len(header) :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 from typing import Any, TypeAlias
 
@@ -137,8 +138,7 @@ def csv_text(data: bytes, rng: Random) -> bytes:
 def changed(tree: Any, rng: Random) -> Any:
     """A copy of a tree in which one to three places are others."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        whole = tree
-        tree = _replaced(tree, _somewhere(tree, rng), lambda old: _other(old, whole, rng))
+        tree = _replaced(tree, _somewhere(tree, rng), partial(_other, tree=tree, rng=rng))
     return tree
 
 

@@ -1,7 +1,7 @@
 """The oracle: a clean refusal or a correct result, in bounded time and memory, touching nothing.
 
-Python's audit events say what a reader opens, runs and starts; a hook cannot be taken off again, so
-it looks at nothing while no reader is being judged.
+Python's audit events say what a reader opens, runs and starts; a hook cannot be taken off again,
+so it looks at nothing while no reader is being judged.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MOVES = (
 )  # fmt: skip
 LIBRARIES = tuple(
     f"{os.path.realpath(place)}{os.sep}"
-    for place in (sys.prefix, sys.base_prefix, *sys.path, Path(__file__).parents[2])
+    for place in (sys.prefix, sys.base_prefix, *sys.path, str(Path(__file__).parents[2]))
     if place and Path(place).exists()
 )
 SYSTEM = ("/proc/", "/sys/", "/dev/null", "/dev/urandom", "/etc/mime.types", "/usr/share/zoneinfo")
@@ -130,7 +130,7 @@ def _refusal(message: str, name: str) -> tuple[Literal["refused", "wrong"], str]
         return "wrong", f"a message of {len(message)} characters"
     if not message.isprintable():
         return "wrong", f"a message that is not one printable line: {ascii(message)[:300]}"
-    if name not in message:
+    if not any(one in message for one in name.split("|")):
         return "wrong", f"a message that does not name {name}: {message[:300]}"
     return "refused", re.sub(r"[0-9]+|'[^']*'", "*", message)[:80]
 
@@ -188,6 +188,8 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         paths = [
             os.fsdecode(one) for one in args[:2] if isinstance(one, str | bytes | os.PathLike)
         ]
+        if any("/torchinductor_" in path for path in paths):
+            return  # torch makes that folder when its exporter is imported
         if not _watch.writes or not all(_inside(path) for path in paths):
             _watch.seen.append(f"{event} {ascii(args)[:200]}")
     elif event == "exec":
@@ -227,8 +229,9 @@ def _opened(args: tuple[Any, ...]) -> None:
 def _inside(path: str) -> bool:
     if "\0" in path:
         return False
-    place = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
-    return f"{place}{os.sep}".startswith(_watch.folder)
+    parent, _, name = path.rpartition(os.sep)
+    place = os.path.realpath(parent or (os.sep if path.startswith(os.sep) else "."))
+    return f"{place}{os.sep}{name}{os.sep}".startswith(_watch.folder)
 
 
 def _reset_peak() -> int:
@@ -253,5 +256,5 @@ def _peak() -> int:
 
 def workplace() -> tempfile.TemporaryDirectory[str]:
     """A folder in memory where the system has one."""
-    shared = Path("/dev/shm")  # noqa: S108
+    shared = Path("/dev/shm")
     return tempfile.TemporaryDirectory(prefix="mixq-", dir=shared if shared.is_dir() else None)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,8 @@ from mixq.training.trainer import Look, State
 
 from ..plans import GOLDEN, calibrated_plan_for, plan_for
 from .containers import tensor_file
-from .mutate import json_lines, json_text as json_tree
+from .mutate import json_lines
+from .mutate import json_text as json_tree
 from .target import Target
 
 X = torch.rand(8, 32, generator=torch.Generator().manual_seed(1)) - 0.5
@@ -88,11 +89,13 @@ def _check_plan(plan: Plan, _: Path) -> None:
 
 
 def _or_refused(act: Callable[[], object]) -> None:
+    said = ""
     try:
         act()
     except MixqError as error:
-        assert str(error).isprintable(), ascii(str(error))
-        assert len(str(error)) < 4000
+        said = str(error)
+    assert said.isprintable(), ascii(said)
+    assert len(said) < 4000
 
 
 def _weights_seeds(folder: Path) -> list[bytes]:
@@ -104,7 +107,7 @@ def _read_weights(path: Path) -> nn.Module:
     """Applies the plan that names whatever checksum the file claims to have."""
     plan = Plan.load(path.with_name("plan.json"))
     assert plan.weights is not None
-    claimed = re.search(rb'"mixq":"([0-9a-f]{64}) ', path.read_bytes())
+    claimed = re.search(rb'"mixq":"([0-9a-f]{64}) ', path.read_bytes() if path.is_file() else b"")
     sha256 = claimed[1].decode() if claimed else plan.weights.sha256
     info = plan.weights.model_copy(update={"sha256": sha256})
     named = plan.model_copy(update={"weights": info})
@@ -243,10 +246,11 @@ def _check_store(store: Store, path: Path) -> None:
 
 
 def _frontier_seeds(_: Path) -> list[bytes]:
+    kinds: tuple[Literal["frontier", "trial", "uniform", "chosen"], ...]
     kinds = ("frontier", "trial", "uniform", "chosen")
     plans = [
         Record(
-            name=f"{kind} {i}", kind=kind, weight_bytes=100 + i, compression=4.0, error=0.5,
+            name=f"{kind} {i}", kind=kinds[i], weight_bytes=100 + i, compression=4.0, error=0.5,
             latency_s=1e-3, measured=kind != "frontier", detail="held-out", formats=[0, 1],
         )
         for i, kind in enumerate(kinds)
@@ -342,9 +346,9 @@ def _read_journal(path: Path) -> int:
 RUN_TARGETS = (
     Target("plan", "plan.json", _plan_seeds, json_tree, Plan.load, _check_plan),
     Target("plan weights", "plan.weights.safetensors", _weights_seeds, tensor_file, _read_weights,
-           _check_model, cost=6),
+           _check_model, named="plan.weights.safetensors|layer '", cost=2),
     Target("artifact", "a.mixq.safetensors", _artifact_seeds, tensor_file,
-           lambda path: load_artifact(path, model()), _check_model, cost=6),
+           lambda path: load_artifact(path, model()), _check_model, cost=2),
     Target("checkpoint of training", FILE, _checkpoint_seeds, tensor_file, _read_checkpoint,
            _check_checkpoint, writes=True),
     Target("rounded weights", "rounded-key/unit.safetensors", _rounded_seeds, tensor_file,
