@@ -138,5 +138,5 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in (JOURNAL, ".mixq.lock")
+        if path.is_file() and not path.name.startswith((JOURNAL, ".mixq.lock"))
     }
