@@ -140,7 +140,7 @@ def _units(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, dict[st
 
 
 def _read(path: Path, where: str) -> tuple[_Header, dict[str, Tensor]]:
-    """The header and the tensors, as windows of the mapped file."""
+    """The header and the tensors."""
     data, tensors, _ = read_tensors(path, ArtifactError, where)
     try:
         header = _Header.model_validate(data)

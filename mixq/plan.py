@@ -39,6 +39,7 @@ from mixq.plan_parts import (
 from mixq.validation import first_problem, short
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from torch import nn
 
     from mixq.plan_weights import PlanWeights
@@ -125,6 +126,27 @@ class Plan(Part):
     def to_json(self) -> dict[str, object]:
         """The plan as JSON values."""
         return self.model_dump(mode="json")
+
+    def to_dict(self) -> dict[str, object]:
+        """What plan.json holds, as dicts, lists, text and numbers."""
+        return self.to_json()
+
+    def to_pandas(self) -> DataFrame:
+        """One row per layer: its format, kernel, bytes, seconds and error.
+
+        The columns are `mixq.plan_view.LAYER_COLUMNS`, in this order in every version.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        from mixq.plan_view import layer_frame
+
+        return layer_frame(self.layers)
+
+    def _repr_html_(self) -> str:
+        from mixq.plan_view import plan_html
+
+        return plan_html(self)
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, whole or not at all; its weights, if it has any, beside it.

@@ -20,7 +20,8 @@ LOCK: Final = ".mixq.lock"
 RESULTS: Final = (
     "plan.json", "plan.weights.safetensors", "sensitivity.json", "sensitivity.csv",
     "sensitivity.html", "sensitivity.png", "frontier.json", "frontier.csv", "pareto.html",
-    "pareto.png", "audit.json", "audit.html", "audit.png", "study.journal",
+    "pareto.png", "audit.json", "audit.html", "audit.png", "costs.json", "histogram.json",
+    "report.html", "study.journal",
 )  # fmt: skip
 """Files that a run leaves beside run.json, stores of measurements and folders of rounded weights;
 --overwrite deletes all of these and no others."""
@@ -114,7 +115,7 @@ def run_folder(
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise OutputError(
             f"folder {one_line(folder)} cannot be written: {error.strerror or error}; "
@@ -125,6 +126,12 @@ def run_folder(
         for place in (folder, *_rounded(folder)):
             sweep(place)
         yield _claimed(folder, identity, request, overwrite=overwrite)
+    except KeyboardInterrupt as stop:  # shown below the traceback; the command line has its own
+        stop.add_note(
+            f"what was measured is kept in {one_line(folder)}: the same call with "
+            f"folder={one_line(repr(str(folder)))} goes on from there"
+        )
+        raise
     finally:
         os.close(handle)
 

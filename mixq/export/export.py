@@ -71,7 +71,7 @@ def export(
         model: the original, as it was searched for.
         plan: made for it.
         path: of the file or folder.
-        runtime: a name of `mixq.export.registry.RUNTIMES`.
+        runtime: a name of `mixq.export.registry.PLUGINS`.
         calibration: inputs, as `mixq.search` takes them.
         tokenizer: a Hugging Face folder with tokenizer and configuration, for runtimes that need
             them; by default the one that the model came from.

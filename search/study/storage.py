@@ -17,8 +17,8 @@ from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from mixq.errors import MissingExtraError, OutputError, UsageError
-from mixq.files import one_line
+from mixq.errors import MissingExtraError, MixqError, OutputError, UsageError
+from mixq.files import one_line, open_regular, own_file
 
 JOURNAL: Final = "study.journal"
 POSTGRES: Final = "postgresql+psycopg://"
@@ -26,7 +26,10 @@ HEARTBEAT_S: Final = 5
 GRACE_S: Final = 30
 """A process that has not been heard of for so long is taken for dead, and its trials are failed.
 One that comes back later finds that out as it tells what it measured."""
-REPLAY: Final = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
+REPLAY: Final = (
+    *(ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(RecursionError, OverflowError),
+)
 """What Optuna's replay of a journal raises when a line is not its own, or was taken away."""
 CHANGED: Final = (
     "its journal was changed by others meanwhile; delete it and run the same command again, all "
@@ -54,8 +57,10 @@ def open_storage(folder: Path | None, url: str | None) -> BaseStorage:
     # Absolute: Optuna's lock is a symbolic link to this path, read from the journal's folder.
     journal = folder.resolve() / JOURNAL
     try:
+        own_file(journal)
         if journal.exists():
-            data = journal.read_bytes()
+            with open_regular(journal) as file:
+                data = file.read()
             whole = data.rfind(b"\n") + 1
             if whole < len(data):
                 os.truncate(journal, whole)
@@ -63,6 +68,8 @@ def open_storage(folder: Path | None, url: str | None) -> BaseStorage:
             lock.unlink(missing_ok=True)
         return JournalStorage(JournalFileBackend(str(journal)))
     except OSError as error:
+        if isinstance(error, MixqError):
+            raise
         raise OutputError(
             f"{one_line(journal)} cannot be opened: {error.strerror or error}; make room or "
             "choose another folder with --output"
@@ -159,6 +166,6 @@ def _without_password(text: str) -> str:
     return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind if it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

