@@ -89,7 +89,9 @@ def _speedup(plan: Plan) -> float | None:
 
 def _sentence(plan: Plan) -> list[tuple[str, Tone]]:
     """`6.1x smaller, predicted 1.9x faster than fp32 on intel_cpu at batch 1, accuracy ...`."""
-    parts: list[tuple[str, Tone]] = [(f"{ratio_text(plan.predicted.compression)} smaller", "good")]
+    parts: list[tuple[str, Tone]] = [
+        (f"{ratio_text(plan.predicted.compression)} smaller", "good")
+    ]
     speedup = _speedup(plan)
     if speedup is not None:
         parts += [
