@@ -1,16 +1,17 @@
-"""Faults: commands are killed, starved and cut off, given again, and must end as if nothing had been.
+"""Faults: commands are killed, starved and cut off, and given again as if nothing had been.
 
     nice -n 10 python benchmarks/faults.py --tries 50
 
-Every try starts a command in a fresh folder, lets one fault happen to it, looks at every file, gives
-the same command again, and compares every byte with a run that nothing disturbed. *moment*: a
-signal (SIGKILL half of the time, SIGINT, SIGTERM) at a random moment. *call*: the same just before
-a system call that changes a file, one of each kind first. *full*, *broken*: ENOSPC or EIO from a
-call on. *file size*: RLIMIT_FSIZE. *small disk*: a tmpfs with so much room (as root). *memory*:
-RLIMIT_AS. `--every` meets every single call.
+Every try starts a command in a fresh folder, lets one fault happen to it, looks at every file,
+gives the same command again, and compares every byte with a run that nothing disturbed. *moment*:
+a signal (SIGKILL half of the time, SIGINT, SIGTERM) at a random moment. *call*: the same just
+before a system call that changes a file, one of each kind first. *full*, *broken*: ENOSPC or EIO
+from a call on. *file size*: RLIMIT_FSIZE. *small disk*: a tmpfs with so much room (as root).
+*memory*: RLIMIT_AS. `--every` meets every single call.
 
-Resumed: of those that were hit. Equal: all bytes of all files but the journal's, which notes times.
-Aborted: ended by a native library itself, where Python has no say.
+Hit: the fault came before the end. Resumed: those of them that the same command finished. Equal:
+all bytes of all files but the journal's, which notes times. Aborted: a native library ended the
+process itself, where Python has no say; these are no clean ends.
 """
 
 from __future__ import annotations
@@ -102,8 +103,7 @@ def rows(
         whole = stage.undisturbed(command)
         for kind in kinds:
             draw = random.Random(f"{seed} {command} {kind}")
-            count = tries if kind == "moment" else max(tries // 5, 1)
-            yield Row(command, kind), faults(kind, whole, count, draw, every=every)
+            yield Row(command, kind), faults(kind, whole, tries, draw, every=every)
 
 
 def main() -> int:
@@ -136,11 +136,10 @@ def main() -> int:
                 one = survive(stage, row.command, [fault], Path(place, "hurt"), place=where)
                 row.survivals.append(one)
                 aborted = one.outcomes[0].status == ABORT
-                problems += [
-                    f"{row.command}, {fault}: {problem}"
-                    for problem in one.problems
-                    if not (aborted and problem.startswith("unclean"))
-                ]
+                for problem in one.problems:
+                    if not (aborted and problem.startswith("unclean")):
+                        problems.append(f"{row.command}, {fault}: {problem}")
+                        print(f"\r{problems[-1]}", file=sys.stderr)
                 done += 1
                 left_s = (time.monotonic() - begun) / done * (total - done)
                 print(

@@ -6,7 +6,7 @@ import errno
 import re
 from typing import Final
 
-ADVICE: Final = "out of memory; take fewer or smaller calibration batches, fewer --workers, or analyze --stream"
+ADVICE: Final = "out of memory; take fewer or smaller calibration batches, or fewer --workers"
 _WORDS: Final = re.compile(
     r"std::bad_alloc"  # C++ behind pybind11
     r"|bad allocation"

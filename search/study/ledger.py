@@ -15,16 +15,17 @@ from typing import Final
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study
 from optuna.trial import Trial as OptunaTrial
 from optuna.trial import TrialState
 
+from mixq.errors import OutputError
 from mixq.search.limits import Limits
 from mixq.search.problem import Problem
 from mixq.search.study.heartbeat import Heartbeat, Watch
 from mixq.search.study.sampler import PlanSampler
-from mixq.search.study.storage import storage_problems
+from mixq.search.study.storage import CHANGED, storage_problems
 from mixq.search.study.study import (
     LOST_CLAIM,
     OUTCOME,
@@ -169,8 +170,13 @@ class Ledger:
         """Some time for others to measure.
 
         Raises:
-            OutputError: if the study cannot be written.
+            OutputError: if the study cannot be written, or there are no others.
         """
+        if not isinstance(self._storage, RDBStorage):
+            raise OutputError(
+                f"the study {self.study.study_name} has a plan that is being measured by nobody: "
+                f"{CHANGED}"
+            )
         self.look()
         time.sleep(POLL_S)
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from typing import Final
 
 import optuna
@@ -25,6 +26,15 @@ HEARTBEAT_S: Final = 5
 GRACE_S: Final = 30
 """A process that has not been heard of for so long is taken for dead, and its trials are failed.
 One that comes back later finds that out as it tells what it measured."""
+REPLAY: Final = (
+    *(ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(RecursionError, OverflowError),
+)
+"""What Optuna's replay of a journal raises when a line is not its own, or was taken away."""
+CHANGED: Final = (
+    "its journal was changed by others meanwhile; delete it and run the same command again, all "
+    "but whole plans is kept"
+)
 CLASHES: Final = ("already exists", "duplicate key", "UNIQUE constraint")
 """What databases say where two processes make the same table."""
 
@@ -64,11 +74,7 @@ def open_storage(folder: Path | None, url: str | None) -> BaseStorage:
             f"{one_line(journal)} cannot be opened: {error.strerror or error}; make room or "
             "choose another folder with --output"
         ) from error
-    except (
-        *(ValueError, LookupError, TypeError, AttributeError, AssertionError),
-        *(RecursionError, OverflowError),
-    ) as error:
-        # What Optuna's replay of the lines raises when one of them is not its own.
+    except REPLAY as error:
         raise OutputError(
             f"{one_line(journal)} has a line that Optuna did not write; delete the file to "
             "measure the plans again"
@@ -117,10 +123,17 @@ def storage_problems(what: str) -> Iterator[None]:
             yield
     except (OSError, OptunaError, RuntimeError) as error:  # the journal's lock raises the last
         reason = error.strerror if isinstance(error, OSError) else None
+        if error.__cause__ is not None:  # Optuna's own words hide what the database said
+            reason = _first_line(error.__cause__)
         raise OutputError(
-            f"{what}: {one_line(reason or _first_line(error))}; make room or repair it and run "
-            "the same command again, it goes on from the plans measured before this one"
+            f"{what}: {one_line(_without_password(reason or _first_line(error)))}; make room or "
+            "repair it and run the same command again, it goes on from the plans measured before "
+            "this one"
         ) from error
+    except REPLAY as error:
+        if not _raised_in_a_storage(error):  # a bug of ours
+            raise
+        raise OutputError(f"{what}: {CHANGED}") from error
 
 
 @contextmanager
@@ -132,6 +145,11 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+def _raised_in_a_storage(error: Exception) -> bool:
+    names = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    return any(name.startswith("optuna.storages") for name in names)
 
 
 def _connection(url: str) -> dict[str, str]:
@@ -148,6 +166,6 @@ def _without_password(text: str) -> str:
     return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind if it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

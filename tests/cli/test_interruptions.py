@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -131,29 +130,6 @@ def finish(cli: Callable[..., Any], output: str, undisturbed: dict[str, bytes]) 
     assert answer.status == 0, answer.err
     assert plan_files(Path(output)) == undisturbed
     assert json.loads(Path(output, "run.json").read_text(encoding="utf-8"))["state"] == "done"
-
-
-def test_ctrl_c_and_kill_while_measuring(
-    cli: Callable[..., Any], undisturbed: dict[str, bytes]
-) -> None:
-    with running("run", lambda: lines("run/measurements-*") >= 2) as process:
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert out == ""
-    assert err.splitlines()[-1].startswith(KEPT)
-    assert err.count("error") == 1
-    kept = lines("run/measurements-*")
-    assert kept >= 2
-    assert not Path("run/plan.json").exists()
-
-    with running("run", lambda: lines("run/measurements-*") > kept) as process:
-        process.kill()
-    assert lines("run/measurements-*") > kept
-
-    with running("run", lambda: lines("run/study.journal") > 2) as process:
-        process.kill()
-    finish(cli, "run", undisturbed)
 
 
 def test_ctrl_c_with_workers(cli: Callable[..., Any], undisturbed: dict[str, bytes]) -> None:
@@ -306,28 +282,6 @@ def readable(folder: Path) -> None:
         assert (folder / "pareto.png").read_bytes().endswith(b"IEND\xaeB`\x82")
     if (folder / "pareto.html").exists():
         assert (folder / "pareto.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
-
-
-@pytest.mark.parametrize("bytes_left", [100, 4000, 100_000])
-def test_a_disk_that_fills_up(
-    cli: Callable[..., Any], undisturbed: dict[str, bytes], bytes_left: int
-) -> None:
-    """No file may grow beyond so many bytes, in another process: EFBIG instead of ENOSPC."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, bytes_left))
-
-    done = subprocess.run(
-        command("run"), preexec_fn=limit, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 1
-    assert done.stdout == ""
-    *stages, error = done.stderr.splitlines()
-    assert all(re.fullmatch(r"[a-z ]+: (\d+) of \1", stage) for stage in stages), stages
-    assert error.startswith("error: ")
-    assert "cannot be" in error
-    readable(Path("run"))
-    finish(cli, "run", undisturbed)
 
 
 class FullDisk:

@@ -22,7 +22,7 @@ def slowly(*arguments):
     return alone(*arguments)
 WholePlans._alone = slowly
 """
-"""What a lost process left is taken up after seconds, and plans take long enough to meet a loss."""
+"""What a lost process left is taken up after seconds, and plans take a while."""
 
 
 def lose_amid(

@@ -61,7 +61,7 @@ def set_traps() -> int:
         OSError: if the kernel has no such notifications, or a container forbids them.
     """
     code = _program()
-    instructions = (_Instruction * len(code))(*code)
+    instructions = (_Instruction * len(code))(*(_Instruction(*one) for one in code))
     program = _Program(len(code), instructions)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
