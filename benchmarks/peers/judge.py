@@ -37,6 +37,7 @@ class Judge:
         )
 
     def row(self, job: Job, usage: Any, output: Path, against: str = "") -> Row:
+        """The row of a job that has run; `against` is the tool whose bytes mixq had to keep."""
         report = json.loads((output / "job.json").read_text(encoding="utf-8"))
         model = self._network(output)
         error = self._error(model)
@@ -52,7 +53,6 @@ class Judge:
 
     def original(self) -> Row:
         """The model as it is."""
-
         headline = self.subject.headline
         value = judged(self.subject.evaluate, self.subject.model)[headline]
         return Row(
