@@ -17,6 +17,7 @@ from mixq.search.equalize import prepared
 from mixq.search.palette import Palette
 from mixq.search.race.race import race
 from mixq.search.request import Equalize, Sensitivity, check_sketchable
+from mixq.search.weight_picture import leave_histogram
 from mixq.sensitivity.device import check_device, moved
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.measured import measure
@@ -143,4 +144,5 @@ def analyze(
     table = find_sensitivity(
         mode_of(sensitivity, samples), layout, rounding.rounder, measured, setting=setting
     )
+    leave_histogram(folder, model, layout.graph.units, table)
     return layout, table

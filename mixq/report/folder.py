@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mixq import __version__
 from mixq.errors import OutputError
 from mixq.files import one_line
 from mixq.formats import Format
 from mixq.plan import Plan, weights_file
 from mixq.report.audit import write_audit_html, write_audit_png
 from mixq.report.heat_map import write_heat_html, write_heat_png
+from mixq.report.machine import machine
 from mixq.report.pareto import write_pareto_html, write_pareto_png
+from mixq.report.prices import Prices
 from mixq.report.records import Records
+from mixq.report.run import Run
 from mixq.search.audit import Audit
 from mixq.search.folder import RunFolder
 from mixq.sensitivity.table import SensitivityTable
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from mixq.search.result import SearchResult
 
 AUDIT: Final = "audit.json"
+COSTS: Final = "costs.json"
 
 
 def write_results(result: SearchResult, folder: RunFolder) -> list[Path]:
@@ -39,11 +44,14 @@ def write_results(result: SearchResult, folder: RunFolder) -> list[Path]:
     sensitivity = write_sensitivity(result.sensitivity, folder.path)
     records.save(others[0])
     records.save_csv(others[1])
+    costs = folder.path / COSTS
+    Prices.of(result).save(costs)
     drawn = _draw(records, result.sensitivity, result.plan, folder.path)
     audited = _write_audit(result, folder.path)
-    files = [plan, *weights, *sensitivity, *others, *drawn, *audited]
+    files = [plan, *weights, *sensitivity, *others, costs, *drawn, *audited]
     facts = {
         "mixq_version": result.plan.mixq_version,
+        "machine": machine(),
         "budget": result.plan.budget,
         "seed": result.plan.seed,
         "study": result.study.study_name,
@@ -65,7 +73,8 @@ def write_analysis(table: SensitivityTable, folder: RunFolder, name: str) -> lis
     """
     files = [*write_sensitivity(table, folder.path), *_draw_map(table, folder.path, name)]
     if folder.state != "done":
-        folder.write("analyzed", {"files": [file.name for file in files]})
+        facts = {"mixq_version": __version__, "machine": machine()}
+        folder.write("analyzed", facts | {"files": [file.name for file in files]})
     return files
 
 
@@ -108,28 +117,17 @@ def _draw_audit(audit: Audit, folder: Path, title: str) -> list[Path]:
     return files
 
 
-def redraw(folder: Path, plan: Plan) -> list[Path]:
-    """Draw the plots of a finished run again, from its JSON files.
+def redraw(run: Run) -> list[Path]:
+    """Draw the plots of a run again; of an analysis the map alone.
 
     Raises:
-        PlanError: if frontier.json or sensitivity.json is missing, or one is damaged; runs of
-            earlier versions have no audit.json.
         OutputError: if a file cannot be written.
     """
-    records = Records.load(folder / "frontier.json")
-    drawn = _draw(records, SensitivityTable.load(folder / "sensitivity.json"), plan, folder)
-    audit = load_audit(folder)
-    return drawn if audit is None else [*drawn, *_draw_audit(audit, folder, _title(plan))]
-
-
-def load_audit(folder: Path) -> Audit | None:
-    """The audit of a finished run; None if it has none.
-
-    Raises:
-        PlanError: if it is damaged.
-    """
-    file = folder / AUDIT
-    return Audit.load(file) if file.exists() else None
+    folder, plan = run.folder, run.plan
+    if plan is None or run.records is None:
+        return _draw_map(run.table, folder, "sensitivities")
+    drawn = _draw(run.records, run.table, plan, folder)
+    return drawn if run.audit is None else [*drawn, *_draw_audit(run.audit, folder, _title(plan))]
 
 
 def _title(plan: Plan) -> str:

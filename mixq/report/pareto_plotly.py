@@ -29,8 +29,12 @@ from mixq.report.points import PlanPoint, PointKind
 
 def page(view: ParetoView, title: str) -> str:
     """A whole HTML page; plotly.js is part of it and nothing is fetched."""
-    figure = go.Figure(data=_traces(view), layout=_layout(view, title))
-    return document(figure, title, "pareto")
+    return document(figure(view, title), title, "pareto")
+
+
+def figure(view: ParetoView, title: str) -> go.Figure:
+    """The plot alone; `customdata` is a point's position in `view.points`."""
+    return go.Figure(data=_traces(view), layout=_layout(view, title))
 
 
 def _traces(view: ParetoView) -> list[go.Scatter]:
@@ -81,6 +85,7 @@ def _traces(view: ParetoView) -> list[go.Scatter]:
         ),
     ]
     traces = [line] if line_x else []
+    positions = {id(point): index for index, point in enumerate(view.points)}
     for kind, look in drawn:
         points = view.kind(kind)
         if points:
@@ -93,6 +98,7 @@ def _traces(view: ParetoView) -> list[go.Scatter]:
                         "mode": "markers",
                         "name": view.legend(kind),
                         "legendgroup": kind,
+                        "customdata": [positions[id(point)] for point in points],
                         "hovertext": [_hover(point) for point in points],
                         "hovertemplate": "%{hovertext}<extra></extra>",
                         **look,
