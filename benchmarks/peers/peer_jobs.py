@@ -47,6 +47,10 @@ JOBS: Final[dict[str, tuple[Job, ...]]] = {
         ),
         nncf("4 bits where it can, 8 bits else", **INT4, ratio=1.0, all_layers=True),
         Job("optimum-quanto", "quanto_job.py", "qint4", {"weights": "qint4"}, "uniform"),
+        Job(
+            "optimum-quanto", "quanto_job.py", "qint4 by HQQ",
+            {"weights": "qint4", "optimizer": "hqq"}, "uniform", paired=False,
+        ),
     ),
     "minilm": (
         nncf(
