@@ -2,6 +2,7 @@
 
     python benchmarks/other_tools.py --install /tmp/other-tools     # their environments, by pip
     python benchmarks/other_tools.py --folder /tmp/other-tools efficientnet_lite0 minilm smollm2
+    python benchmarks/other_tools.py --folder /tmp/other-tools --infeasible
     python benchmarks/other_tools.py --tables                       # from the data file alone
     python benchmarks/other_tools.py --page                         # into docs/comparison.md
 
@@ -18,85 +19,28 @@ their own (benchmarks/peers/*.txt).
 from __future__ import annotations
 
 import argparse
-import copy
 import csv
 import json
 import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from mixq.sensitivity.estimate import Estimate
+    from judge import Judge
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "benchmarks" / "peers"
-DATA = ROOT / "benchmarks" / "data" / "other_tools.csv"
+INFEASIBLE = ROOT / "benchmarks" / "data" / "other_tools_infeasible.csv"
 PAGE = ROOT / "docs" / "comparison.md"
 sys.path.insert(0, str(PEERS))
 
-from jobs import JOBS, MIXQ, Job  # noqa: E402
-from tables import tables, with_tables  # noqa: E402
-
-
-@dataclass(frozen=True)
-class Row:
-    """One job's outcome, as a line of the data file.
-
-    Attributes:
-        against: of mixq, the tool whose bytes were the most that it might take.
-        error: mean over the test samples, of what `error_metric` names, and its standard error.
-        metric: the model's headline metric.
-        cpu_s: of the whole process.
-        peak_mb: its largest resident set [10^6 bytes].
-    """
-
-    model: str
-    tool: str
-    version: str
-    setting: str
-    kind: str
-    against: str
-    weight_bytes: int
-    error_metric: str
-    error: float
-    error_se: float
-    metric: str
-    value: float
-    cpu_s: float
-    peak_mb: float
-    note: str
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return self.model, self.tool, self.setting, self.against
-
-
-def read_rows() -> list[Row]:
-    """The rows of the data file, in its order."""
-    if not DATA.exists():
-        return []
-    with DATA.open(newline="", encoding="utf-8") as file:
-        return [
-            Row(**{f.name: _number(f.type, line[f.name]) for f in fields(Row)})
-            for line in csv.DictReader(file)
-        ]
-
-
-def _number(kind: Any, text: str) -> Any:
-    return {"int": int, "float": float}.get(kind, str)(text)
-
-
-def write_rows(rows: list[Row]) -> None:
-    with DATA.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+from peer_jobs import JOBS, MIXQ, Job  # noqa: E402
+from peer_rows import Row, read_rows, write_rows  # noqa: E402
+from peer_tables import ANSWERS, answers, tables, with_tables  # noqa: E402
 
 
 def install(folder: Path) -> None:
@@ -128,88 +72,32 @@ def run_job(job: Job, setting: dict[str, Any], kit: Path, output: Path, folder: 
     return usage
 
 
-class Judge:
-    """Measures what jobs made of one model."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        from data import SUBJECTS
-        from kit import write_kit
-
-        from mixq.sensitivity.metrics.choice import MetricChoice
-        from mixq.sensitivity.metrics.resolve import resolve
-
-        self.name = name
-        self.subject = subject = SUBJECTS[name]()
-        self.metric = resolve(MetricChoice(), subject.model, subject.test)
-        self.kit = folder / "kits" / name
-        write_kit(
-            self.kit, name, subject.model, subject.batches, subject.tokenizer, subject.inputs
+def ask_infeasible(folder: Path) -> None:
+    """Write what each tool with a target says to one that it cannot reach."""
+    rows = []
+    for name, venv in (("mixq", ""), ("mlx", ""), ("autoround", "torch"), ("mct", "mct")):
+        python = str(folder / "venvs" / venv / "bin" / "python") if venv else sys.executable
+        done = subprocess.run(
+            [python, PEERS / "infeasible_job.py", name], check=True, capture_output=True, text=True
         )
+        said = [line for line in done.stdout.splitlines() if line.startswith("INFEASIBLE")]
+        rows.append(said[-1].split("\t")[1:])
+    with INFEASIBLE.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([["tool", "version", "asked", "answer"], *rows])
 
-    def row(self, job: Job, usage: Any, output: Path, against: str = "") -> Row:
-        from mixq.sensitivity.compare import judged
 
-        report = json.loads((output / "job.json").read_text(encoding="utf-8"))
-        model = self._network(output)
-        error = self._error(model)
-        headline = self.subject.headline
-        return Row(
-            model=self.name, tool=job.tool, version=report["version"], setting=job.setting,
-            kind=job.kind, against=against, weight_bytes=report["weight_bytes"],
-            error_metric=self.metric.name, error=error.error, error_se=error.error_se,
-            metric=headline, value=judged(self.subject.evaluate, model)[headline],
-            cpu_s=usage.ru_utime + usage.ru_stime, peak_mb=usage.ru_maxrss * 1024 / 1e6,
-            note=report["note"],
-        )  # fmt: skip
-
-    def original(self) -> Row:
-        """The model as it is."""
-        from kit import stored_bytes
-
-        from mixq.sensitivity.compare import judged
-
-        headline = self.subject.headline
-        value = judged(self.subject.evaluate, self.subject.model)[headline]
-        return Row(
-            self.name, "32 bits", "", "", "", "", stored_bytes(self.subject.model),
-            self.metric.name, 0.0, 0.0, headline, value, 0.0, 0.0, "",
-        )  # fmt: skip
-
-    def _error(self, model: nn.Module) -> Estimate:
-        """Output error on the test inputs, as a search measures it."""
-        from mixq.batch import call
-        from mixq.graph.evaluating import evaluating
-        from mixq.sensitivity.estimate import Estimate
-
-        errors: list[float] = []
-        for batch in self.subject.test.batches:
-            with evaluating(self.subject.model):
-                reference = self.metric.pick(call(self.subject.model, batch))
-            with evaluating(model):
-                outputs = self.metric.pick(call(model, batch))
-            errors += self.metric.errors(outputs, reference, batch).tolist()
-        return Estimate.of_errors(errors)
-
-    def _network(self, output: Path) -> nn.Module:
-        """The original network with a job's weights, or its recorded outputs as a network."""
-        from kit import OUTPUTS, WEIGHTS
-        from replay import Recorded
-        from safetensors.torch import load_file
-
-        import mixq
-
-        model = copy.deepcopy(self.subject.model)
-        if (output / "model.mixq.safetensors").exists():
-            return mixq.load(output / "model.mixq.safetensors", model)
-        if (output / OUTPUTS).exists():
-            return Recorded(self.subject.inputs, load_file(output / OUTPUTS)["output"])
-        unknown = model.load_state_dict(load_file(output / WEIGHTS), strict=False)
-        assert not unknown.unexpected_keys, unknown.unexpected_keys[:3]
-        return model
+def page(text: str) -> str:
+    """The page with its tables made anew from the data files."""
+    text = with_tables(text, tables([asdict(row) for row in read_rows()]))
+    with INFEASIBLE.open(newline="", encoding="utf-8") as file:
+        return with_tables(text, answers(list(csv.DictReader(file))), ANSWERS)
 
 
 def compare(name: str, folder: Path, only: str | None, pair: bool) -> None:
     """Make the rows of a model that the data file does not have."""
+    from judge import Judge
+
     judge = Judge(name, folder)
     if _known(name, "32 bits", "", "") is None:
         _append(judge.original())
@@ -264,21 +152,23 @@ def main() -> None:
     parser.add_argument("--install", type=Path, metavar="FOLDER")
     parser.add_argument("--only", metavar="TEXT", help="in the name of tool and setting")
     parser.add_argument("--no-mixq", action="store_true", help="the other tools alone")
+    parser.add_argument("--infeasible", action="store_true")
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--page", action="store_true")
     arguments = parser.parse_args()
     if arguments.install is not None:
         install(arguments.install.resolve())
+    arguments.folder = arguments.folder.resolve()
     for name in arguments.models:
         start = time.monotonic()
-        compare(name, arguments.folder.resolve(), arguments.only, not arguments.no_mixq)
+        compare(name, arguments.folder, arguments.only, not arguments.no_mixq)
         print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
+    if arguments.infeasible:
+        ask_infeasible(arguments.folder)
     if arguments.tables:
         print(tables([asdict(row) for row in read_rows()]))
     if arguments.page:
-        text = PAGE.read_text(encoding="utf-8")
-        made = tables([asdict(row) for row in read_rows()])
-        PAGE.write_text(with_tables(text, made), encoding="utf-8")
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """mixq: the plan of least output error within so many bytes, with its defaults.
 
-Setting: {"max_bytes": N, ...}, the rest goes to `mixq.search`.
+Setting: {"max_bytes": N, "folder": ...}, the rest goes to `mixq.search`. A search whose folder is
+there already keeps what was measured in it, and its CPU time is without that.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if palette is not None:
     from mixq.search.palette import Palette
 
     setting["palette"] = Palette(**palette)
+is_warm = folder is not None and Path(folder).exists()
 result = mixq.search(
     model, batches, hardware="intel_cpu", max_size_mb=max_bytes / 1e6, name=kit.network,
     folder=None if folder is None else Path(folder), **setting,
@@ -31,10 +33,13 @@ artifact = output / "model.mixq.safetensors"
 mixq.save(result.plan.apply(model), artifact)
 assert tensor_bytes(artifact) == result.plan.predicted.weight_bytes <= max_bytes
 result.plan.save(output / "plan.json")
-gap = result.plan.certificate
+counts: dict[int, int] = {}
+for layer in result.plan.layers.values():
+    counts[layer.format.bits] = counts.get(layer.format.bits, 0) + 1
+note = ", ".join(f"{count} at {bits} bits" for bits, count in sorted(counts.items()))
 report = {
     "version": mixq.__version__,
     "weight_bytes": tensor_bytes(artifact),
-    "note": "" if gap is None else f"gap {gap.gap:.2g}",
+    "note": note + ("; an earlier search's measurements kept" if is_warm else ""),
 }
 (output / REPORT).write_text(json.dumps(report), encoding="utf-8")

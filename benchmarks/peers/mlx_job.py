@@ -1,8 +1,8 @@
 """mlx-lm: `dynamic_quant`, two widths by the gradient of the divergence, on MLX's CPU backend.
 
-Setting: {"target_bpw": 5.0, "low": 4, "high": 8, "group_size": 64}; without a target every layer
-has the low width. The functions are those that `mlx_lm.dynamic_quant` calls, with this kit's
-calibration in place of the one that it downloads.
+Setting: {"target_bpw": 5.0, "low": 4, "high": 8, "group_size": 64, "texts": 2}; without a target
+every layer has the low width. The functions are those that `mlx_lm.dynamic_quant` calls, with this
+kit's calibration in place of the one that it downloads.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ target = setting.get("target_bpw")
 mx.random.seed(123)
 model, _ = load(str(kit.model_folder))
 data = mx.array(torch.cat([batch["input_ids"] for batch in kit.batches()]).numpy())
+data = data[: setting.get("texts", len(data))]
 chosen: dict[str, float] = {}
 threshold = 0.0
 if target is not None:

@@ -47,6 +47,10 @@ JOBS: Final[dict[str, tuple[Job, ...]]] = {
         ),
         nncf("4 bits where it can, 8 bits else", **INT4, ratio=1.0, all_layers=True),
         Job("optimum-quanto", "quanto_job.py", "qint4", {"weights": "qint4"}, "uniform"),
+        Job(
+            "optimum-quanto", "quanto_job.py", "qint4 by HQQ",
+            {"weights": "qint4", "optimizer": "hqq"}, "uniform", paired=False,
+        ),
     ),
     "minilm": (
         nncf(
@@ -61,8 +65,8 @@ JOBS: Final[dict[str, tuple[Job, ...]]] = {
     ),
     "smollm2": (
         Job(
-            "mlx-lm dynamic_quant", "mlx_job.py", "4 and 8 bits, 5 bits per weight",
-            {"target_bpw": 5.0, "low": 4, "high": 8, "group_size": 64}, venv="",
+            "mlx-lm dynamic_quant", "mlx_job.py", "4 and 8 bits, 5 bits per weight, 2 texts",
+            {"target_bpw": 5.0, "low": 4, "high": 8, "group_size": 64, "texts": 2}, venv="",
         ),
         Job("llama.cpp", "llamacpp_job.py", "Q4_K_M", {"recipe": "Q4_K_M"}, "recipe", ""),
         Job("llama.cpp", "llamacpp_job.py", "Q3_K_M", {"recipe": "Q3_K_M"}, "recipe", "", False),

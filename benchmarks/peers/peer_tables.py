@@ -7,6 +7,7 @@ from typing import Any, Final
 
 START: Final = "<!-- made by benchmarks/other_tools.py --page -->"
 END: Final = "<!-- end -->"
+ANSWERS: Final = "<!-- made by benchmarks/other_tools.py --infeasible --page -->"
 TITLES: Final = {
     "efficientnet_lite0": "EfficientNet-Lite0",
     "minilm": "MiniLM-L6",
@@ -30,11 +31,20 @@ def tables(rows: Sequence[Row]) -> str:
     )
 
 
-def with_tables(page: str, made: str) -> str:
-    """A page with the tables between its two marks replaced."""
-    head, _, rest = page.partition(START)
+def answers(rows: Sequence[Row]) -> str:
+    """What tools say to targets out of reach."""
+    lines = ["| tool | version | asked for | answer |", "|---|---|---|---|"]
+    for row in rows:
+        said = row["answer"].split(". ")[0]
+        lines.append(f"| {row['tool']} | {row['version']} | {row['asked']} | {said} |")
+    return "\n".join(lines)
+
+
+def with_tables(page: str, made: str, start: str = START) -> str:
+    """A page with what stands between a mark and the end's behind it replaced."""
+    head, _, rest = page.partition(start)
     _, _, tail = rest.partition(END)
-    return f"{head}{START}\n\n{made}\n\n{END}{tail}"
+    return f"{head}{start}\n\n{made}\n\n{END}{tail}"
 
 
 def _table(title: str, rows: Sequence[Row]) -> str:
