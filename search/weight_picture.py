@@ -32,9 +32,7 @@ def most_sensitive(
         return None
     narrowest = min(widths)
     best = {
-        unit: min(
-            (fmt for fmt in row if fmt.bits == narrowest), key=lambda fmt: row[fmt].error
-        )
+        unit: min((fmt for fmt in row if fmt.bits == narrowest), key=lambda fmt: row[fmt].error)
         for unit, row in table.entries.items()
         if any(fmt.bits == narrowest for fmt in row)
     }

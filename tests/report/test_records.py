@@ -44,7 +44,11 @@ def result(units: int, heldout: tuple[float, ...] | None = (0.5,)) -> SearchResu
     trials = (*plain, chosen, trial("tilt", "tilted", W2))
     table = SimpleNamespace(metric="relative")
     found = SimpleNamespace(
-        frontier=build_frontier(problem), trials=trials, chosen=chosen, sensitivity=table
+        frontier=build_frontier(problem),
+        trials=trials,
+        chosen=chosen,
+        sensitivity=table,
+        audit=None,
     )
     return cast("SearchResult", found)
 

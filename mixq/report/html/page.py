@@ -38,9 +38,9 @@ def page(run: Run) -> str:
     return _environment().get_template("report.html.j2").render(
         title=_title(run),
         policy=policy(scripts),
-        style=Markup(_file("report.css")),  # noqa: S704
-        scripts=[Markup(script) for script in scripts],  # noqa: S704
-        data=None if data is None else Markup(embedded(data)),  # noqa: S704
+        style=Markup(_file("report.css")),
+        scripts=[Markup(script) for script in scripts],
+        data=None if data is None else Markup(embedded(data)),
         folder=one_line(run.folder),
         plan=plan,
         headline=None if plan is None else Headline.of(plan),

@@ -1,4 +1,4 @@
-"""Plans: what the page needs to show the allocation of any plan that is clicked, as JSON values."""
+"""Plans: what the page needs to show the allocation of any plan that is clicked."""
 
 from __future__ import annotations
 
@@ -30,10 +30,16 @@ def plans_data(run: Run, plan: Plan, records: Records) -> dict[str, Any]:
         "plot": plot(view),
         "formats": [[fmt.name, fmt.bits] for fmt in formats],
         "units": [
-            [names[unit], one_line(unit), plan.layers[unit].matrix[0] * plan.layers[unit].matrix[1]]
+            [
+                names[unit],
+                one_line(unit),
+                plan.layers[unit].matrix[0] * plan.layers[unit].matrix[1],
+            ]
             for unit in records.units
         ],
-        "kernels": [one_line(kernel, 100) for kernel in (run.prices.kernels if run.prices else [])],
+        "kernels": [
+            one_line(kernel, 100) for kernel in (run.prices.kernels if run.prices else [])
+        ],
         "cells": _cells(run, records, formats),
         "plans": [_plan(record, view) for record in ordered],
         "chosen": next((i for i, p in enumerate(ordered) if p.kind == "chosen"), 0),
@@ -60,26 +66,25 @@ def _cells(run: Run, records: Records, formats: list[Format]) -> list[dict[str, 
     found = []
     for place, unit in enumerate(records.units):
         used = {record.formats[place] for record in records.plans if record.formats}
-        found.append(
-            {str(i): _cell(run, run.table, unit, formats[i], i) for i in sorted(used)}
-        )
+        found.append({str(i): _cell(run, run.table, unit, formats[i], i) for i in sorted(used)})
     return found
 
 
-def _cell(
-    run: Run, table: SensitivityTable, unit: str, fmt: Format, position: int
-) -> list[Any]:
+def _cell(run: Run, table: SensitivityTable, unit: str, fmt: Format, position: int) -> list[Any]:
     price = run.prices.price(unit, fmt.name) if run.prices else None
     estimate = table.entries.get(unit, {}).get(fmt)
-    rounded = lambda value: None if value is None else float(f"{value:.4g}")  # noqa: E731
     own = run.plan.layers[unit] if run.plan else None
     stored = price.weight_bytes if price else None
     if stored is None and own is not None:
         stored = fmt.stored_bytes(*own.matrix)
     return [
         stored,
-        rounded(price.latency_s if price else None),
-        rounded(estimate.error if estimate else None),
-        rounded(estimate.error_se if estimate else None),
+        _rounded(price.latency_s if price else None),
+        _rounded(estimate.error if estimate else None),
+        _rounded(estimate.error_se if estimate else None),
         price.kernel if price else -1,
     ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
