@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_a_grid_is_even_and_has_zero_and_lies_in_the_range(place: int, numbers: 
     assert grid[numbers // 2] == 0
     assert grid == sorted(grid)
     assert grid[-1] == -grid[0] <= found.limit * 1.001  # float16 may round a scale up
-    steps = {round(b - a, 5) for a, b in zip(grid, grid[1:], strict=False)}
+    steps = {round(b - a, 5) for a, b in pairwise(grid)}
     assert len(steps) == 1
 
 
@@ -92,5 +93,5 @@ def test_a_file_comes_back_and_a_damaged_one_does_not(tmp_path: Path) -> None:
     found.save(tmp_path / "h.json")
     assert Histogram.load(tmp_path / "h.json") == found
     (tmp_path / "h.json").write_text((tmp_path / "h.json").read_text().replace("1200", "-1"))
-    with pytest.raises(PlanError, match="counted"):
+    with pytest.raises(PlanError, match="weights: "):
         Histogram.load(tmp_path / "h.json")

@@ -11,6 +11,7 @@ from mixq.files import write_json_atomic
 from mixq.formats import Format
 from mixq.plan import Plan
 from mixq.quantize.counting import count_weights
+from mixq.report.points import PointKind
 from mixq.report.prices import Price, Prices
 from mixq.report.records import Record, Records
 from mixq.search.audit import Audit, AuditedPlan, Interaction
@@ -77,7 +78,7 @@ def write_run(folder: Path, units: list[str], *, plans: int = 6, what: str = "ne
     }  # fmt: skip
     write_json_atomic(folder / "plan.json", plan)
     Plan.load(folder / "plan.json")  # a plan that is none would fail elsewhere
-    kinds = ("frontier", "trial", "uniform", "chosen")
+    kinds: tuple[PointKind, ...] = ("frontier", "trial", "uniform", "chosen")
     Records(
         exact=True, frontier_points=plans, units=units, formats=[fmt.name for fmt in FORMATS],
         plans=[
@@ -89,7 +90,7 @@ def write_run(folder: Path, units: list[str], *, plans: int = 6, what: str = "ne
             for k, kind in enumerate(kinds)
             for i in range(1 if kind == "chosen" else plans if kind == "frontier" else 3)
         ],
-    ).save(folder / "frontier.json")  # type: ignore[arg-type]  # fmt: skip
+    ).save(folder / "frontier.json")  # fmt: skip
     Prices(
         hardware="intel_cpu", runtime="ort", threads=2, other_latency_s=2e-6, other_bytes=10,
         kernels=[what, "dequantize"], reasons=["compute-bound", what],
@@ -104,14 +105,14 @@ def write_run(folder: Path, units: list[str], *, plans: int = 6, what: str = "ne
             for i, unit in enumerate(units)
         },
     ).save(folder / "costs.json")  # fmt: skip
-    pair = tuple(units[:2])
+    first, second = units[:2]
     Audit(
         "mse", f"chosen 0 {what}",
         tuple(
             AuditedPlan(f"{kind} 0 {what}", kind, 10**6, 0.02 * i, 0.021 * i, 0.001)
             for i, kind in enumerate(("uniform", "additive", "chosen"), 1)
         ),
-        8, pair, (Interaction(*pair, 0.01, 0.02, 0.01, 0.001),),
+        8, (first, second), (Interaction(first, second, 0.01, 0.02, 0.01, 0.001),),
     ).save(folder / "audit.json")  # fmt: skip
     return folder
 

@@ -195,7 +195,7 @@ BROKEN = {
     "no-frontier": (lambda d: (d / "frontier.json").unlink(), "frontier.json is not a file"),
     "no-sensitivity": (lambda d: (d / "sensitivity.json").unlink(), "sensitivity.json is not a"),
     "nothing": (lambda d: [p.unlink() for p in d.iterdir()], "nothing to report"),
-    "a-file": (lambda d: (shutil.rmtree(d), d.write_text("x")), "is not a folder"),
+    "a-file": (lambda d: d.rename(d.with_name("x")) and d.write_text("x"), "is not a folder"),
     "torn": (lambda d: (d / "costs.json").write_text('{"units": '), "costs.*not valid JSON"),
     "histogram": (lambda d: (d / "histogram.json").write_text("[]"), "histogram"),
     "bench": (lambda d: (d / "bench.json").write_text('{"rows": 3}'), "bench"),
