@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test models lint ruff mypy pyright build clean
+.PHONY: help demo test models docs lint ruff mypy pyright build clean
 
 help:
 	@echo "make demo    search the embedded demo model, 4x smaller, for intel_cpu"
 	@echo "make test    run the tests"
 	@echo "make models  weights and data of examples/models into .venv, so that make test tests them"
+	@echo "make docs    the documentation site, build/site/index.html"
 	@echo "make lint    ruff, mypy, pyright"
 	@echo "make build   wheel and source archive in dist/"
 	@echo "make clean   remove .venv, dist and caches"
@@ -25,6 +26,9 @@ test: $(VENV)/.dev
 	$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 models: $(VENV)/.models
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: ruff mypy pyright
 

@@ -28,9 +28,10 @@ from mixq.batch import call
 from mixq.formats import Format
 from mixq.graph.build import build_graph
 from mixq.rounding.rounder import Rounder
+from mixq.search.choice import Choice
 from mixq.search.frontier import build_frontier
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.stability import stability
 from mixq.search.trials import Proposal, Trial
 from mixq.sensitivity.engine import Engine

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from mixq.formats import Format
+from mixq.search.choice import Choice
 from mixq.search.exact.stage import Stage
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 
 Plan = dict[str, Format]
 Rule = Callable[[Problem, int], Plan]

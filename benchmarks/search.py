@@ -40,13 +40,14 @@ import numpy as np
 
 from mixq.formats import Format
 from mixq.search.budget import Budget
+from mixq.search.choice import Choice
 from mixq.search.exact.fill import EDGE
 from mixq.search.exact.hull import run_hull
 from mixq.search.exact.milp import minimise
 from mixq.search.exact.stage import Stage
 from mixq.search.frontier import Frontier, build_frontier
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.solve import solve_once
 from mixq.search.what_if import what_if
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mixq.export.export import export as export
     from mixq.formats import Format as Format
     from mixq.plan import Plan as Plan
+    from mixq.progress import progress_bar as progress_bar
     from mixq.search.call import search as search
     from mixq.search.palette import Palette as Palette
     from mixq.search.result import SearchResult as SearchResult
@@ -28,6 +29,7 @@ __all__ = [
     "export",
     "finetune",
     "load",
+    "progress_bar",
     "save",
     "search",
 ]
@@ -41,6 +43,7 @@ _HOMES = {
     "SearchResult": "mixq.search.result",
     "finetune": "mixq.training.finetune",
     "load": "mixq.artifact",
+    "progress_bar": "mixq.progress",
     "save": "mixq.artifact",
 }
 

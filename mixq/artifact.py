@@ -23,6 +23,7 @@ from mixq.packed_module import buffer_name, packed_parameters
 from mixq.packed_units import OTHER_MODEL, describe, found, read_unit
 from mixq.tensor_file import read_tensors, write_tensors
 from mixq.validation import first_problem
+from mixq.workshop import sweep
 
 VERSION: Final = 1
 
@@ -60,6 +61,7 @@ def save(model: nn.Module, path: str | Path) -> int:
         "version": VERSION, "origin": made_from, "units": _units(model, tensors),
         "folds": [list(names) for names in folds(model)],
     }  # fmt: skip
+    sweep(Path(path).absolute().parent)
     try:
         write_tensors(path, tensors, header)
     except KeyError as error:
@@ -138,7 +140,7 @@ def _units(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, dict[st
 
 
 def _read(path: Path, where: str) -> tuple[_Header, dict[str, Tensor]]:
-    """The header and the tensors, as windows of the mapped file."""
+    """The header and the tensors."""
     data, tensors, _ = read_tensors(path, ArtifactError, where)
     try:
         header = _Header.model_validate(data)

@@ -7,13 +7,34 @@ command line can print it as it stands. `exit_status` is the process status of t
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+LONGEST: Final = 3900
+"""Characters of a message, whatever it quotes."""
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """`text` fit for a message: control characters escaped, cut after `limit` characters.
+
+    Names of files and layers come from outside, and a terminal obeys control characters.
+    """
+    start = str(text)[: limit + 1]
+    if start.isprintable() and len(start) <= limit:
+        return start
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
+    return shown if len(shown) <= limit else f"{shown[:limit]}..."
 
 
 class MixqError(Exception):
-    """Base of every error that mixq raises on purpose."""
+    """Base of every error that mixq raises on purpose.
+
+    Its message is one printable line of bounded length, whatever a file or a library put into it.
+    """
 
     exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message, LONGEST))
 
 
 class UsageError(MixqError, ValueError):
@@ -66,14 +87,25 @@ class WorkerError(MixqError, RuntimeError):
     """A process that works for this one and has failed."""
 
 
-class MissingExtraError(MixqError, ImportError):
-    """An optional dependency that is not installed."""
+class PluginError(MixqError, RuntimeError):
+    """A package that brings a runtime or a rounding method, and does not keep its contract."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+
+class MissingExtraError(MixqError, ImportError):
+    """An optional dependency that is not installed.
+
+    Args:
+        package: that is missing.
+        extra: that brings it.
+        purpose: what needs it.
+        of: the package that has the extra; a plug-in names itself.
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str, of: str = "mixq") -> None:
         self.package, self.extra = package, extra
         super().__init__(
             f"{purpose} needs {package!r}, which is not installed; "
-            f"run: pip install 'mixq[{extra}]'"
+            f"run: pip install '{of}[{extra}]'"
         )
 
 

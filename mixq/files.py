@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
-import tempfile
+import stat
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 from mixq.errors import MixqError, OutputError
+from mixq.errors import one_line as one_line
+from mixq.workshop import workshop
 
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
-
-
-def one_line(text: object, limit: int = 300) -> str:
-    """`text` fit for a message: control characters escaped, cut after `limit` characters.
-
-    Names of files and layers come from outside, and a terminal obeys control characters.
-    """
-    start = str(text)[: limit + 1]
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
-    return shown if len(shown) <= limit else f"{shown[:limit]}..."
+_KEY: Final = r"(?:[A-Za-z0-9_-]++|\"[^\"\n]*+\"|'[^'\n]*+')"
+_LONG_KEY: Final = re.compile(rf"(?<![A-Za-z0-9_-]){_KEY}(?:[ \t]*+\.[ \t]*+{_KEY}){{32}}")
+"""More parts of a key than any file of ours has. tomllib takes the square of their number in time
+and memory: 20 minutes for a megabyte."""
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well.
+    """A temporary file that takes the place of `path` when the block ends well.
 
-    The temporary file is synced to disk before the rename, so that a crash leaves the old file
-    or the new one and never a part of either. If the block fails, nothing is left behind.
+    It is synced to disk before the rename, so that a crash leaves the old file or the new one and
+    never a part of either. If the block fails, nothing is left behind; what a process that was
+    killed left is deleted by `mixq.workshop.sweep`.
 
     Raises:
         OutputError: if the file cannot be written (no such folder, no permission, disk full).
@@ -41,19 +40,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise OutputError(
             f"{one_line(target)} cannot be written: a name has no NUL; choose another"
         )
-    temporary: Path | None = None
     try:
-        # A name may be as long as the file system allows, so the temporary one takes only part.
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:32]}.", dir=target.parent)
-        temporary = Path(name)
-        os.close(handle)
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        # mkstemp creates the file for the owner alone; a result is as public as any other file.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-        temporary = None
+        with workshop(target) as folder:
+            temporary = folder / target.name
+            temporary.touch()
+            yield temporary
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+            # Some libraries make files for the owner alone; a result is as public as any other.
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
         if isinstance(error, MixqError):
@@ -62,9 +58,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             f"{one_line(target)} cannot be written: {one_line(error.strerror or error)}; "
             "nothing was changed, choose another place or make room"
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
@@ -123,23 +116,103 @@ def read_bounded(path: str | Path, limit_bytes: int, error: type[MixqError], wha
     Raises:
         error: if the file is missing, unreadable, too large or not UTF-8.
     """
-    source = Path(path)
-    shown = f"{what} {one_line(source)}"
-    try:
-        if not source.is_file():
-            raise error(f"{shown} is not a file; check the path")
-        with source.open("rb") as file:
-            data = file.read(limit_bytes + 1)
-    except OSError as problem:
-        raise error(
-            f"{shown} cannot be read: {one_line(problem.strerror or problem)}"
-        ) from problem
-    if len(data) > limit_bytes:
-        raise error(f"{shown} is larger than {limit_bytes:,} bytes, so it is not read")
+    data = read_bytes_bounded(path, limit_bytes, error, what)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as problem:
-        raise error(f"{shown} is not UTF-8 text (byte {problem.start})") from problem
+        raise error(
+            f"{what} {one_line(path)} is not UTF-8 text (byte {problem.start})"
+        ) from problem
+
+
+def read_bytes_bounded(
+    path: str | Path, limit_bytes: int, error: type[MixqError], what: str
+) -> bytes:
+    """The bytes of a regular file no larger than `limit_bytes`.
+
+    Raises:
+        error: if the file is missing, unreadable, too large, a folder, a pipe or a device.
+    """
+    shown = f"{what} {one_line(path)}"
+    try:
+        with open_regular(path) as file:
+            data = file.read(limit_bytes + 1)
+    except (OSError, ValueError) as problem:  # the latter for a NUL in the name
+        if not is_regular(path):
+            raise error(f"{shown} is not a file; check the path") from problem
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"{shown} cannot be read: {one_line(reason)}") from problem
+    if len(data) > limit_bytes:
+        raise error(f"{shown} is larger than {limit_bytes:,} bytes, so it is not read")
+    return data
+
+
+def is_regular(path: str | Path) -> bool:
+    """Whether there is a file, or a link to one; what the system takes for no path is none."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """A regular file, or the one that a link leads to, opened for reading.
+
+    What is opened is looked at, not what the path led to before: it may have changed meanwhile. A
+    pipe without a writer does not block, and nothing of it or of a device is read.
+
+    Raises:
+        OSError: if it cannot be opened or is no regular file.
+        ValueError: if the path holds a NUL.
+    """
+    if Path(path).is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not Path(path).is_file():  # devices may do something when they are opened
+        raise FileNotFoundError(f"{one_line(path)} is no regular file")
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FileNotFoundError(f"{one_line(path)} is no regular file")
+    return os.fdopen(handle, "rb")
+
+
+def own_file(path: Path) -> None:
+    """Make sure that appending to a file changes no other one.
+
+    A link is refused; a file with a second name becomes one of its own.
+
+    Raises:
+        OutputError: if it is a link or no regular file, or cannot be copied.
+    """
+    try:
+        if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
+            raise OutputError(
+                f"{one_line(path)} is a link or no regular file, and what mixq appends would go "
+                "somewhere else; delete it"
+            )
+        if path.is_file() and path.stat().st_nlink > 1:
+            write_bytes_atomic(path, path.read_bytes())
+    except OSError as error:
+        if isinstance(error, MixqError):
+            raise
+        raise OutputError(
+            f"{one_line(path)} cannot be read: {one_line(error.strerror or error)}; make it "
+            "readable or delete it"
+        ) from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text.
+
+    Raises:
+        ValueError: if it is none, has a key of absurdly many parts, or is nested too deep.
+    """
+    if _LONG_KEY.search(text):
+        raise ValueError("a key has more than 32 parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as problem:
+        raise ValueError("it is nested too deep") from problem
 
 
 def parse_json(text: str, error: type[MixqError], what: str) -> object:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Final, Literal, Self, cast, get_args
 
 from mixq.errors import FormatError
+from mixq.plugins import Plugins
 
 Grid = Literal["symmetric", "reduced", "signed", "zero-point", "affine", "bfloat16"]
 Method = Literal["rtn", "squant", "clip", "hqq", "gptq"]
+"""mixq's own rounding methods; `METHODS` has those of plug-ins too."""
 Activation = Literal["none", "dynamic", "static"]
 
 WIDTHS: Final = (32, 16, 8, 4, 2)
@@ -40,9 +42,21 @@ _GRIDS: Final[dict[str, Grid]] = {
     "bf16": "bfloat16",
 }  # fmt: skip
 _SUFFIXES: Final = {grid: suffix for suffix, grid in _GRIDS.items()}
+_METHOD: Final = "[a-z][a-z0-9_]{0,31}"
+_NO_METHODS: Final = ("auto", "bc", *_GRIDS, *get_args(Grid), *get_args(Activation))
+"""Words that stand beside a method's in names of formats and on the command line."""
+METHODS: Final = Plugins(
+    "mixq.roundings",
+    "rounding method",
+    {name: f"mixq.quantize.methods:{name.upper()}" for name in get_args(Method)},
+    pattern=_METHOD,
+    reserved=_NO_METHODS,
+)
+"""Rounding methods by name; see `mixq.quantize.methods`."""
 _NAME: Final = re.compile(
     r"w(?P<bits>[1-9][0-9]?)(?P<a8>a8)?(?:g(?P<group>[1-9][0-9]{0,5}))?"
-    rf"(?:-(?P<grid>{'|'.join(_GRIDS)}))?(?:-(?P<method>squant|clip|hqq|gptq))?(?P<bc>-bc)?"
+    rf"(?:-(?P<grid>{'|'.join(_GRIDS)}))?"
+    rf"(?:-(?!(?:rtn|{'|'.join(_NO_METHODS)})(?:-|$))(?P<method>{_METHOD}))?(?P<bc>-bc)?"
     r"(?:-(?P<activation>dynamic|static))?"
 )
 
@@ -65,7 +79,8 @@ class Format:
             that the errors of a group cancel (`mixq.quantize.flips`), `clip` with searched scales
             (`mixq.quantize.clip`), `hqq` with scales that forgive outliers
             (`mixq.quantize.hqq`), `gptq` so that later columns make up for the errors of earlier
-            ones on calibration data (`mixq.quantize.gptq`).
+            ones on calibration data (`mixq.quantize.gptq`), or a method of an installed package
+            (docs/extend/rounding.md).
         activation: what happens to the activations that meet these weights: `none`, or rounded to
             8 bits with a range taken from each input (`dynamic`) or from calibration (`static`).
         bias_corrected: whether the bias of the module takes back the mean shift of its output
@@ -78,7 +93,7 @@ class Format:
     bits: int
     group_size: int | None = None
     grid: Grid = "symmetric"
-    method: Method = "rtn"
+    method: str = "rtn"
     activation: Activation = "none"
     bias_corrected: bool = False
 
@@ -91,7 +106,6 @@ class Format:
             )
         for field, value, choices in (
             ("grid", self.grid, get_args(Grid)),
-            ("method", self.method, get_args(Method)),
             ("activation", self.activation, get_args(Activation)),
             ("bias_corrected", self.bias_corrected, (False, True)),
         ):
@@ -100,6 +114,12 @@ class Format:
                     f"{field} is {value!r:.40}, but it must be one of "
                     f"{', '.join(map(str, choices))}"
                 )
+        if type(self.method) is not str or self.method not in METHODS:
+            raise FormatError(
+                f"method is {self.method!r:.40}, but it must be one of "
+                f"{', '.join(METHODS.names())}, or of a package that is not installed here "
+                f"(entry points of {METHODS.group}); install it, or choose one of those"
+            )
         low, high = GROUP_SIZES
         if self.group_size is not None and (
             type(self.group_size) is not int or not low <= self.group_size <= high
@@ -167,7 +187,7 @@ class Format:
             bits=int(match["bits"]),
             group_size=None if group is None else int(group),
             grid=_GRIDS[match["grid"]] if match["grid"] else "symmetric",
-            method=cast("Method", match["method"] or "rtn"),
+            method=match["method"] or "rtn",
             activation=cast("Activation", match["activation"] or "none"),
             bias_corrected=match["bc"] is not None,
         )

@@ -6,7 +6,8 @@ is the module's own forward, a parent that reaches in (MultiheadAttention), or a
 packed tensors are buffers of the same module, `weight__codes`, `weight__scales` and so on (see
 `PackedWeight.tensors`), so that `state_dict()` and `.to()` see them and no new children appear.
 
-Weights are dequantized at every access and not kept: small in memory, slower than 32 bits.
+Weights are dequantized at every access and not kept: small in memory, slower than 32 bits. Where
+time matters more than memory, `weights_kept` keeps them for a while.
 `.to(dtype)` changes the dtype of the dequantized weights and never what is stored.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
@@ -26,6 +28,7 @@ from mixq.formats import Format
 from mixq.quantize.weights import PackedWeight
 
 _SLOTS = "_mixq_slots"
+_KEPT = "_mixq_kept"
 _PARTS = ("codes", "scales", "zeros", "minimums", "half", "input_scale", "input_zero")
 
 
@@ -80,6 +83,28 @@ def packed_tensors(module: nn.Module, name: str) -> dict[str, Tensor]:
     buffers = module._buffers
     found = {part: buffers.get(buffer_name(name, part)) for part in _PARTS}
     return {part: tensor for part, tensor in found.items() if tensor is not None}
+
+
+@contextmanager
+def weights_kept(model: nn.Module) -> Iterator[None]:
+    """Dequantize every packed weight once and keep it meanwhile.
+
+    Outputs are the same, bit for bit; memory is that of 32 bits. The model may not be moved or
+    changed in the meantime.
+    """
+    found = list(packed_parameters(model))
+    made: dict[int, Tensor] = {}
+    try:
+        for _, module, name, _ in found:
+            # Tied weights have their stored tensors in common.
+            key = next(iter(packed_tensors(module, name).values())).data_ptr()
+            if key not in made:
+                made[key] = getattr(module, name)
+            module.__dict__.setdefault(_KEPT, {})[name] = made[key]
+        yield
+    finally:
+        for _, module, _, _ in found:
+            module.__dict__.pop(_KEPT, None)
 
 
 def _round_input(
@@ -221,6 +246,9 @@ def _packed_class(original: type[nn.Module], names: tuple[str, ...]) -> type[nn.
 
 def _reader(name: str) -> Callable[[nn.Module], Tensor]:
     def dequantized(module: nn.Module) -> Tensor:
+        kept: dict[str, Tensor] | None = module.__dict__.get(_KEPT)
+        if kept is not None and name in kept:
+            return kept[name]
         return _slots(module)[name].filled(packed_tensors(module, name)).unpacked()
 
     return dequantized

@@ -39,6 +39,7 @@ from mixq.plan_parts import (
 from mixq.validation import first_problem, short
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from torch import nn
 
     from mixq.plan_weights import PlanWeights
@@ -126,6 +127,27 @@ class Plan(Part):
         """The plan as JSON values."""
         return self.model_dump(mode="json")
 
+    def to_dict(self) -> dict[str, object]:
+        """What plan.json holds, as dicts, lists, text and numbers."""
+        return self.to_json()
+
+    def to_pandas(self) -> DataFrame:
+        """One row per layer: its format, kernel, bytes, seconds and error.
+
+        The columns are `mixq.plan_view.LAYER_COLUMNS`, in this order in every version.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        from mixq.plan_view import layer_frame
+
+        return layer_frame(self.layers)
+
+    def _repr_html_(self) -> str:
+        from mixq.plan_view import plan_html
+
+        return plan_html(self)
+
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, whole or not at all; its weights, if it has any, beside it.
 
@@ -136,7 +158,7 @@ class Plan(Part):
         if self.weights is None:
             write_json_atomic(path, self.to_json())
             return
-        from mixq.plan_weights import save_beside
+        from mixq.plan_weights import drop_earlier, save_beside
 
         file = weights_file(path)
         if not is_bare_name(file):
@@ -147,9 +169,14 @@ class Plan(Part):
         named = {**self.to_json(), "weights": {"file": file, "sha256": self.weights.sha256}}
         # The weights are put in place first, so that a plan never names a file that is not there,
         # and only once the plan is written, so that a full disk leaves the two that were there.
-        with atomic_path(path) as temporary:
-            temporary.write_text(json_text(named), encoding="utf-8")
-            save_beside(self, Path(path).with_name(file))
+        beside, replaced = Path(path).with_name(file), False
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_text(json_text(named), encoding="utf-8")
+                save_beside(self, beside)
+            replaced = True
+        finally:
+            drop_earlier(beside, replaced=replaced)
 
     def with_weights(self, weights: PlanWeights) -> Self:
         """This plan with the codes that its rounding made, which `save` writes beside it."""

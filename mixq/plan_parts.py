@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from mixq.formats import Activation, Format, Grid, Method
+from mixq.formats import Activation, Format, Grid
 from mixq.validation import short
 
 LONGEST_LIST: Final = 1000
@@ -86,7 +86,7 @@ class Layer(Part):
     group_size: int | None = None
     grid: Grid = "symmetric"
     activation: Activation = "none"
-    method: Method = "rtn"
+    method: str = "rtn"
     bias_corrected: bool = False
     kernel: str = ""
     weight_bytes: Count

@@ -6,9 +6,12 @@ codes travel with the plan, and whoever applies it anywhere gets the same intege
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,13 +24,15 @@ from mixq.files import one_line
 from mixq.graph.state import StoredTensor, stored_tensors
 from mixq.packed_units import describe, found, read_unit, unit_tensors
 from mixq.quantize.weights import PackedWeight
-from mixq.tensor_file import checksum_of, read_tensors, write_tensors
+from mixq.tensor_file import checksum_of, read_tensors, stated_checksum, write_tensors
 from mixq.validation import first_problem
 
 if TYPE_CHECKING:
     from mixq.plan import Plan
 
 VERSION: Final = 1
+_START: Final = 32
+"""Characters of the file's name in the name under which replaced weights stay for a moment."""
 _EQUALIZE: Final = "equalize "
 _OTHER: Final = "other "
 """These mark the keys of tensors that are no part of a unit; no parameter name has a space."""
@@ -135,12 +140,44 @@ def save_beside(plan: Plan, path: Path) -> None:
         PlanError: if the weights are not where they were.
     """
     if plan._held is not None:
+        _keep_earlier(path)
         plan._held.save(path)
         return
     header, tensors, checksum = _open(plan)
     if checksum != _promised(plan):
         raise _another(plan)
+    _keep_earlier(path)
     write_tensors(path, tensors, header)
+
+
+def drop_earlier(path: Path, *, replaced: bool) -> None:
+    """Delete what `save_beside` kept of earlier weights.
+
+    Args:
+        path: of the weights.
+        replaced: whether the new plan is in place; if not, what the old one names stays.
+    """
+    same = stated_checksum(path) if path.is_file() else None
+    with suppress(OSError):
+        for kept in path.parent.glob(f".{escape(path.name[:_START])}.*.earlier"):
+            if replaced or (same is not None and kept == _earlier(path, same)):
+                kept.unlink()
+
+
+def _keep_earlier(path: Path) -> None:
+    """Keep the weights at `path` under their checksum until the next plan is in place.
+
+    Between the renames of the new weights and of the new plan, the old plan stands beside weights
+    that are not its own; whoever is killed there leaves it, and it finds its own under this name.
+    """
+    checksum = stated_checksum(path)
+    if checksum is not None:
+        with suppress(OSError):  # it is there already, or the file system has no links
+            os.link(path, _earlier(path, checksum))
+
+
+def _earlier(path: Path, checksum: str) -> Path:
+    return path.with_name(f".{path.name[:_START]}.{checksum[:32]}.earlier")
 
 
 def _read(plan: Plan, model: nn.Module) -> tuple[PlanWeights, nn.Module]:
@@ -216,6 +253,9 @@ def _open(plan: Plan) -> tuple[Any, dict[str, Tensor], str]:
             f"{_where(plan)} is missing; it holds the codes of the plan, so keep the two files "
             "together"
         )
+    earlier = _earlier(path, info.sha256)
+    if stated_checksum(path) != info.sha256 and earlier.is_file():
+        path = earlier
     return read_tensors(path, PlanError, _where(plan))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,9 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mixq.errors import MixqError, OutputError
-from mixq.files import atomic_path, one_line, parse_json
+from mixq.files import atomic_path, is_regular, one_line, parse_json
 
 _KEY: Final = "mixq"
+_CHECKSUM: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def write_tensors(
@@ -57,10 +59,11 @@ def checksum_of(tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> 
 def read_tensors(
     path: str | Path, kind: type[MixqError], where: str
 ) -> tuple[Any, dict[str, Tensor], str]:
-    """Header, tensors as windows of the mapped file, and checksum, which has been verified.
+    """Header, tensors in memory of their own, and checksum, which has been verified of these.
 
     safetensors itself refuses a header that is longer than the file or does not describe exactly
-    the bytes behind it, so memory is bounded by the size of the file.
+    the bytes behind it, so memory is bounded by the size of the file. The file is not mapped:
+    whoever writes to it later changes no tensor, and whoever cuts it ends no process.
 
     Args:
         path: of the file.
@@ -70,19 +73,22 @@ def read_tensors(
     Raises:
         MixqError: of that kind, if there is no such file, it is damaged or not ours.
     """
-    if not Path(path).is_file():
+    if not is_regular(path):
         raise kind(f"{where} is not a file; check the path")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt", backend="pread") as file:
             metadata: dict[str, str] = file.metadata() or {}
+            if _KEY not in metadata:  # before its tensors, which may be as large as a disk
+                raise kind(f"{where} is a safetensors file, but mixq did not write it")
             names: list[str] = file.keys()
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # torch maps the file
+    except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
+        if isinstance(error, MixqError):
+            raise
         raise kind(
-            f"{where} is damaged or not a safetensors file: {one_line(error)}; save it again"
+            f"{where} is damaged or not a safetensors file: "
+            f"{one_line(error) or type(error).__name__}; save it again"
         ) from error
-    if _KEY not in metadata:
-        raise kind(f"{where} is a safetensors file, but mixq did not write it")
     checksum, _, text = metadata[_KEY].partition(" ")
     header = parse_json(text, kind, f"the header of {where}")
     if checksum != _checksum(text, tensors):
@@ -90,6 +96,16 @@ def read_tensors(
             f"{where} is damaged: its content does not match its checksum; save or copy it again"
         )
     return header, tensors, checksum
+
+
+def stated_checksum(path: Path) -> str | None:
+    """The checksum that a tensor file says it has, which is not verified; None if it says none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            stated: str = (file.metadata() or {}).get(_KEY, "").partition(" ")[0]
+    except (SafetensorError, OSError):
+        return None
+    return stated if _CHECKSUM.fullmatch(stated) else None
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mixq.errors import ProfileError
+from mixq.files import parse_toml
 from mixq.profiles.lines import Path, line_of
 
 DOCS: Final = "docs/profiles.md describes the file"
@@ -80,8 +80,8 @@ def read_layer(content: bytes, *, origin: str, profile: str | None = None) -> La
     try:
         # ValueError covers TOMLDecodeError, UnicodeDecodeError and integers with too many digits.
         text = content.decode("utf-8")
-        tables = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
+        tables = parse_toml(text)
+    except ValueError as error:
         reason = " ".join(str(error).split())[:160]
         raise ProfileError(
             f"profile {shown(origin)}: not readable as TOML: {reason}; {DOCS}"

@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from mixq.errors import ProfileError
+from mixq.files import open_regular
 from mixq.profiles.convert import convert
 from mixq.profiles.document import MAX_BYTES, Document, Layer, merge, read_layer, shown
 from mixq.profiles.place import HOST, host_path
@@ -112,7 +113,11 @@ def _base(layer: Layer, folder: Path | None, chain: tuple[str, ...]) -> Document
         )
     if is_path:
         path = Path(target)
-        found = _document(_read(path), target, path.parent, chain)
+        try:
+            content = _read(path)
+        except ProfileError as error:
+            raise layer.says(("extends",), f"extends: {error}") from error
+        found = _document(content, target, path.parent, chain)
         _checked(found)  # so that errors of that file name it
         return found
     if name not in available(published=True):
@@ -162,12 +167,11 @@ def _host() -> Profile:
 def _read(path: Path) -> bytes:
     """At most MAX_BYTES + 1 bytes of a regular file."""
     try:
-        # A FIFO or a device could block for ever or never end.
         if path.exists() and not path.is_file():
             raise ProfileError(
                 f"profile {shown(str(path))}: not a regular file; name a .toml file"
             )
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

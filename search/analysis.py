@@ -21,9 +21,10 @@ from mixq.profiles import Profile
 from mixq.progress import Progress, silent
 from mixq.rounding.prepare import Prepared, prepare_rounding
 from mixq.search.candidates import candidate_formats, resolve_pins, resolve_ties
+from mixq.search.choice import Choice
 from mixq.search.dominance import pruned
 from mixq.search.palette import Palette
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.sensitivity.reference import evaluating
 from mixq.sensitivity.table import SensitivityTable
 

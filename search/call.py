@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mixq.calibration import Calibration
 from mixq.profiles import Profile
-from mixq.progress import Progress, silent
+from mixq.progress import Progress, watched
 from mixq.search.folder import run_folder
 from mixq.search.palette import Palette
 from mixq.search.recipe import Recipe
@@ -67,7 +67,7 @@ def search(
     folder: str | Path | None = None,
     storage: str | None = None,
     sampler: Sampler = "mixq",
-    progress: Progress = silent,
+    progress: Progress | bool = False,
 ) -> SearchResult:
     """Find the plan of least output error that meets every demand.
 
@@ -135,12 +135,14 @@ def search(
             machines that share one measure each plan once, and find the same plan.
         sampler: who proposes plans: `mixq`, exact optima; for comparison Optuna's own samplers
             `tpe`, `nsga2` and `random`, which start from the optimum.
-        progress: is told how far it is.
+        progress: True shows bars, on a terminal and in a notebook (`mixq.progress_bar`); or a
+            function of yours, which is told how far it is.
 
     Raises:
         InfeasibleError: if no plan meets all demands, with what is feasible.
         PlanError: if the packed model is not what was measured.
         MixqError: for anything else that is refused; nothing measured is lost.
+        KeyboardInterrupt: by Ctrl-C, as ever; with a `folder`, the same call goes on from there.
     """
     base = Recipe() if recipe is None else load_recipe(recipe)
     budget = base.demands(
@@ -161,10 +163,11 @@ def search(
     subject = Subject(
         model, Calibration.of(calibration), profile, evaluate, name or type(model).__name__
     )
-    if folder is None:
-        result = run(request, subject, storage=storage, progress=progress)
-    else:
-        with run_folder(folder, subject.identity) as held:
-            result = run(request, subject, folder=held.path, storage=storage, progress=progress)
+    with watched(progress) as report:
+        if folder is None:
+            result = run(request, subject, storage=storage, progress=report)
+        else:
+            with run_folder(folder, subject.identity) as held:
+                result = run(request, subject, folder=held.path, storage=storage, progress=report)
     wanted = recipe is not None if check is None else check
     return checked(result, subject) if wanted else result

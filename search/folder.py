@@ -13,6 +13,7 @@ from typing import Final
 
 from mixq.errors import OutputError
 from mixq.files import one_line, parse_json, read_bounded, write_json_atomic
+from mixq.workshop import sweep
 
 RUN: Final = "run.json"
 LOCK: Final = ".mixq.lock"
@@ -29,7 +30,7 @@ STORES: Final = ("measurements", "audit")
 ROUNDED: Final = re.compile(r"rounded-[0-9a-f]{16}")
 """Names of folders of rounded weights, see `mixq.rounding.store`."""
 ROUNDED_UNIT: Final = re.compile(r"[0-9a-f]{32}\.safetensors|\.[0-9a-f]{32}\.[a-z0-9_]{8}")
-"""Names of the files in one, and of what a kill left half-written."""
+"""Names of the files in one, and of what a kill of an earlier version left half-written."""
 FINISHED: Final = ("done", "analyzed")
 LARGEST_RUN: Final = 1 << 20
 
@@ -114,7 +115,7 @@ def run_folder(
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise OutputError(
             f"folder {one_line(folder)} cannot be written: {error.strerror or error}; "
@@ -122,7 +123,15 @@ def run_folder(
         ) from error
     try:
         _lock(handle, folder)
+        for place in (folder, *_rounded(folder)):
+            sweep(place)
         yield _claimed(folder, identity, request, overwrite=overwrite)
+    except KeyboardInterrupt as stop:  # shown below the traceback; the command line has its own
+        stop.add_note(
+            f"what was measured is kept in {one_line(folder)}: the same call with "
+            f"folder={one_line(repr(str(folder)))} goes on from there"
+        )
+        raise
     finally:
         os.close(handle)
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
 from mixq.errors import InfeasibleError
 from mixq.formats import Format
+from mixq.frames import data_frame
 from mixq.search.exact.fill import Curve, fill
 from mixq.search.exact.hull import run_hull
 from mixq.search.exact.program import Program, run_program
 from mixq.search.exact.stage import Bytes, Errors, Indices, Stage
 from mixq.search.problem import MAX_BYTES, Problem
+from mixq.search.view import POINT_COLUMNS, frontier_html, point_rows
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 MAX_STATES: Final = 16_000_000
 """Partial sums formed for one item, before the frontier becomes a curve."""
@@ -124,6 +129,29 @@ class Frontier:
         """(error - lower bound) / error of `best_under(max_bytes)`; 0 where exact."""
         error = self.best_under(max_bytes).error
         return (error - self.lower_bound(max_bytes)) / error if error > 0 else 0.0
+
+    def to_dict(self) -> dict[str, object]:
+        """All points as lists of numbers by `mixq.search.view.POINT_COLUMNS`.
+
+        `frontier.json` of a run holds a thinned selection of them with their formats, beside the
+        measured plans.
+        """
+        columns = zip(*point_rows(self), strict=True)
+        named = {name: list(c) for name, c in zip(POINT_COLUMNS, columns, strict=True)}
+        return {"exact": self.exact, "points": len(self), **named}
+
+    def to_pandas(self) -> DataFrame:
+        """One row per point, the smallest first; `assignment(position)` has its formats.
+
+        The columns are `mixq.search.view.POINT_COLUMNS`, in this order in every version.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        return data_frame(POINT_COLUMNS, point_rows(self))
+
+    def _repr_html_(self) -> str:
+        return frontier_html(self)
 
     @property
     def gaps(self) -> Errors:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, TypeAlias, get_args
 
 from mixq.errors import UsageError
-from mixq.formats import FLOAT_WIDTHS, GRIDS, GROUP_SIZES, Activation, Format, Grid, Method
+from mixq.formats import FLOAT_WIDTHS, GRIDS, GROUP_SIZES, METHODS, Activation, Format, Grid
 
-MethodChoice: TypeAlias = Literal["auto"] | Method
 Reads: TypeAlias = Callable[[Format], bool]
 """Whether the runtime has kernels that read a format."""
 
@@ -44,7 +43,7 @@ class Palette:
     bits: Sequence[int]
     group_sizes: Sequence[int | None] = DEFAULT_GROUP_SIZES
     grids: Sequence[Grid] | None = None
-    method: MethodChoice = "auto"
+    method: str = "auto"
     activations: Sequence[Activation] = ("none",)
     half: Grid = "symmetric"
 
@@ -65,7 +64,7 @@ class Palette:
                 raise UsageError(f"{option} is empty, but at least one is needed; try {example}")
         for option, given, known in (
             ("--grids", self.grids or (), GRIDS[4]),
-            ("--method", (self.method,), ("auto", *get_args(Method))),
+            ("--method", (self.method,), ("auto", *METHODS.names())),
             ("--activations", self.activations, get_args(Activation)),
             ("--half", (self.half,), GRIDS[16]),
         ):

@@ -17,8 +17,9 @@ from typing import Final
 import numpy as np
 
 from mixq.formats import FLOAT_WIDTHS, Format
+from mixq.search.choice import Choice
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.trials import Proposal, Tilt
 
 Solve = Callable[[Problem, Limits], Mapping[str, Format]]

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from mixq.errors import ProfileError, UsageError
-from mixq.files import one_line, read_bounded
-from mixq.formats import GROUP_SIZES, Activation, Grid, Method
+from mixq.files import one_line, parse_toml, read_bounded
+from mixq.formats import GROUP_SIZES, METHODS, Activation, Grid
 from mixq.profiles import Profile
 from mixq.profiles import load as load_profile
 from mixq.search.budget import Budget
@@ -28,11 +34,20 @@ MAX_BYTES: Final = 64 * 1024
 _DOCS: Final = "docs/recipes.md describes the file"
 
 _T = TypeVar("_T")
+
+
+def _method(name: str) -> str:
+    if name != "auto" and name not in METHODS:
+        raise ValueError(f"{name!r:.40} is none of auto, {', '.join(METHODS.names())}")
+    return name
+
+
 Some = Annotated[tuple[_T, ...], Field(min_length=1, max_length=100, strict=False)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f]+$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AtLeastOne = Annotated[int, Field(ge=1, le=1 << 31)]
+MethodName = Annotated[str, AfterValidator(_method)]
 GroupSize = Annotated[int, Field(ge=GROUP_SIZES[0], le=GROUP_SIZES[1])]
 
 
@@ -46,7 +61,7 @@ class FormatsFile(_Part):
     bits: Some[Literal[32, 16, 8, 4, 2]] | None = None
     group_sizes: Some[GroupSize | Literal["channel"]] | None = None
     grids: Some[Grid] | None = None
-    method: Literal["auto"] | Method | None = None
+    method: MethodName | None = None
     activations: Some[Activation] | None = None
     half: Literal["float16", "bfloat16"] | None = None
 
@@ -183,10 +198,10 @@ def parse(text: str, *, origin: str, folder: Path | None = None) -> Recipe:
     what = f"recipe {one_line(repr(origin), 200)}"
     try:
         # ValueError covers TOMLDecodeError and integers with too many digits.
-        file = RecipeFile.model_validate(tomllib.loads(text))
+        file = RecipeFile.model_validate(parse_toml(text))
     except ValidationError as error:
         raise UsageError(f"{what}: {first_problem(error)}; {_DOCS}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(
             f"{what}: not readable as TOML: {one_line(error, 160)}; {_DOCS}"
         ) from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mixq.frames import data_frame
 from mixq.plan import Plan
 from mixq.search.analysis import Layout
 from mixq.search.audit import Audit
@@ -15,11 +17,13 @@ from mixq.search.final_check import FinalCheck
 from mixq.search.frontier import Frontier
 from mixq.search.request import demands
 from mixq.search.trials import Trial
+from mixq.search.view import TRIAL_COLUMNS, result_html, trial_row
 from mixq.search.what_if import what_if
 from mixq.sensitivity.table import SensitivityTable
 
 if TYPE_CHECKING:
     from optuna.study import Study
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,30 @@ class SearchResult:
     audit: Audit | None = None
     check: FinalCheck | None = None
     certificate: Certificate | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """What `mixq search --format json` prints, but for the files that it writes.
+
+        That is the plan, as in plan.json, and where there are any, `check` and `audit`.
+        """
+        found: dict[str, object] = {} if self.check is None else {"check": self.check.to_dict()}
+        if self.audit is not None:
+            found["audit"] = json.loads(json.dumps(self.audit.to_json()))  # tuples are lists there
+        return self.plan.to_json() | found
+
+    def to_pandas(self) -> DataFrame:
+        """One row per measured plan, the plain ones first.
+
+        The columns are `mixq.search.view.TRIAL_COLUMNS`, in this order in every version.
+        `plan`, `frontier` and `sensitivity` have data frames of their own.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        return data_frame(TRIAL_COLUMNS, (trial_row(trial, self.chosen) for trial in self.trials))
+
+    def _repr_html_(self) -> str:
+        return result_html(self)
 
     def what_if(
         self,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mixq.errors import UsageError
 from mixq.progress import Progress, silent
 from mixq.rounding.rounder import Rounder
+from mixq.search import story
 from mixq.search.analysis import exact_costs, lay_out, round_units
 from mixq.search.assemble import assemble
 from mixq.search.budget import check_feasible, feasible_ranges
@@ -77,14 +78,17 @@ def run(
         batch_size=request.batch_size, threads=request.threads,
     )  # fmt: skip
     layout = layout.of(working.original_bytes, working.parameters)
+    story.tell_layout(layout)
     metric = resolve(request.metric, model, tuning)
     unread = activation_notes(layout, request.palette)
     # Demands on bytes and time are refused before anything is measured; errors are measured.
     baseline_latency_s = layout.costs.baseline_latency_s
     check_feasible(layout.problem(), budget, baseline_latency_s, errors_add=False)
+    offered = layout
     layout, rounding = round_units(
         model, layout, tuning, profile, folder=folder, progress=progress
     )
+    story.tell_rounded(offered, layout)
     rounder, measured = rounding.rounder, rounding.unseen
     if request.samples is not None:
         measured = measured.take(request.samples)
@@ -100,6 +104,7 @@ def run(
     sensitivity = find_sensitivity(
         mode_of(request.sensitivity, request.samples), layout, rounder, measured, budget, setting
     )
+    story.tell_sensitivity(sensitivity)
     leave_histogram(folder, model, layout.graph.units, sensitivity)
     problem = layout.problem(sensitivity)
     check_feasible(problem, budget, baseline_latency_s, errors_add=False)
@@ -130,6 +135,8 @@ def run(
         ranges=ranges,
     )  # fmt: skip
 
+    story.tell_choice(found.chosen, found.trials, found.certificate)
+
     def accept(candidate: Rounder, trial: Trial) -> bool:
         if evaluate is None or budget.max_metric_drop is None:
             return keeps(trial, limits)
@@ -141,6 +148,7 @@ def run(
         whole=rounding.whole, sequential=request.sequential, measured_samples=measured.samples,
         accept=accept,
     )  # fmt: skip
+    story.tell_kernels(layout.costs, final.trial.proposal.assignment)
     auditor = Auditor(rounder, measured, setting, layout.model_fingerprint)
     audit = auditor.audit(problem, sensitivity, found.chosen, found.trials)
     metrics = PlanMetrics()

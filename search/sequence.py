@@ -9,7 +9,7 @@ from typing import Final
 from mixq.calibration import Calibration
 from mixq.errors import FormatError, NonFiniteError
 from mixq.graph.model_graph import ModelGraph
-from mixq.rounding.guard import learns
+from mixq.quantize.methods import learns
 from mixq.rounding.rounder import Rounder
 from mixq.rounding.sequential import round_in_sequence
 from mixq.search.session import Session

@@ -12,6 +12,7 @@ from mixq.errors import UsageError
 from mixq.formats import Format
 from mixq.profiles import Profile
 from mixq.progress import Progress, silent, track
+from mixq.quantize.methods import method_of
 from mixq.search.analysis import Layout, layout_of
 from mixq.search.dominance import pruned
 from mixq.search.palette import Palette
@@ -47,7 +48,8 @@ def check_streamed(
             f"--stream runs in one process on the processor, but --workers is {workers} and "
             f"--device {device}; leave them out, or --stream"
         )
-    if palette.method in ("clip", "gptq"):
+    is_auto = palette.method == "auto"
+    if not is_auto and method_of(Format(4, method=palette.method)).needs != "nothing":
         raise UsageError(
             f"--method {palette.method} rounds for the inputs of layers, which --stream does not "
             "collect; choose rtn, squant or hqq"

@@ -19,6 +19,7 @@ from mixq.errors import PlanError
 from mixq.formats import Format
 from mixq.graph.find import find_units
 from mixq.graph.state import fingerprint, stored_tensors
+from mixq.packed_module import weights_kept
 from mixq.plan import Plan
 from mixq.quantize.weights import round_trip
 
@@ -567,3 +568,24 @@ def test_weights_that_do_not_fit_are_refused(fmt: Format) -> None:
     with torch.no_grad():
         model.weight[3, 4] = 1e9
     assert "layer 'weight' cannot be stored as planned" in refusal(plan_for(model, fmt), model)
+
+
+def test_weights_may_be_kept_for_a_while() -> None:
+    model = tied_model()
+    plan = plan_for(model, Format.parse("w4g32-zp"))
+    quantized = plan.apply(model)
+    inputs = torch.arange(8)[None]
+    with torch.no_grad():
+        expected = quantized(inputs)
+        with weights_kept(quantized):
+            head, embedding = quantized[1].weight, quantized[0].weight
+            assert head is embedding is quantized[1].weight
+            assert torch.equal(quantized(inputs), expected)
+    assert quantized[1].weight is not head
+    assert not any("_mixq_kept" in module.__dict__ for module in quantized.modules())
+
+
+def tied_model() -> nn.Sequential:
+    model = nn.Sequential(nn.Embedding(64, 32), nn.Linear(32, 64, bias=False))
+    model[1].weight = model[0].weight
+    return model.eval()

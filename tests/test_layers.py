@@ -14,10 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = (
-    {"errors"},
-    {"formats", "files", "progress", "batch", "callable_room"},
-    {"validation"},
+    {"errors", "workshop"},
+    {"files", "progress", "batch", "callable_room"},
+    {"plugins"},
+    {"formats"},
+    {"validation", "html_table", "frames"},
     {"plan_parts"},
+    {"plan_view"},
     {"profiles", "plan", "graph", "quantize", "calibration"},
     {"activations", "moments", "tensor_file", "equalize"},
     {"packed_module"},
@@ -27,7 +30,7 @@ LEVELS = (
     {"sensitivity", "artifact", "predict"},
     {"training", "streaming"},
     {"search", "export"},
-    {"bench"},
+    {"bench", "harness"},
     {"report", "calibrate"},
     {"cli"},
 )
@@ -36,6 +39,7 @@ SIDEWAYS = {("sources", "demo")}
 """(importer, imported) of one level: the demo is one source of models."""
 DEFERRED = {
     *(("plan", room) for room in ("apply", "plan_weights", "calibration", "export")),
+    ("plan_view", "plan"),
 }
 """(importer, imported) allowed inside functions and for types: `plan.apply(model)`,
 `plan.compile(model)` and `plan.save(path)` are spellings users know, and a plan itself is read
@@ -48,7 +52,7 @@ HOMES = {
         *("graph", "quantize", "batch", "calibration", "sensitivity"),
         *("activations", "moments", "tensor_file", "packed_module", "packed_units"),
         *("plan_weights", "rounding", "equalize", "training", "streaming"),
-        *("apply", "artifact", "sources", "demo", "export", "bench", "calibrate"),
+        *("apply", "artifact", "sources", "demo", "export", "bench", "harness", "calibrate"),
     },
     "optuna": {"search"},
 }

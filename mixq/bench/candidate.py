@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from mixq.errors import UsageError
-from mixq.export.registry import RUNTIMES
+from mixq.export.registry import PLUGINS
 from mixq.export.registry import runtime as runtime_named
 from mixq.files import one_line, parse_json, read_bounded
 
@@ -30,10 +30,13 @@ class Predicted:
 
     Attributes:
         latency_s, baseline_latency_s: of the candidate, and of 32 bits.
+        peak_memory_bytes: of a process, from loading the file to its last pass; None if nothing
+            says so.
     """
 
     latency_s: float
     baseline_latency_s: float
+    peak_memory_bytes: int | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -88,7 +91,7 @@ def check_runtime(name: str) -> None:
     """
     runtime_named(name)
     if name in WITHOUT_CODE:
-        others = ", ".join(known for known in RUNTIMES if known not in WITHOUT_CODE)
+        others = ", ".join(known for known in PLUGINS.names() if known not in WITHOUT_CODE)
         raise UsageError(
             f"files for runtime {name!r} hold no architecture, so a fresh process cannot run "
             f"them; mixq evaluate judges them, and bench takes {others}"
@@ -118,10 +121,10 @@ def runtime_of(path: Path, wanted: str) -> str:
             f"{one_line(path)} is no file that a runtime loads; pass a plan.json, or one of "
             f"{known}"
         )
-    if found[0] not in RUNTIMES:
+    if found[0] not in PLUGINS:
         raise UsageError(
             f"{one_line(path)} is for {found[0]}, which mixq cannot run here; it runs "
-            f"{', '.join(RUNTIMES)}"
+            f"{', '.join(PLUGINS.names())}"
         )
     return found[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from torch import nn
 
@@ -17,6 +18,9 @@ from mixq.graph.evaluating import evaluating
 from mixq.plan import Plan
 from mixq.profiles import Profile
 
+MEMORY_RUNTIME: Final = "onnxruntime"
+"""Whose allocator `mixq.cost.memory` plays; what others take is not known."""
+
 
 def predictions(
     model: nn.Module,
@@ -30,7 +34,7 @@ def predictions(
     threads: int | None = None,
     blocks: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Predicted]:
-    """The predicted time of a forward pass of each plan, and of 32 bits.
+    """The predicted time and peak memory of each plan, and the time of 32 bits.
 
     Args:
         model: the original.
@@ -62,7 +66,8 @@ def predictions(
             threads=threads,
             blocks=(blocks or {}).get(name),
         )
-        found[name] = Predicted(table.latency_s(formats), table.baseline_latency_s)
+        memory = table.peak_memory_bytes(formats) if table.runtime == MEMORY_RUNTIME else None
+        found[name] = Predicted(table.latency_s(formats), table.baseline_latency_s, memory)
     return found
 
 

@@ -81,7 +81,8 @@ class Row:
         ratio: of its time over fp32's, round by round; None without fp32.
         memory: of a fresh process; None where the system does not tell, or it failed.
         metric: of each data set, by the model's own evaluation run through the runtime.
-        predicted_latency_s, predicted_ratio: by the plan, for its chip and workload.
+        predicted_latency_s, predicted_ratio, predicted_peak_bytes: by the plan, for its chip and
+            workload.
         notes: what to know of it.
     """
 
@@ -96,6 +97,7 @@ class Row:
     metric: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     predicted_latency_s: float | None = None
     predicted_ratio: float | None = None
+    predicted_peak_bytes: int | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -127,6 +129,7 @@ class Row:
             **measured,
             "predicted_latency_s": self.predicted_latency_s,
             "predicted_ratio": self.predicted_ratio,
+            "predicted_peak_bytes": self.predicted_peak_bytes,
             "notes": list(self.notes),
         }
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from mixq.batch import Batch, describe, sample_count
 from mixq.bench.candidate import Candidate
@@ -22,6 +20,7 @@ from mixq.export.runtime import Session
 from mixq.files import one_line
 from mixq.progress import Progress, silent, track
 from mixq.sensitivity.compare import Evaluate, judged
+from mixq.workshop import scratch
 
 JUDGING = "evaluating in the runtime"
 WEIGHING = "measuring memory"
@@ -92,6 +91,7 @@ def _row(candidate: Candidate, samples: int) -> Row:
         fault=candidate.fault,
         predicted_latency_s=None if predicted is None else predicted.latency_s,
         predicted_ratio=None if predicted is None else predicted.ratio,
+        predicted_peak_bytes=None if predicted is None else predicted.peak_memory_bytes,
         notes=candidate.notes,
     )
 
@@ -153,8 +153,8 @@ def _weighed(
     progress: Progress,
 ) -> Iterator[tuple[str, Row]]:
     """Rows with the memory of a fresh process, once no session of ours is open."""
-    with tempfile.TemporaryDirectory(prefix="mixq-bench-") as folder:
-        file = Path(folder) / "batch.safetensors"
+    with scratch("mixq-bench") as folder:
+        file = folder / "batch.safetensors"
         write_batch(batch, file)
         for name in track(names, WEIGHING, len(names), progress):
             path, row = found[name].path, rows[name]

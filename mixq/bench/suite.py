@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from mixq.bench.candidate import Candidate, check_runtime
@@ -25,6 +23,7 @@ from mixq.search.call import search
 from mixq.search.request import DEFAULT_TRIALS
 from mixq.sources import LoadedModel, load_calibration, load_model
 from mixq.sources.function import find_function
+from mixq.workshop import scratch
 
 if TYPE_CHECKING:
     from mixq.sensitivity.compare import Evaluate
@@ -137,10 +136,10 @@ def _bench(file: SuiteFile, model: ModelFile, mixed: Plan | None, progress: Prog
 
     settings = Settings(file.threads, file.batch_size, file.repeat, file.seed, model.sequence)
     workload(calibration, settings.batch_size, settings.sequence)  # refused before minutes of work
-    with tempfile.TemporaryDirectory(prefix="mixq-bench-") as folder:
+    with scratch("mixq-bench") as folder:
         plans, faults = _plans(file, model, mixed, loaded, calibration, told)
         made = export_all(
-            loaded.model, plans, file.runtime, Path(folder), calibration,
+            loaded.model, plans, file.runtime, folder, calibration,
             tokenizer=loaded.folder, progress=told,
         )  # fmt: skip
         files = {candidate.name: candidate for candidate in made}

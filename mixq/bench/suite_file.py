@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, TypeVar
 
@@ -16,7 +15,7 @@ from pydantic import (
 )
 
 from mixq.errors import UsageError
-from mixq.files import one_line, read_bounded
+from mixq.files import one_line, parse_toml, read_bounded
 from mixq.validation import first_problem
 
 MAX_BYTES: Final = 256 * 1024
@@ -128,10 +127,10 @@ def load_suite(path: str | Path) -> SuiteFile:
     what = f"suite {one_line(repr(str(path)), 200)}"
     try:
         # ValueError covers TOMLDecodeError and integers with too many digits.
-        file = SuiteFile.model_validate(tomllib.loads(text))
+        file = SuiteFile.model_validate(parse_toml(text))
     except ValidationError as error:
         raise UsageError(f"{what}: {first_problem(error)}; {_DOCS}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(
             f"{what}: not readable as TOML: {one_line(error, 160)}; {_DOCS}"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import nn
 from mixq.apply import check_fits
 from mixq.bench.candidate import Candidate, Predicted, check_runtime, runtime_of
 from mixq.bench.exporting import export_all
-from mixq.bench.predicting import predictions
+from mixq.bench.predicting import MEMORY_RUNTIME, predictions
 from mixq.bench.result import BASE, Bench, Settings
 from mixq.bench.run import bench
 from mixq.bench.uniform import float_plan, uniform_plans
@@ -26,6 +25,7 @@ from mixq.plan_parts import Prediction, UniformInfo
 from mixq.profiles import Profile
 from mixq.progress import Progress, silent
 from mixq.sources import LoadedModel
+from mixq.workshop import scratch
 
 UNIFORM: Final = {8: Format(8, 64), 4: Format(4, 64, "zero-point")}
 """Width to the format that uniform plans of a search have in linear layers."""
@@ -73,16 +73,16 @@ def bench_targets(
         **{f"uniform {bits}": uniform[fmt] for bits, fmt in formats.items()},
         **plans,
     }
-    predicted, conditions = _predicted(plans), _conditions(plans)
+    predicted, conditions = _predicted(plans, runtime), _conditions(plans)
     if hardware is not None:
         hardware.searched_runtime(runtime)  # refused before minutes of work
         conditions = [
             f"predicted for {hardware.name}, {runtime}, {settings.threads} threads, batch "
             f"{settings.batch_size}, with the kernels that the exporter chose"
         ]
-    with tempfile.TemporaryDirectory(prefix="mixq-bench-") as folder:
+    with scratch("mixq-bench") as folder:
         candidates = export_all(
-            loaded.model, exported, runtime, Path(folder), calibration,
+            loaded.model, exported, runtime, folder, calibration,
             tokenizer=loaded.folder, predicted=predicted, progress=progress,
         )  # fmt: skip
         if hardware is not None:
@@ -142,7 +142,7 @@ def _named(
     return plans, files
 
 
-def _predicted(plans: dict[str, Plan]) -> dict[str, Predicted]:
+def _predicted(plans: dict[str, Plan], runtime: str) -> dict[str, Predicted]:
     """What each plan says of itself, and the first one of 32 bits and of uniform widths."""
     found: dict[str, Predicted] = {}
     for name, plan in plans.items():
@@ -151,7 +151,8 @@ def _predicted(plans: dict[str, Plan]) -> dict[str, Predicted]:
         def said(cost: Prediction | UniformInfo, base: float = base) -> Predicted:
             return Predicted(cost.latency_s, base)
 
-        found[name] = said(plan.predicted)
+        memory = plan.predicted.peak_memory_bytes if runtime == MEMORY_RUNTIME else 0
+        found[name] = replace(said(plan.predicted), peak_memory_bytes=memory or None)
         found.setdefault(BASE, Predicted(base, base))
         for width, info in plan.uniform.items():
             found.setdefault(f"uniform {width}", said(info))

@@ -42,7 +42,7 @@ def float_plan(model: nn.Module, name: str = "model") -> Plan:
         ModelError: if the model has no unit, or a weight is NaN or infinite.
     """
     units = {unit.name: unit for unit in find_units(model)}
-    return _plan(model, name, units, dict.fromkeys(units, FLOAT), ())
+    return bare_plan(model, name, units, dict.fromkeys(units, FLOAT), ())
 
 
 def uniform_plan(
@@ -97,7 +97,9 @@ def uniform_plans(
             unit: _legal(rounder, unit, _chosen(prepared.formats[unit], fmt, unit in entered))
             for unit in units
         }
-        plan = _plan(model, name, units, assignment, (*rounder.notes, *_changed(assignment, fmt)))
+        plan = bare_plan(
+            model, name, units, assignment, (*rounder.notes, *_changed(assignment, fmt))
+        )
         weights = rounder.plan_weights(assignment)
         plans[fmt] = plan if weights is None else plan.with_weights(weights)
     return plans
@@ -139,7 +141,7 @@ def _changed(assignment: Mapping[str, Format], fmt: Format) -> list[str]:
     ]
 
 
-def _plan(
+def bare_plan(
     model: nn.Module,
     name: str,
     units: Mapping[str, WeightUnit],

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 from functools import partial
 
-from mixq.cli import metric_options, options, resources
+from mixq.cli import format_options, measuring_options, metric_options, options, resources
+from mixq.cli.command import resumable
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs, load_streamed
+from mixq.errors import UsageError
 
 
 def analyze(
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     calibration: options.Calibration = None,
     hardware: options.Hardware = "intel_cpu",
-    bits: options.Bits = "32,8,4,2",
-    group_sizes: options.GroupSizes = "32,64,128",
-    grids: options.Grids = None,
-    method: options.RoundingMethod = "auto",
-    activations: options.Activations = "none",
-    half: options.Half = "float16",
+    bits: format_options.Bits = "32,8,4,2",
+    group_sizes: format_options.GroupSizes = "32,64,128",
+    grids: format_options.Grids = None,
+    method: format_options.RoundingMethod = "auto",
+    activations: format_options.Activations = "none",
+    half: format_options.Half = "float16",
     batch_size: options.BatchSize = 1,
     threads: options.Threads = None,
-    sensitivity: options.Sensitivity = options.SensitivityMode.auto,
+    sensitivity: measuring_options.Sensitivity = measuring_options.SensitivityMode.auto,
     metric: metric_options.Metric = "auto",
     outputs: metric_options.Outputs = None,
-    samples: options.Samples = None,
+    samples: measuring_options.Samples = None,
     workers: resources.Workers = 1,
     device: resources.Device = "cpu",
-    stream: options.Stream = False,
-    equalize: options.Equalization = "none",
+    stream: measuring_options.Stream = False,
+    equalize: measuring_options.Equalization = "none",
     output: options.Output = options.DEFAULT_FOLDER,
     overwrite: options.Overwrite = False,
     format: options.Format = OutputFormat.table,
@@ -39,7 +42,7 @@ def analyze(
     sensitivity.html and sensitivity.png. A search in the same folder goes on from these
     measurements. Interrupted, the same command goes on from where it was.
     """
-    palette = options.parse_palette(bits, group_sizes, grids, method, activations, half)
+    palette = format_options.parse_palette(bits, group_sizes, grids, method, activations, half)
     from mixq.profiles import load as load_profile
     from mixq.search.request import check_equalize, check_sketchable
     from mixq.sensitivity.metrics.choice import MetricChoice
@@ -55,6 +58,11 @@ def analyze(
 
     resources.check_resources(workers, device)
     if stream:
+        if trust_remote_code:
+            raise UsageError(
+                "--trust-remote-code has no use with --stream, which runs no code of the folder; "
+                "leave one of them out"
+            )
         from mixq.search.streamed import analyze as analyze_streamed
         from mixq.search.streamed import check_streamed
 
@@ -66,7 +74,7 @@ def analyze(
     else:
         from mixq.search.sensitivities import analyze as analyze_whole
 
-        loaded, data = load_inputs(model, calibration)
+        loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
         # Sensitivities do not depend on the chip, so a search for any chip goes on from here.
         identity = {"model": fingerprint(loaded.model)}
         name = loaded.name
@@ -74,7 +82,7 @@ def analyze(
             analyze_whole, loaded.model, data, profile, equalize=rewriting, workers=workers,
             device=device,
         )  # fmt: skip
-    with run_folder(output, identity, overwrite=overwrite) as folder:
+    with resumable(output), run_folder(output, identity, overwrite=overwrite) as folder:
         with progress_bar() as progress:
             layout, table = run(
                 palette=palette,

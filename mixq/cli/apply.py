@@ -14,6 +14,7 @@ from mixq.cli.console import OutputFormat, show, show_json
 def apply(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json of a search.")],
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     output: Annotated[
         Path, typer.Option("--output", metavar="FILE", help="The packed safetensors file.")
     ] = Path("model.mixq.safetensors"),
@@ -29,7 +30,7 @@ def apply(
     from mixq.sources import load_model
 
     loaded_plan = Plan.load(plan)
-    loaded = load_model(model)
+    loaded = load_model(model, trust_remote_code=trust_remote_code)
     written = save(loaded_plan.apply(loaded.model), output)
     if format is OutputFormat.json:
         predicted = loaded_plan.predicted.weight_bytes

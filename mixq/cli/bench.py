@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixq.cli import options
+from mixq.cli import complete, options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 from mixq.errors import UsageError
@@ -26,6 +26,7 @@ def bench(
         ),
     ] = None,
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     calibration: options.Calibration = None,
     suite: Annotated[
         Path | None,
@@ -40,6 +41,7 @@ def bench(
         str | None,
         typer.Option(
             "--runtime",
+            autocompletion=complete.runtimes,
             metavar="NAME",
             help="What plans are exported for, as in mixq export. Default: onnxruntime.",
         ),
@@ -71,6 +73,7 @@ def bench(
         str | None,
         typer.Option(
             "--hardware",
+            autocompletion=complete.hardware,
             metavar="NAME|FILE.toml",
             help="Predict every row for this chip and these options, such as the calibrated "
             "'host'. Default: what the plans say of themselves.",
@@ -87,8 +90,6 @@ def bench(
     Shows file size, latency (median and 95th percentile), processor time, throughput, all of it
     beside fp32's and beside what the plan predicted, the memory of a fresh process, and the
     model's metric computed through the runtime.
-
-    Example: **mixq bench mixq-run/plan.json --runtime onnxruntime --threads 2**
     """
     given = {
         name: value
@@ -103,10 +104,18 @@ def bench(
     }
     if suite is None:
         _bench(
-            targets or [], model, calibration, runtime or RUNTIME, given, hardware, output, format
+            targets or [],
+            model,
+            trust_remote_code,
+            calibration,
+            runtime or RUNTIME,
+            given,
+            hardware,
+            output,
+            format,
         )
         return
-    if targets or model or calibration or sequence or hardware:
+    if targets or model or trust_remote_code or calibration or sequence or hardware:
         raise UsageError(
             "--suite names its own models and plans; leave out PLAN|FILE, --model, --calibration, "
             "--sequence and --hardware"
@@ -120,6 +129,7 @@ def bench(
 def _bench(
     targets: list[Path],
     model: str | None,
+    trust_remote_code: bool,
     calibration: str | None,
     runtime: str,
     given: dict[str, int],
@@ -138,7 +148,7 @@ def _bench(
     if output is not None:
         make_folder(output)  # before minutes are spent
     profile = None if hardware is None else load(hardware)
-    loaded, data = load_inputs(model, calibration)
+    loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
     with progress_bar() as progress:
         done = bench_targets(
             loaded, data, targets, Settings(**given), runtime=runtime, hardware=profile,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from mixq.cli.loudness import is_quiet, is_verbose
 from mixq.errors import OutputError
 from mixq.files import one_line
 
@@ -37,13 +38,14 @@ class OutputFormat(StrEnum):
 
 def show(*results: RenderableType) -> None:
     """Print results for people on stdout; text is printed as it is, without markup."""
-    screen = Console()
+    screen = Console()  # which knows of NO_COLOR, FORCE_COLOR and TERM=dumb
     rendered = _Rendered()
     rendered.encoding = screen.encoding
+    seen = sys.stdout is not None and sys.stdout.isatty()
     console = Console(
         file=rendered,
         # Wide enough for any table: a pipe has no width, and cut names are of no use to scripts.
-        width=screen.width if screen.is_terminal else PIPE_WIDTH,
+        width=screen.width if seen else PIPE_WIDTH,
         force_terminal=screen.is_terminal,
         color_system="auto" if screen.is_terminal else None,
         highlight=False,
@@ -62,7 +64,13 @@ def show_json(value: object) -> None:
 
 
 def note(text: str) -> None:
-    """Print a remark in one line on stderr."""
+    """Print a remark in one line on stderr, unless --quiet."""
+    if not is_quiet():
+        remark(text)
+
+
+def remark(text: str) -> None:
+    """Print one line on stderr, whatever was asked: an error, or what --verbose asks for."""
     if sys.stderr is None:  # closed by whoever started us; print would take stdout instead
         return
     line = one_line(" ".join(text.split()), LONGEST_LINE)
@@ -72,38 +80,12 @@ def note(text: str) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Progress with time left on stderr; a line for each finished stage where no one watches."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bars
+    """Bars on a terminal unless --quiet; with --verbose, a line for each finished stage too."""
+    from mixq.cli.debug_log import timed
+    from mixq.progress import watched
 
-    console = Console(stderr=True)
-    bars = Bars(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    tasks: dict[str, TaskID] = {}
-    finished: set[tuple[str, int]] = set()
-
-    def report(stage: str, done: int, total: int) -> None:
-        if stage not in tasks:
-            tasks[stage] = bars.add_task(stage, total=total, completed=done)
-        bars.update(tasks[stage], completed=done, total=total)
-        if not console.is_terminal and done == total and (stage, total) not in finished:
-            finished.add((stage, total))
-            note(f"{stage}: {done} of {total}")
-
-    with bars:
-        yield report
+    with watched(not is_quiet()) as report:
+        yield timed(report) if is_verbose() else report
 
 
 def drop_stdout() -> None:

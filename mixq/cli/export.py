@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixq.cli import options
+from mixq.cli import complete, options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 from mixq.errors import UsageError
@@ -16,13 +16,16 @@ from mixq.errors import UsageError
 def export(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json of a search.")],
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     calibration: options.Calibration = None,
     runtime: Annotated[
         str,
         typer.Option(
             "--runtime",
+            autocompletion=complete.runtimes,
             metavar="NAME",
-            help="onnxruntime, onnxruntime-genai, openvino, gguf, mlx, qdq, transformers, torch.",
+            help="onnxruntime, onnxruntime-genai, openvino, gguf, mlx, qdq, transformers, torch, "
+            "or one of an installed package.",
         ),
     ] = "onnxruntime",
     output: Annotated[
@@ -61,8 +64,6 @@ def export(
     data must be those of the plan, within 0.1% where the runtime computes with floats and 2%
     where its kernels round activations to 8 bits, and its bytes the predicted ones within 0.5%.
     What fails leaves no file.
-
-    Example: **mixq export mixq-run/plan.json --runtime onnxruntime --output model.onnx**
     """
     from mixq.export.export import export as export_model
     from mixq.export.registry import runtime as runtime_named
@@ -73,7 +74,7 @@ def export(
     # Made before the model is loaded, which takes long: a wrong word is refused at once.
     kind = runtime_named(runtime, **chosen)
     target = output or Path(f"model{kind.suffix}")
-    loaded, data = load_inputs(model, calibration)
+    loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
     with progress_bar() as progress:
         done = export_model(
             loaded.model,

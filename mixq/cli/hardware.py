@@ -7,14 +7,22 @@ from typing import Annotated
 
 import typer
 
-from mixq.cli import options, predict
+from mixq.cli import complete, options, predict
+from mixq.cli.command import command, group
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
+from mixq.cli.examples import examples
 
-app = typer.Typer(no_args_is_help=True, help="The chips that mixq knows, and their kernels.")
-app.command("predict")(predict.predict)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The chips that mixq knows, and their kernels.",
+    epilog=examples("hardware"),
+)
+app.callback()(group)
+app.command("predict", epilog=examples("hardware predict"))(command(predict.predict))
 
 
-@app.command("list")
+@app.command("list", epilog=examples("hardware list"))
+@command
 def list_profiles(
     everything: Annotated[
         bool,
@@ -41,10 +49,16 @@ def list_profiles(
     show(profiles_table(profiles))
 
 
-@app.command("show")
+@app.command("show", epilog=examples("hardware show"))
+@command
 def show_profile(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|FILE.toml", help="A shipped profile or your own file.")
+        str,
+        typer.Argument(
+            metavar="NAME|FILE.toml",
+            help="A shipped profile or your own file.",
+            autocompletion=complete.hardware,
+        ),
     ],
     runtime: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only the kernels of this runtime.")
@@ -62,7 +76,8 @@ def show_profile(
     show(profile_facts(profile), *kernels_tables(profile, runtime))
 
 
-@app.command("calibrate")
+@app.command("calibrate", epilog=examples("hardware calibrate"))
+@command
 def calibrate_host(
     device: Annotated[
         str, typer.Option("--device", metavar="cpu|cuda", help="What is measured.")
@@ -83,6 +98,7 @@ def calibrate_host(
     from mixq.files import make_folder, write_text_atomic
     from mixq.profiles.place import host_path
     from mixq.report.hardware import calibration_json, calibration_table
+    from mixq.workshop import sweep
 
     if device not in ("cpu", "cuda"):
         raise UsageError(f"--device is {device[:40]!r}, but it takes cpu or cuda")
@@ -92,6 +108,7 @@ def calibrate_host(
         done = measured(threads, progress=progress)
     if output is None:
         make_folder(target.parent)
+    sweep(target.absolute().parent)
     write_text_atomic(target, done.text)
     facts = {"cases": done.cases, "rounds": done.rounds, "noise": done.noise,
              "seconds": done.seconds}  # fmt: skip

@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from mixq.streaming import StreamedModel
 
 
-def load_inputs(model: str | None, calibration: str | None) -> tuple[LoadedModel, Calibration]:
+def load_inputs(
+    model: str | None, calibration: str | None, *, trust_remote_code: bool = False
+) -> tuple[LoadedModel, Calibration]:
     """The model and the calibration data that it is measured on.
+
+    Args:
+        model: as `--model`.
+        calibration: as `--calibration`.
+        trust_remote_code: run the Python code that a Hugging Face folder brings along.
 
     Raises:
         SourceError: if a spec cannot be loaded.
@@ -22,7 +29,7 @@ def load_inputs(model: str | None, calibration: str | None) -> tuple[LoadedModel
     """
     from mixq.sources import load_calibration, load_model
 
-    loaded = load_model(model)
+    loaded = load_model(model, trust_remote_code=trust_remote_code)
     return loaded, load_calibration(calibration, loaded)
 
 

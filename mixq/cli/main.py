@@ -9,12 +9,13 @@ from io import TextIOWrapper
 
 import typer
 
+from mixq.cli import debug_log, loudness
 from mixq.cli.app import app
-from mixq.cli.console import drop_stdout, note
+from mixq.cli.command import INTERRUPTED, remember, this_command
+from mixq.cli.console import drop_stdout, remark
+from mixq.cli.memory import ADVICE, ran_out_of_memory
 from mixq.errors import MixqError
 
-INTERRUPTED = 130
-"""128 + SIGINT, what shells report for a program that Ctrl-C ended."""
 TRACEBACK = "MIXQ_TRACEBACK"
 """Environment variable that shows where a bug is, for reports."""
 
@@ -35,22 +36,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit status."""
+    remember(arguments)
+    try:
+        return _run(arguments)
+    finally:
+        debug_log.stop()
+        loudness.reset()
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         status = app(list(arguments), prog_name="mixq", standalone_mode=False)
     except MixqError as error:
+        if ran_out_of_memory(error):
+            return _refuse(ADVICE, 1)
+        if error.exit_status != INTERRUPTED:
+            debug_log.tell_origin(error)
         return _refuse(str(error), error.exit_status)
     except typer.TyperException as error:
         return _refuse_usage(error)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
-    except MemoryError:
-        return _refuse("out of memory; take fewer or smaller calibration batches", 1)
     except OSError as error:  # a file that vanished, a disk that failed: nobody's bug
         if error.filename is None:  # or stdout itself, written by typer's help
             drop_stdout()
         place = "" if error.filename is None else f"{error.filename}: "
         return _refuse(f"{place}{error.strerror or error}", 1)
     except Exception as error:
+        if ran_out_of_memory(error):
+            return _refuse(ADVICE, 1)
         # The contract is one line and never a traceback, also for what nobody thought of.
         if os.environ.get(TRACEBACK):
             raise
@@ -74,9 +88,10 @@ def _refuse_usage(error: typer.TyperException) -> int:
 
 
 def _interrupted() -> int:
-    return _refuse("interrupted; the same command goes on from here", INTERRUPTED)
+    """Ctrl-C before a command has begun: while options are read or torch is imported."""
+    return _refuse(f"interrupted, nothing is begun; again with: {this_command()}", INTERRUPTED)
 
 
 def _refuse(message: str, status: int) -> int:
-    note(f"error: {message}")
+    remark(f"error: {message}")
     return status

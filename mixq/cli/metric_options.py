@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mixq.cli import complete
+from mixq.cli.panels import MEASURING
 from mixq.errors import UsageError
 from mixq.files import one_line
 
@@ -18,6 +20,8 @@ Metric = Annotated[
         help="Output error: mse; relative (over each sample's power); kl (divergence of scores); "
         "cosine (1 minus it); package.module:function, a loss of yours whose increase counts. "
         "auto: kl for causal language models, mse for others.",
+        autocompletion=complete.metrics,
+        rich_help_panel=MEASURING,
     ),
 ]
 Outputs = Annotated[
@@ -27,6 +31,7 @@ Outputs = Annotated[
         metavar="LIST",
         help="Outputs that are compared, NAME or NAME=WEIGHT with commas, or all. Default: "
         "logits, else last_hidden_state, else the first.",
+        rich_help_panel=MEASURING,
     ),
 ]
 

@@ -8,13 +8,19 @@ from typing import Annotated
 import typer
 
 from mixq.cli import options
+from mixq.cli.command import command, group
 from mixq.cli.console import OutputFormat, show, show_json
+from mixq.cli.examples import examples
 
-app = typer.Typer(no_args_is_help=True, help="Show, check and compare plans.")
+app = typer.Typer(
+    no_args_is_help=True, help="Show, check and compare plans.", epilog=examples("plan")
+)
+app.callback()(group)
 File = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json.")]
 
 
-@app.command("show")
+@app.command("show", epilog=examples("plan show"))
+@command
 def show_plan(plan: File, format: options.Format = OutputFormat.table) -> None:
     """Show a plan: every layer's format, what was predicted and what was measured."""
     from mixq.plan import Plan
@@ -27,12 +33,14 @@ def show_plan(plan: File, format: options.Format = OutputFormat.table) -> None:
     show(plan_table(loaded), summary(loaded), *(f"note: {remark}" for remark in loaded.notes))
 
 
-@app.command("check")
+@app.command("check", epilog=examples("plan check"))
+@command
 def check(
     plan: File,
     model: Annotated[
         str | None, typer.Option("--model", metavar="SPEC", help="Check it against this model.")
     ] = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     format: options.Format = OutputFormat.table,
 ) -> None:
     """Check that a plan adds up, keeps its budget, and (with --model) fits the model.
@@ -48,7 +56,7 @@ def check(
         from mixq.apply import check_fits
         from mixq.sources import load_model
 
-        check_fits(loaded, load_model(model).model)
+        check_fits(loaded, load_model(model, trust_remote_code=trust_remote_code).model)
         checked.append("the model's weights are the plan's")
     if format is OutputFormat.json:
         show_json({"plan": str(plan), "holds": checked})
@@ -56,18 +64,13 @@ def check(
     show(*(f"holds: {line}" for line in checked))
 
 
-@app.command("diff")
+@app.command("diff", epilog=examples("plan diff"))
+@command
 def diff(first: File, second: File, format: options.Format = OutputFormat.table) -> None:
     """Show the layers whose formats differ between two plans of a model, and what that changes.
 
     Bytes and latency are predicted; errors are those on held-out and on calibration data, and what
-    the layers' own add up to. For example, before and after a change of mind:
-
-      mixq search --target-compression 6 --hardware intel_cpu --output first
-
-      cp -r first second && mixq search --resume --output second --pin 'classifier.*=8'
-
-      mixq plan diff first/plan.json second/plan.json
+    the layers' own add up to.
     """
     from mixq.plan import Plan
     from mixq.report.plan_diff import PlanDiff, diff_table

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixq.cli import options
+from mixq.cli import complete, options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.errors import UsageError
 
@@ -25,6 +25,7 @@ def predict(
         str,
         typer.Option(
             "--hardware",
+            autocompletion=complete.hardware,
             metavar="NAME|FILE.toml|auto",
             help="A chip; see mixq hardware list --all. With --rows, auto takes each row's own "
             "`chip`, or the nearest chip known.",
@@ -94,11 +95,7 @@ def predict(
     ] = None,
     format: options.Format = OutputFormat.table,
 ) -> None:
-    """Predict latency: of one product of matrices, of a whole model by its name, or of many rows.
-
-    Example: **mixq hardware predict --hardware nvidia_a100 --m 16 --n 4096 --k 4096
-    --weight-bits 4 --activation-bits 16 --group-size 128**
-    """
+    """Predict the latency of one product of matrices, of a whole model, or of many rows."""
     if rows is None:
         if output is not None:
             raise UsageError("--output goes with --rows; one prediction is printed")

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from mixq.cli import complete
 from mixq.cli.console import note
+from mixq.cli.panels import MEASURING
 
 Workers = Annotated[
     int,
@@ -16,6 +18,7 @@ Workers = Annotated[
         min=1,
         help="Measure sensitivities and plans in N processes, with the same result. Each takes as "
         "many threads as one alone; OMP_NUM_THREADS says how many.",
+        rich_help_panel=MEASURING,
     ),
 ]
 Device = Annotated[
@@ -25,6 +28,8 @@ Device = Annotated[
         metavar="NAME",
         help="Where the model is run while it is measured: cpu, cuda, cuda:1. Rounding stays on "
         "the processor.",
+        autocompletion=complete.devices,
+        rich_help_panel=MEASURING,
     ),
 ]
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from mixq.cli import options
+from mixq.cli import unit_options
 from mixq.cli.console import note
+from mixq.cli.panels import RUN
 from mixq.errors import OutputError
 from mixq.files import one_line
 
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from typer.core import TyperOption
 
 _STATE: Final = "mixq.cli.resume"
-_OWN: Final = ("output", "overwrite", "format", "resume")
-"""Options that say how a command runs, not what is searched for."""
+_OWN: Final = (
+    *("output", "overwrite", "format", "resume", "verbose", "quiet"),
+    "trust_remote_code",
+)
+"""Options that say how a command runs, not what is searched for, and trust, which no file has."""
 
 
 def _on_output(ctx: typer.Context, value: Path) -> Path:
@@ -42,6 +46,7 @@ Output = Annotated[
         help="Folder for results and for going on.",
         is_eager=True,
         callback=_on_output,
+        rich_help_panel=RUN,
     ),
 ]
 Resume = Annotated[
@@ -53,6 +58,7 @@ Resume = Annotated[
         "was measured is not measured again.",
         is_eager=True,
         callback=_on_resume,
+        rich_help_panel=RUN,
     ),
 ]
 
@@ -73,9 +79,9 @@ def with_earlier_pins(ctx: typer.Context, pins: Sequence[str] | None) -> list[st
     Raises:
         UsageError: if a pin has no `=` or no whole number behind it.
     """
-    new = options.parse_pins(pins)
+    new = unit_options.parse_pins(pins)
     if _source(ctx, "pin") == "COMMANDLINE":
-        earlier = options.parse_pins((ctx.default_map or {}).get("pin"))
+        earlier = unit_options.parse_pins((ctx.default_map or {}).get("pin"))
         # Of two patterns that match one unit, the last one wins.
         new = {k: v for k, v in earlier.items() if k not in new} | new
     return [f"{pattern}={bits}" for pattern, bits in new.items()]

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, cast
 
 import typer
 
-from mixq.cli import metric_options, options, resources
+from mixq.cli import (
+    demand_options,
+    format_options,
+    measuring_options,
+    metric_options,
+    options,
+    resources,
+    unit_options,
+)
 from mixq.cli import resume as resuming
+from mixq.cli.command import resumable
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
 from mixq.cli.inputs import load_inputs
 
@@ -21,72 +30,39 @@ def search(
     recipe: options.Recipe = None,
     hardware: options.HardwareOrRecipes = None,
     model: options.Model = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     calibration: options.Calibration = None,
-    target_compression: Annotated[
-        float | None,
-        typer.Option(metavar="R", help="Bytes of the 32-bit model over bytes of all stored."),
-    ] = None,
-    max_size_mb: Annotated[
-        float | None, typer.Option(metavar="X", help="Bytes stored, in megabytes of 10^6.")
-    ] = None,
-    max_latency_ms: Annotated[
-        float | None, typer.Option(metavar="X", help="Predicted time of one forward pass.")
-    ] = None,
-    min_speedup: Annotated[
-        float | None, typer.Option(metavar="R", help="Predicted, over 32 bits on the same chip.")
-    ] = None,
-    max_memory_mb: Annotated[
-        float | None,
-        typer.Option(metavar="X", help="Predicted: weights, live activations and runtime."),
-    ] = None,
-    max_error: Annotated[
-        float | None, typer.Option(metavar="X", help="Measured output error, see --metric.")
-    ] = None,
-    max_metric_drop: Annotated[
-        float | None,
-        typer.Option(metavar="X", help="How much worse the headline metric may get."),
-    ] = None,
-    bits: options.Bits = None,
-    group_sizes: options.GroupSizes = None,
-    grids: options.Grids = None,
-    method: options.RoundingMethod = None,
-    activations: options.Activations = None,
-    half: options.Half = None,
-    pin: options.Pins = None,
-    tie: options.Ties = None,
-    sensitivity: options.Sensitivity = options.SensitivityMode.auto,
+    target_compression: demand_options.TargetCompression = None,
+    max_size_mb: demand_options.MaxSizeMb = None,
+    max_latency_ms: demand_options.MaxLatencyMs = None,
+    min_speedup: demand_options.MinSpeedup = None,
+    max_memory_mb: demand_options.MaxMemoryMb = None,
+    max_error: demand_options.MaxError = None,
+    max_metric_drop: demand_options.MaxMetricDrop = None,
+    bits: format_options.Bits = None,
+    group_sizes: format_options.GroupSizes = None,
+    grids: format_options.Grids = None,
+    method: format_options.RoundingMethod = None,
+    activations: format_options.Activations = None,
+    half: format_options.Half = None,
+    pin: unit_options.Pins = None,
+    tie: unit_options.Ties = None,
+    sensitivity: measuring_options.Sensitivity = measuring_options.SensitivityMode.auto,
     metric: metric_options.Metric = "auto",
     outputs: metric_options.Outputs = None,
-    trials: Annotated[
-        int,
-        typer.Option(min=1, help="Plans of least error to measure beside the uniform ones."),
-    ] = 8,
-    rounds: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="How often at most the best plan is refined: single changes are measured with "
-            "the rest of the plan in place.",
-        ),
-    ] = 3,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same plan.")] = 0,
+    trials: measuring_options.Trials = 8,
+    rounds: measuring_options.Rounds = 3,
+    seed: measuring_options.Seed = 0,
     workers: resources.Workers = 1,
     device: resources.Device = "cpu",
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Database for the Optuna study, not the folder's journal: postgresql://... or "
-            "sqlite:///study.db. The same command on many machines shares the work.",
-        ),
-    ] = None,
-    sampler: options.Sampler = options.SamplerName.mixq,
+    storage: measuring_options.Storage = None,
+    sampler: measuring_options.Sampler = measuring_options.SamplerName.mixq,
     batch_size: options.BatchSizeOrRecipes = None,
     threads: options.Threads = None,
-    samples: options.Samples = None,
-    sequential: options.Sequential = None,
-    equalize: options.Equalization = "none",
-    check: options.Check = None,
+    samples: measuring_options.Samples = None,
+    sequential: measuring_options.Sequential = None,
+    equalize: measuring_options.Equalization = "none",
+    check: measuring_options.Check = None,
     output: resuming.Output = options.DEFAULT_FOLDER,
     resume: resuming.Resume = False,
     overwrite: options.Overwrite = False,
@@ -101,22 +77,11 @@ def search(
     plan instead. Interrupted, the same command goes on from where it was, and so does
     mixq search --resume.
 
-    optuna-dashboard mixq-run/study.journal shows what was measured (pip install optuna-dashboard).
-
-    For example:
-
-      mixq search --target-compression 6 --hardware intel_cpu
-
-      mixq search --recipe mobile_device --model my_pkg.models:load
-
-      mixq search --model my_pkg.models:load --max-size-mb 5 --hardware arm_mobile
-
-      mixq search --model ./minilm --calibration texts.txt --max-error 0.01 --hardware host.toml
-
-      mixq search --resume --pin 'head.*=8'
-
-    The last one asks what a pin would change: all else is taken from the run in the folder, and
-    only whole plans are measured; see mixq plan diff.
+    Everything is kept in the folder of --output: plan.json and its weights, sensitivities, the
+    frontier, plots, and the Optuna study, which optuna-dashboard mixq-run/study.journal shows
+    (pip install optuna-dashboard). --resume --pin 'head.*=8' asks what a pin would change: all
+    else is taken from the run in the folder, and only whole plans are measured; see mixq plan
+    diff.
     """
     from mixq.search.recipe import Recipe
     from mixq.search.recipe import load as load_recipe
@@ -134,9 +99,11 @@ def search(
         max_error=max_error,
         max_metric_drop=max_metric_drop,
     )
-    palette = options.parse_palette(bits, group_sizes, grids, method, activations, half, base)
+    palette = format_options.parse_palette(
+        bits, group_sizes, grids, method, activations, half, base
+    )
     pin = resuming.with_earlier_pins(ctx, pin)
-    pins = options.parse_pins(pin)
+    pins = unit_options.parse_pins(pin)
     request = Request(
         budget, palette, pins, tie or (), trials, seed, batch_size or base.batch_size or 1,
         threads or base.threads, samples or base.samples, sequential,
@@ -155,19 +122,19 @@ def search(
     from mixq.search.subject import Subject
 
     resources.check_resources(workers, device)
-    loaded, data = load_inputs(model, calibration)
+    loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
     subject = Subject(loaded.model, data, profile, loaded.evaluate, loaded.name)
-    with run_folder(output, subject.identity, overwrite=overwrite, request=asked) as folder:
+    with (
+        resumable(output),
+        run_folder(output, subject.identity, overwrite=overwrite, request=asked) as folder,
+    ):
         with progress_bar() as progress:
             result = run(request, subject, folder=folder.path, storage=storage, progress=progress)
         if check or (check is None and recipe is not None):
             result = checked(result, subject)
         files = write_results(result, folder)
     if format is OutputFormat.json:
-        found = {} if result.check is None else {"check": result.check.to_dict()}
-        if result.audit is not None:
-            found["audit"] = result.audit.to_json()
-        show_json({**result.plan.to_json(), **found, "files": [str(file) for file in files]})
+        show_json({**result.to_dict(), "files": [str(file) for file in files]})
         return
     solve_s = None if result.certificate is None else result.certificate.solve_s
     show(plan_table(result.plan), summary(result.plan, solve_s))

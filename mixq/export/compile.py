@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from mixq.export.runtime import Session
 from mixq.export.source import Source
 from mixq.export.verify import check_bytes, verified
 from mixq.plan import Plan
+from mixq.workshop import scratch
 
 
 class CompiledModule(nn.Module):
@@ -65,8 +64,8 @@ class CompiledModule(nn.Module):
     def _compile(self, calibration: Calibration) -> None:
         source = Source.of(self._original[0], self._plan, calibration)
         self._runtime.check(source)
-        with tempfile.TemporaryDirectory(prefix="mixq-") as folder:
-            path = Path(folder) / f"model{self._runtime.suffix}"
+        with scratch("mixq-compile") as folder:
+            path = folder / f"model{self._runtime.suffix}"
             written = self._runtime.write(source, path)
             check_bytes(written)
             session: Session = self._runtime.open(path, threads=self._threads)

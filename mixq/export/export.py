@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -22,6 +20,7 @@ from mixq.export.verify import check_bytes, verified
 from mixq.files import one_line
 from mixq.plan import Plan
 from mixq.progress import Progress, silent
+from mixq.workshop import sweep, workshop
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def export(
         model: the original, as it was searched for.
         plan: made for it.
         path: of the file or folder.
-        runtime: a name of `mixq.export.registry.RUNTIMES`.
+        runtime: a name of `mixq.export.registry.PLUGINS`.
         calibration: inputs, as `mixq.search` takes them.
         tokenizer: a Hugging Face folder with tokenizer and configuration, for runtimes that need
             them; by default the one that the model came from.
@@ -160,20 +159,14 @@ def _unwritable(target: Path, error: OSError, end: str) -> OutputError:
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """A folder beside `target` that is gone afterwards, whatever happens."""
+    sweep(target.absolute().parent)
     try:
-        folder = Path(
-            tempfile.mkdtemp(prefix=f".{target.name[:32]}.", dir=target.absolute().parent)
-        )
-    except OSError as error:
-        raise _unwritable(target, error, "choose another place") from error
-    try:
-        yield folder
+        with workshop(target) as folder:
+            yield folder
     except OSError as error:
         if isinstance(error, MixqError):
             raise
         raise _unwritable(target, error, "nothing was changed") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _move(workshop: Path, target: Path) -> None:

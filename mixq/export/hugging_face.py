@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
-from mixq.errors import ExportError
+from mixq.errors import ExportError, OutputError
 from mixq.export.source import Source
 from mixq.files import json_text, one_line
 from mixq.formats import Format
@@ -92,6 +92,14 @@ def config_of(source: Source) -> dict[str, Any]:
     return config
 
 
+def unwritable(path: Path, error: Exception) -> OutputError:
+    """What is raised where a library cannot write a file and raises an error of its own."""
+    return OutputError(
+        f"{one_line(path.name)} cannot be written: {one_line(error)}; make room or choose another "
+        "place"
+    )
+
+
 def write_folder(
     path: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: Source
 ) -> int:
@@ -99,7 +107,11 @@ def write_folder(
 
     Returns:
         Bytes of the tensors.
+
+    Raises:
+        OutputError: if the tensors cannot be written, on a full disk for instance.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path.mkdir(exist_ok=True)
@@ -109,7 +121,9 @@ def write_folder(
             if file.is_file():
                 shutil.copyfile(file, path / file.name)
     plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    # As `save_pretrained` of transformers writes it.
-    save_file(plain, path / WEIGHTS_FILE, metadata={"format": "pt"})
+    try:  # as `save_pretrained` of transformers writes it
+        save_file(plain, path / WEIGHTS_FILE, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise unwritable(path / WEIGHTS_FILE, error) from error
     (path / CONFIG_FILE).write_text(json_text(dict(config)), encoding="utf-8")
     return sum(tensor.numel() * tensor.element_size() for tensor in plain.values())

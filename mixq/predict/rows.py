@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from mixq.errors import UsageError
-from mixq.files import atomic_path, one_line
+from mixq.files import atomic_path, one_line, read_bounded
 from mixq.predict.prediction import Prediction, Refusal
 from mixq.predict.row import RATIO, SECONDS, UNITS, Row
 
@@ -31,21 +31,7 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], list[Row]]:
     Raises:
         UsageError: if it is no such file; one line with file, line and column.
     """
-    try:
-        if path.exists() and not path.is_file():
-            raise UsageError(f"{one_line(path)} is no regular file; name a .csv file")
-        if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{one_line(path)} is larger than {MAX_BYTES} bytes; split it")
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{one_line(path)} is no UTF-8 text; save it as CSV in UTF-8") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(
-            f"{one_line(path)} cannot be read ({reason}); name a .csv file"
-        ) from error
+    text = read_bounded(path, MAX_BYTES, UsageError, "rows").removeprefix("\ufeff")
     return parse_rows(text, origin=one_line(path))
 
 

@@ -126,6 +126,11 @@ def from_groups(grouped: Tensor, columns: int) -> Tensor:
     return grouped.reshape(grouped.shape[0], -1)[:, :columns].contiguous()
 
 
+def as_codes(codes: Tensor, steps: Steps, columns: int) -> Codes:
+    """Codes of shape (rows, groups, size), floats or not, and their steps, before packing."""
+    return Codes(from_groups(codes.to(torch.uint8), columns), steps)
+
+
 def is_weight(rows: int, columns: int, fmt: Format) -> Tensor:
     """Bool of shape (1 or rows, groups, size): False where a ragged group was filled up."""
     groups = fmt.groups_per_row(columns)

@@ -5,24 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mixq.errors import FormatError
-from mixq.formats import Format
+from mixq.errors import FormatError, MixqError, PluginError
+from mixq.files import one_line
+from mixq.formats import METHODS, Format
 from mixq.quantize.blocks import column_blocks, row_chunks, second_blocks
-from mixq.quantize.clip import clip_steps
-from mixq.quantize.codes import (
-    Codes,
-    Steps,
-    code_range,
-    from_groups,
-    is_weight,
-    nearest,
-    positions,
-    to_groups,
-)
-from mixq.quantize.flips import flip_to_cancel
-from mixq.quantize.gptq import Factor, gptq, prepare
-from mixq.quantize.hqq import hqq_steps
-from mixq.quantize.ranges import range_steps
+from mixq.quantize.codes import Codes, code_range
+from mixq.quantize.gptq import Factor
+from mixq.quantize.methods import Inputs, method_of
 
 _CHUNK = 1 << 20  # weights at a time, in float64
 
@@ -49,41 +38,67 @@ def round_weights(
         factor: `prepare(second)`, made here if it is not given.
 
     Raises:
-        FormatError: if a scale or minimum does not fit into float16, or `gptq` gets no `second`.
+        FormatError: if a scale or minimum does not fit into float16, or the method needs `second`
+            and gets none.
         CalibrationError: if `second` is not finite.
+        PluginError: if a method from outside mixq fails.
     """
     weight = weight.to(torch.float32)
     rows, columns = weight.shape
     if second is not None:
         second = second_blocks(second, rows, columns)
         diagonal = second.diagonal(dim1=1, dim2=2)
-    if fmt.method == "gptq":
-        if second is None:
-            raise FormatError(
-                f"{fmt.name} is rounded by the inputs' second moments, but none were collected; "
-                "calibrate this unit, or choose the method 'clip'"
-            )
-        steps = clip_steps(weight, fmt, diagonal)
-        codes, steps = gptq(weight, fmt, steps, factor or prepare(second))
-        return Codes(codes.to(torch.uint8), steps)
-    grouped = to_groups(weight, fmt)  # (rows, groups, group size)
-    if fmt.method == "clip":
-        steps = clip_steps(weight, fmt, diagonal)
-    elif fmt.method == "hqq":
-        steps = hqq_steps(weight, fmt)
-    else:
-        steps = range_steps(grouped.amin(2), grouped.amax(2), fmt)
-    codes = nearest(grouped, steps, fmt)
-    if fmt.method == "squant":
-        exact = positions(grouped, steps, fmt)
-        mask = is_weight(rows, columns, fmt).to(weight.device)
-        codes = flip_to_cancel(codes, exact, *code_range(fmt), mask)
-    return as_codes(codes, steps, columns)
+    method = method_of(fmt)
+    if method.needs == "second" and second is None:
+        raise FormatError(
+            f"{fmt.name} is rounded by the inputs' second moments, but none were collected; "
+            "calibrate this unit, or choose the method 'clip'"
+        )
+    inputs = Inputs(second, diagonal, factor)
+    if fmt.method in METHODS.own:
+        return method.round(weight, fmt, inputs)
+    try:
+        codes = method.round(weight, fmt, inputs)
+        fault = _fault(codes, fmt, rows, columns)
+    except MixqError:
+        raise
+    except Exception as error:  # a package may raise anything; it is reported, not swallowed
+        fault = f"fails on {rows} x {columns} weights: {type(error).__name__}: {one_line(error)}"
+    if fault:
+        raise PluginError(
+            f"rounding method {fmt.method!r} of {METHODS.origin(fmt.method)} {fault}; report it "
+            "to its author, or choose another method"
+        )
+    return codes
 
 
-def as_codes(codes: Tensor, steps: Steps, columns: int) -> Codes:
-    """Codes of shape (rows, groups, size) and their steps, as they are packed."""
-    return Codes(from_groups(codes.to(torch.uint8), columns), steps)
+def _fault(codes: Codes, fmt: Format, rows: int, columns: int) -> str:
+    """What is wrong with codes that a package made; empty if nothing is."""
+    values, steps = codes.values, codes.steps
+    groups = (rows, fmt.groups_per_row(columns))
+    parts = {
+        "codes": (values, (rows, columns), torch.uint8),
+        "scales": (steps.scales, groups, torch.float16),
+        "zeros": (steps.zeros, groups if fmt.grid == "zero-point" else None, torch.uint8),
+        "minimums": (steps.minimums, groups if fmt.grid == "affine" else None, torch.float16),
+    }
+    for name, (found, shape, dtype) in parts.items():
+        if found is None and shape is None:
+            continue
+        if found is None or shape is None or (found.shape, found.dtype) != (shape, dtype):
+            wanted = "none" if shape is None else f"{dtype} of shape {shape}"
+            got = "none" if found is None else f"{found.dtype} of shape {tuple(found.shape)}"
+            return f"gives {name} that are {got} where {fmt.name} has {wanted}"
+        if not bool(found.isfinite().all()):
+            return f"gives {name} that are not finite"
+    low, high = code_range(fmt)
+    if values.numel() and not low <= int(values.min()) <= int(values.max()) <= high:
+        return f"gives codes in {int(values.min())}..{int(values.max())} beyond {low}..{high}"
+    if steps.zeros is not None and int(steps.zeros.max()) > high:
+        return f"gives zero points up to {int(steps.zeros.max())} beyond {high}"
+    if fmt.grid != "signed" and not bool((steps.scales > 0).all()):
+        return "gives scales that are not positive"
+    return ""
 
 
 def input_error(

@@ -10,6 +10,7 @@ from mixq.bench.result import Bench
 from mixq.bench.suite import Suite
 from mixq.files import make_folder, write_bytes_atomic, write_json_atomic, write_text_atomic
 from mixq.report.bench_view import BenchView
+from mixq.workshop import sweep
 
 
 def write_bench(bench: Bench, folder: Path) -> list[Path]:
@@ -19,6 +20,7 @@ def write_bench(bench: Bench, folder: Path) -> list[Path]:
         OutputError: if the folder or a file cannot be written.
     """
     make_folder(folder)
+    sweep(folder)
     file = folder / "bench.json"
     write_json_atomic(file, bench.to_json())
     return [file, *_draw(bench, folder, "bench")]
@@ -31,6 +33,7 @@ def write_suite(suite: Suite, folder: Path) -> list[Path]:
         OutputError: if the folder or a file cannot be written.
     """
     make_folder(folder)
+    sweep(folder)
     rows = [row.to_json() for row in suite.rows]
     files = [folder / "bench.json", folder / "bench.csv"]
     write_json_atomic(files[0], suite_json(suite))

@@ -14,7 +14,8 @@ from mixq.report.tables import number_text, plain
 MB = 1e6
 COLUMNS = (
     "file\nMB", "latency\nms", "p95\nms", "CPU\nms", "samples\n/s", "time / fp32\n(quartiles)",
-    "CPU /\nfp32", "predicted\nms", "its ratio\nto fp32", "private\nMB", "mapped\nMB", "peak\nMB",
+    "CPU /\nfp32", "predicted\nms", "its /\nfp32", "private\nMB", "mapped\nMB", "peak\nMB",
+    "pred.\nMB",
 )  # fmt: skip
 """Two lines each, so that all fit beside each other."""
 
@@ -105,7 +106,7 @@ def _cells(row: Row, shown: Sequence[tuple[str, str]]) -> list[str]:
         number_text(None if ratio is None else ratio.cpu.median),
         _scaled(row.predicted_latency_s, 1e3),
         number_text(row.predicted_ratio),
-        *(_scaled(size, 1 / MB) for size in sizes),
+        *(_scaled(size, 1 / MB) for size in (*sizes, row.predicted_peak_bytes)),
         *(number_text(row.metric.get(data, {}).get(name), 4) for data, name in shown),
     ]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mixq.errors import PlanError
-from mixq.files import parse_json, read_bounded, write_json_atomic, write_text_atomic
+from mixq.files import one_line, parse_json, read_bounded, write_json_atomic, write_text_atomic
 from mixq.report.points import PlanPoint
 from mixq.search.trials import PLAIN
 from mixq.validation import first_problem
@@ -37,10 +37,10 @@ class Record(BaseModel):
 
     name: str
     kind: Literal["frontier", "trial", "uniform", "chosen"]
-    weight_bytes: int = Field(gt=0)
-    compression: Amount
+    weight_bytes: int = Field(gt=0, le=1 << 62)
+    compression: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     error: Amount
-    latency_s: Amount
+    latency_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     measured: bool
     detail: str = ""
     formats: list[int] = []
@@ -65,10 +65,21 @@ class Records(BaseModel):
     schema_version: Literal[1] = 1
     exact: bool
     metric: str = "mse"
-    frontier_points: int
+    frontier_points: int = Field(ge=0, le=1 << 62)
     units: list[str]
     formats: list[str]
     plans: list[Record]
+
+    @model_validator(mode="after")
+    def _formats_exist(self) -> Self:
+        for plan in self.plans:
+            if len(plan.formats) not in (0, len(self.units)) or not all(
+                0 <= position < len(self.formats) for position in plan.formats
+            ):
+                raise ValueError(
+                    f"plan {one_line(plan.name, 60)!r} has formats that are not there"
+                )
+        return self
 
     @classmethod
     def of(cls, result: SearchResult) -> Records:

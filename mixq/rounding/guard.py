@@ -14,6 +14,7 @@ from mixq.errors import FormatError
 from mixq.formats import Format
 from mixq.moments.moments import Moments
 from mixq.progress import Progress, silent, track
+from mixq.quantize.methods import learns
 from mixq.rounding.rounder import Rounder
 
 STAGE = "checking rounding"
@@ -27,7 +28,7 @@ def guarded_formats(
     *,
     ties: Sequence[Sequence[str]] = (),
 ) -> dict[str, tuple[Format, ...]]:
-    """`formats`, with `clip` in place of `gptq` for units whose inputs are too few or unknown.
+    """`formats`, with `clip` for what learns from inputs where these are too few or unknown.
 
     A unit passes if, rounded in the narrowest of its formats, its layer error on `unseen` inputs
     is not above that of `clip`. The units of a tie pass together or not at all.
@@ -59,11 +60,6 @@ def guarded_formats(
     }
 
 
-def learns(fmt: Format) -> bool:
-    """Whether a format's codes fit the calibration data, not only the weights."""
-    return fmt.method == "gptq"
-
-
 def _passes(
     rounder: Rounder, unit: str, formats: Sequence[Format], unseen: Moments | None
 ) -> bool:
@@ -75,7 +71,7 @@ def _passes(
     try:
         learned, searched = (
             rounder.layer_error(unit, replace(plain, method=method), unseen)
-            for method in ("gptq", "clip")
+            for method in (plain.method, "clip")
         )
     except FormatError:
         return False  # said with its reason where the unit is measured

@@ -12,13 +12,14 @@ from torch import nn
 from mixq.activations.ranges import collect_ranges
 from mixq.calibration import Calibration
 from mixq.errors import CalibrationError
-from mixq.formats import Format
+from mixq.formats import METHODS, Format
 from mixq.graph.state import fingerprint
 from mixq.graph.units import WeightUnit
 from mixq.moments.collect import collect
 from mixq.moments.moments import Moments, combined
 from mixq.progress import Progress, silent
-from mixq.rounding.guard import guarded_formats, learns
+from mixq.quantize.methods import learns
+from mixq.rounding.guard import guarded_formats
 from mixq.rounding.rounder import Rounder
 from mixq.rounding.store import RoundedStore
 
@@ -107,10 +108,13 @@ def prepare_rounding(
     found = collect_ranges(model, calibration, static, OBSERVER, progress) if static else {}
     ranges = {unit: observed.tensors() for unit, observed in found.items()}
     weights = fingerprint(model)
+    # Another version of a package may round otherwise.
+    methods = {fmt.method for own in formats.values() for fmt in own}
+    brought = "".join(f", {origin}" for origin in sorted(map(METHODS.origin, methods)) if origin)
 
     def learning(moments: Mapping[str, Moments], part: Calibration) -> Rounder:
         # Ranges are of all samples, whatever part moments are of.
-        seen = f"{part.fingerprint} of {calibration.fingerprint}"
+        seen = f"{part.fingerprint} of {calibration.fingerprint}{brought}"
         return Rounder(
             model, units, moments, ranges, RoundedStore(folder, weights, seen), seen, notes=notes
         )

@@ -28,6 +28,7 @@ from mixq.formats import Format
 from mixq.graph.model_graph import ModelGraph
 from mixq.moments.cross import cross_moments
 from mixq.progress import Progress, silent, track
+from mixq.quantize.methods import learns
 from mixq.quantize.weights import PackedWeight
 from mixq.rounding.rounder import Rounder
 
@@ -62,8 +63,8 @@ def round_in_sequence(
     rounded: dict[str, PackedWeight] = {}
     tensors: dict[str, Tensor] = {}
     for group in track(groups, STAGE, len(groups), progress):
-        learns = assignment[group[0]].method == "gptq"
-        found = _met(rounder, group[0], calibration, tensors) if tensors and learns else None
+        is_moved = bool(tensors) and learns(assignment[group[0]])
+        found = _met(rounder, group[0], calibration, tensors) if is_moved else None
         for unit in group:
             fmt = assignment[unit]
             if found is not None:
@@ -118,7 +119,7 @@ def _groups(
         if fmt is None or fmt.bits == 32:
             continue
         moments = rounder.moments.get(unit)
-        if moments is None or fmt.method != "gptq":
+        if moments is None or not learns(fmt):
             groups.append([unit])
         elif id(moments) in by_inputs:
             by_inputs[id(moments)].append(unit)

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mixq.errors import OutputError
+from mixq.files import is_regular, one_line
 from mixq.formats import Format
 from mixq.graph.state import StoredTensor
 from mixq.packed_units import describe, read_unit, unit_tensors
@@ -32,7 +33,7 @@ class RoundedStore:
     def get(self, unit: str, fmt: Format, weight: Tensor) -> PackedWeight | None:
         """What was kept of a unit whose parameter is `weight`; None if nothing was."""
         path = self._path(unit, fmt)
-        if path is None or not path.is_file():
+        if path is None or path.parent.is_symlink() or not is_regular(path):
             return None
         item = StoredTensor(names=(unit,), tensor=weight, is_parameter=True)
         try:
@@ -53,7 +54,14 @@ class RoundedStore:
             return
         try:
             path.parent.mkdir(exist_ok=True)
+            if path.parent.is_symlink():
+                raise OutputError(
+                    f"{one_line(path.parent)} is a link to another folder; delete it and run the "
+                    "same command again"
+                )
         except OSError as error:
+            if isinstance(error, OutputError):
+                raise
             raise OutputError(
                 f"{path.parent} cannot be made: {error.strerror or error}; make room and run the "
                 "same command again"

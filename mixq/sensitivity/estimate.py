@@ -11,6 +11,8 @@ from scipy.special import stdtrit
 
 LARGEST_EXPONENT: Final = 700.0
 """exp of more overflows; no interval that is so wide says anything."""
+LARGEST_RATIO: Final = 1e100
+"""Of an error to the spread of all; no measured numbers are so far apart, and cubes overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,10 @@ class Estimate:
         n, spread = len(self.per_sample), self.error_se * math.sqrt(self.samples)
         if n < 3 or spread == 0:
             return 0.0
-        cubes = math.fsum(((value - self.error) / spread) ** 3 for value in self.per_sample)
+        ratios = [(value - self.error) / spread for value in self.per_sample]
+        if not max(map(abs, ratios)) < LARGEST_RATIO:
+            return 0.0
+        cubes = math.fsum(ratio**3 for ratio in ratios)
         return cubes * n / ((n - 1) * (n - 2))
 
 

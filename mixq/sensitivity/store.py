@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mixq.calibration import Calibration
 from mixq.errors import OutputError
+from mixq.files import open_regular, own_file
 from mixq.formats import Format
 from mixq.rounding.rounder import Rounder
 from mixq.sensitivity.metrics.metric import Metric
@@ -98,10 +99,12 @@ class Store:
         self._known[unit, format_name] = per_sample
 
     def _load(self, path: Path) -> None:
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
+        own_file(path)
+        if not path.exists():
             return
+        try:
+            with open_regular(path) as file:
+                data = file.read()
         except OSError as error:
             raise OutputError(
                 f"{path} cannot be read: {error.strerror or error}; make it readable or delete it"

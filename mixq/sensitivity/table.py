@@ -8,23 +8,25 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mixq.errors import FormatError, PlanError
 from mixq.files import json_text, parse_json, read_bounded, write_text_atomic
 from mixq.formats import Format
+from mixq.frames import data_frame
 from mixq.sensitivity.estimate import Estimate
 from mixq.sensitivity.metrics.choice import BUILT_IN
+from mixq.sensitivity.view import COLUMNS, table_html, table_rows
 from mixq.validation import first_problem
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 LARGEST_FILE: Final = 256 << 20
 MOST_KEPT: Final = 2_000_000
 """Errors by sample that are written; of larger tables only means and standard errors are."""
-CSV_COLUMNS: Final = (
-    "unit", "format", "bits", "error", "error_se", "relative_error", "low_95", "high_95",
-)  # fmt: skip
 NUMBERS: Final = re.compile(r"\[\n[-+.\deE,\n ]+\]")
 """A list of numbers in indented JSON, where no text can have a line break."""
 
@@ -91,6 +93,23 @@ class SensitivityTable:
             ],
         }
 
+    def to_dict(self) -> dict[str, object]:
+        """What sensitivity.json holds, as dicts, lists, text and numbers."""
+        return self.to_json()
+
+    def to_pandas(self) -> DataFrame:
+        """One row per (unit, format), as in sensitivity.csv.
+
+        The columns are `mixq.sensitivity.view.COLUMNS`, in this order in every version.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        return data_frame(COLUMNS, table_rows(self))
+
+    def _repr_html_(self) -> str:
+        return table_html(self)
+
     def save(self, path: str | Path) -> None:
         """Write the table as JSON, whole or not at all."""
         text = json_text(self.to_json())
@@ -140,16 +159,8 @@ class SensitivityTable:
         """Write one row per (unit, format), squared errors relative too, and the 95% interval."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(CSV_COLUMNS)
-        for unit, row in self.entries.items():
-            for fmt, entry in row.items():
-                relative: float | str = ""
-                if self.metric == "mse":
-                    relative = entry.error / self.output_power if self.output_power else 0.0
-                elif self.metric == "relative":
-                    relative = entry.error
-                numbers = (entry.error, entry.error_se, relative, *entry.interval())
-                writer.writerow([unit, fmt.name, fmt.bits, *numbers])
+        writer.writerow(COLUMNS)
+        writer.writerows(table_rows(self))  # None is written as nothing
         write_text_atomic(path, text.getvalue())
 
 
@@ -160,7 +171,7 @@ class _Strict(BaseModel):
 class _Entry(_Strict):
     error: float = Field(ge=0, allow_inf_nan=False)
     error_se: float = Field(ge=0, allow_inf_nan=False)
-    samples: int = Field(ge=1)
+    samples: int = Field(ge=1, le=1 << 62)
     own_se: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     per_sample: list[Annotated[float, Field(allow_inf_nan=False)]] = []
 
@@ -184,7 +195,7 @@ class _File(_Strict):
     outputs: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     output: str
     output_power: float = Field(ge=0, allow_inf_nan=False)
-    samples: int = Field(ge=1)
+    samples: int = Field(ge=1, le=1 << 62)
     model_fingerprint: str
     calibration_fingerprint: str
     units: dict[str, dict[str, _Entry]]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixq.errors import CalibrationError, SourceError
+from mixq.files import is_regular
 
 if TYPE_CHECKING:
     from mixq.calibration import Calibration
@@ -36,7 +37,7 @@ def load_calibration(spec: str | None, loaded: LoadedModel) -> Calibration:
         return loaded.calibration
     # The branches import their room late: each needs torch, and the spec may be wrong anyway.
     path = Path(spec)
-    if path.is_file():
+    if is_regular(path):
         if path.suffix == ".safetensors":
             from mixq.sources.tensors import load_safetensors
 

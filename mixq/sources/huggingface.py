@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -13,27 +13,41 @@ from typing import Any, Final
 import torch
 
 from mixq.errors import MissingExtraError, SourceError
+from mixq.files import one_line, parse_json, read_bounded
 from mixq.sources.loaded import LoadedModel
 from mixq.sources.reason import reason
 
 CONFIG_BYTES: Final = 2**24
+LARGEST_SIZE: Final = 2**24
+"""Of a width, a vocabulary or a context; the longest context known is 10 million tokens."""
+_COUNT: Final = re.compile(
+    r"(num_|n_)?(hidden_|encoder_|decoder_)?layers?|(num_)?(encoder|decoder)_layers|depths?"
+)
+SPARE_COUNT: Final = 100
+"""Layers that may have no tensor of their own."""
+_SIZE: Final = re.compile(r"size|heads|dim|embeddings|positions|length|experts|channels|width")
 
 
-def load_folder(folder: Path) -> LoadedModel:
+def load_folder(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel:
     """The model of a folder with a config.json and safetensors weights, in 32-bit floats.
 
     The class is the one that the config names, so that every stored weight is used: AutoModel
     would drop the head of a classifier, and add a random pooler to a masked language model.
+
+    Args:
+        folder: what save_pretrained wrote.
+        trust_remote_code: run the Python code that it brings along, where transformers has no
+            such model itself.
 
     Raises:
         SourceError: if the folder is no such folder, asks for code of its own, has pickled
             weights only, is quantized already, lacks weights, or does not load.
         MissingExtraError: without transformers.
     """
-    transformers, model_class = architecture(folder)
+    transformers, model_class = architecture(folder, trust_remote_code=trust_remote_code)
     options = {
         "local_files_only": True,
-        "trust_remote_code": False,
+        "trust_remote_code": trust_remote_code,
         "use_safetensors": True,
         "dtype": torch.float32,
         "output_loading_info": True,
@@ -61,7 +75,7 @@ def load_folder(folder: Path) -> LoadedModel:
     return LoadedModel(name=folder.resolve().name, model=model.eval(), folder=folder)
 
 
-def architecture(folder: Path) -> tuple[Any, Any]:
+def architecture(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
     """The transformers module, and the class of the model that a folder holds.
 
     Raises:
@@ -71,14 +85,19 @@ def architecture(folder: Path) -> tuple[Any, Any]:
     """
     config = _read_config(folder)
     _require_safetensors(folder)
+    _require_sane(folder, config)
     transformers = import_transformers()
-    name = next(iter(config.get("architectures") or ()), None)
-    if "auto_map" in config and config.get("model_type") not in transformers.CONFIG_MAPPING:
-        raise SourceError(
-            f"folder {str(folder)!r} needs Python code that it brings along (auto_map), and "
-            "mixq runs none; pass package.module:function that builds the model"
-        )
-    return transformers, _model_class(transformers, str(name))
+    names = config.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else ""
+    if "auto_map" in config and str(config.get("model_type")) not in transformers.CONFIG_MAPPING:
+        if not trust_remote_code:
+            raise SourceError(
+                f"folder {str(folder)!r} needs Python code that it brings along (auto_map), and "
+                "mixq runs none unasked; read that code and pass --trust-remote-code, or pass "
+                "package.module:function that builds the model"
+            )
+        return transformers, _auto_class(transformers, config["auto_map"], name)
+    return transformers, _model_class(transformers, name)
 
 
 def import_output_classes(names: Iterable[str]) -> None:
@@ -104,19 +123,13 @@ def import_output_classes(names: Iterable[str]) -> None:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
-        if path.stat().st_size > CONFIG_BYTES:
-            raise SourceError(
-                f"{str(path)!r} is larger than {CONFIG_BYTES} bytes; it is no config"
-            )
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise SourceError(
             f"folder {str(folder)!r} has no config.json, so it is no Hugging Face folder; pass "
             "the folder that save_pretrained wrote"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"{str(path)!r} cannot be read as JSON: {reason(error)}") from error
+        )
+    text = read_bounded(path, CONFIG_BYTES, SourceError, "config")
+    config = parse_json(text, SourceError, f"config {path}")
     if not isinstance(config, dict):
         raise SourceError(f"{str(path)!r} is no JSON object, so it is no config")
     if "quantization_config" in config:
@@ -136,6 +149,50 @@ def _require_safetensors(folder: Path) -> None:
         f"{f' ({found})' if found else ''}, but mixq reads *.safetensors; where you trust the "
         "folder, load it with transformers and save it again with save_pretrained"
     )
+
+
+def _require_sane(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse numbers that would take all memory before the weights show that they are wrong.
+
+    Raises:
+        SourceError: naming the first of them.
+    """
+    tensors = sum(_tensors_in(path) for path in folder.glob("*.safetensors"))
+    for key, value in _numbers(config):
+        is_count = _COUNT.fullmatch(key) is not None
+        most = tensors + SPARE_COUNT if is_count else LARGEST_SIZE
+        if (is_count or _SIZE.search(key)) and value > most:
+            why = f"has {tensors} tensors" if is_count else f"may ask for {most} at most"
+            raise SourceError(
+                f"folder {str(folder)!r} has {one_line(key, 60)} {one_line(value, 30)} in its "
+                f"config.json, but {why}; use a complete checkpoint"
+            )
+
+
+def _tensors_in(path: Path) -> int:
+    """Tensors of a file; none of one that is damaged, which transformers refuses by itself."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return 0
+    try:
+        with safe_open(path, framework="pt", backend="pread") as file:
+            return len(file.keys())
+    except (SafetensorError, OSError, ValueError, RuntimeError):
+        return 0
+
+
+def _numbers(config: object) -> Iterator[tuple[str, int]]:
+    """Whole numbers of a config with their keys, those of lists and parts too."""
+    pending: list[tuple[str, object]] = [("", config)]
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, dict):
+            pending += [(str(name), item) for name, item in value.items()]
+        elif isinstance(value, list):
+            pending += [(key, item) for item in value]
+        elif isinstance(value, int):
+            yield key, value
 
 
 def _require_complete(folder: Path, info: dict[str, Any]) -> None:
@@ -172,14 +229,25 @@ def _model_class(transformers: Any, name: str) -> Any:
     return transformers.AutoModel
 
 
+def _auto_class(transformers: Any, auto_map: object, name: str) -> Any:
+    """The Auto class under which a folder registers its own class `name`; AutoModel otherwise."""
+    entries = auto_map.items() if isinstance(auto_map, dict) else ()
+    found = [
+        auto
+        for auto, target in entries
+        if auto.startswith("AutoModel") and str(target).rpartition(".")[2] == name
+    ]
+    return getattr(transformers, found[0] if found else "AutoModel", transformers.AutoModel)
+
+
 def load_errors() -> tuple[type[Exception], ...]:
     """What transformers 5 and its libraries raise for folders that are damaged or incomplete."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     return (
-        OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError,
-        SafetensorError, StrictDataclassError,
+        OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ImportError,
+        AssertionError, ArithmeticError, MemoryError, SafetensorError, StrictDataclassError,
     )  # fmt: skip
 
 

@@ -15,12 +15,13 @@ WEIGHT_SUFFIXES: Final = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".safetensors"
 """Files that hold weights without an architecture, most of them pickled."""
 
 
-def load_model(spec: str | None) -> LoadedModel:
+def load_model(spec: str | None, *, trust_remote_code: bool = False) -> LoadedModel:
     """The model that `spec` stands for; nothing is downloaded and nothing is unpickled.
 
     Args:
         spec: None or `demo`, `package.module:function`, `path/to/file.py:function`, a folder
             with a config.json, or a `.pt2` file of torch.export.
+        trust_remote_code: run the Python code that a Hugging Face folder brings along.
 
     Raises:
         SourceError: if the spec stands for nothing, or what it stands for cannot be loaded.
@@ -36,7 +37,7 @@ def load_model(spec: str | None) -> LoadedModel:
     if _is_dir(path):
         from mixq.sources.huggingface import load_folder
 
-        return load_folder(path)
+        return load_folder(path, trust_remote_code=trust_remote_code)
     if path.suffix == ".pt2":
         from mixq.sources.pt2 import load_exported
 

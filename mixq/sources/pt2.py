@@ -11,6 +11,7 @@ from torch.export.pt2_archive._package import load_pt2
 from torch.fx import GraphModule, Node
 
 from mixq.errors import SourceError
+from mixq.files import is_regular
 from mixq.sources.loaded import LoadedModel
 from mixq.sources.pt2_archive import checked_archive
 from mixq.sources.reason import reason
@@ -27,7 +28,7 @@ def load_exported(path: Path) -> LoadedModel:
             training mode, or torch cannot read it.
         MissingExtraError: for a model of transformers without transformers.
     """
-    if not path.is_file():
+    if not is_regular(path):
         raise SourceError(f"file {str(path)!r} does not exist; pass what torch.export.save wrote")
     archive = checked_archive(path)
     if archive.output_classes:

@@ -18,12 +18,14 @@ from __future__ import annotations
 import io
 import json
 import re
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from mixq.errors import SourceError
+from mixq.files import one_line
 from mixq.sources.pt2_program import checked_program
 
 MEMBERS: Final = 100_000
@@ -68,8 +70,15 @@ def checked_archive(path: Path) -> CheckedArchive:
         with zipfile.ZipFile(path) as archive:
             members = _members(path, archive)
             return _rewritten(path, archive, members)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, NotImplementedError) as e:
-        raise SourceError(f"{str(path)!r} is no intact .pt2 archive: {e}; export it again") from e
+    except (
+        *(zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, NotImplementedError),
+        *(RuntimeError, ValueError, KeyError, OverflowError, struct.error),
+    ) as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(
+            f"{str(path)!r} is no intact .pt2 archive: {one_line(error)}; export it again"
+        ) from error
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

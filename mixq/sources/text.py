@@ -11,6 +11,7 @@ from torch import Tensor
 from mixq.batch import Batch
 from mixq.calibration import Calibration
 from mixq.errors import CalibrationError, SourceError
+from mixq.files import read_bounded
 from mixq.sources.huggingface import import_transformers, quiet
 from mixq.sources.loaded import LoadedModel
 from mixq.sources.reason import reason
@@ -84,18 +85,7 @@ def _padded(tokenizer: PreTrainedTokenizerBase, lines: list[str]) -> list[Batch]
 
 
 def _read_lines(path: Path) -> list[str]:
-    try:
-        size = path.stat().st_size
-        if size > TEXT_BYTES:
-            raise SourceError(
-                f"calibration {str(path)!r} has {size} bytes, but text may have at most "
-                f"{TEXT_BYTES}; pass a sample of it"
-            )
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(
-            f"calibration {str(path)!r} cannot be read as UTF-8 text: {reason(error)}"
-        ) from error
+    text = read_bounded(path, TEXT_BYTES, SourceError, "calibration text")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise CalibrationError(
@@ -116,7 +106,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             tokenizer: PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(
                 str(folder.resolve()), local_files_only=True, trust_remote_code=False
             )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, ImportError) as error:
+    except Exception as error:  # the tokenizers library raises nothing more special than that
         raise SourceError(
             f"folder {str(folder)!r} has no tokenizer that loads: {reason(error)}; pass "
             "calibration as .safetensors or .npz"

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mixq.errors import SourceError
-from mixq.files import one_line, parse_json, read_bounded
+from mixq.files import is_regular, one_line, parse_json, read_bounded
 
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -55,9 +55,8 @@ class Shards:
         found: dict[str, Tensor] = {}
         for path, wanted in by_file.items():
             try:
-                with safe_open(path, framework="pt") as file:
+                with safe_open(path, framework="pt", backend="pread") as file:
                     for name in wanted:
-                        # A copy: what is mapped stays resident as long as a window of it lives.
                         found[name] = _plain(file.get_tensor(name))
             except (SafetensorError, OSError, ValueError, RuntimeError) as error:
                 raise _damaged(path, error) from error
@@ -83,7 +82,7 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
         raise SourceError(f"{what} has no weight_map of names to files; copy it again")
     found: dict[Path, set[str] | None] = {}
     for file in sorted(set(entries.values())):
-        if Path(file).name != file or not (folder / file).is_file():
+        if Path(file).name != file or not is_regular(folder / file):
             raise SourceError(
                 f"shard {one_line(file)!r} of {what} is not in the folder; copy it there"
             )
@@ -93,7 +92,7 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
 
 def _header(path: Path) -> dict[str, tuple[int, ...]]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt", backend="pread") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise _damaged(path, error) from error

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from mixq.errors import OutputError
@@ -24,10 +24,18 @@ class _Header(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     run: str
-    step: int = Field(ge=0)
+    step: int = Field(ge=0, le=1 << 62)
     looked: list[int] = Field(min_length=1)
-    losses: list[float] = Field(min_length=1)
+    losses: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(min_length=1)
     broken: bool
+
+    @model_validator(mode="after")
+    def _looks_fit(self) -> Self:
+        if len(self.looked) != len(self.losses):
+            raise ValueError(f"{len(self.looked)} looks have {len(self.losses)} losses")
+        if not all(0 <= step <= self.step for step in self.looked):
+            raise ValueError(f"a look is not between the steps 0 and {self.step}")
+        return self
 
 
 class Checkpoint:
@@ -96,6 +104,19 @@ class Checkpoint:
                 f"{where} is of another run: another model, plan, teacher, data or setting; "
                 "choose another folder or delete it"
             )
+        for key, tensor in tensors.items():
+            own = numbers[key.partition(" ")[2]]
+            fits = tensor.shape == own.shape and tensor.dtype == own.dtype
+            if not fits or not bool(tensor.isfinite().all()):
+                raise OutputError(
+                    f"{where}: {one_line(key, 100)} is not of the trained number's shape and "
+                    "kind, or not finite; delete the file to train from the start"
+                )
+            if key.startswith("square ") and bool((tensor < 0).any()):
+                raise OutputError(
+                    f"{where}: {one_line(key, 100)} has negative squares; delete the file to "
+                    "train from the start"
+                )
         with torch.no_grad():
             for name, number in numbers.items():
                 number.copy_(tensors[f"now {name}"])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mixq.quantize.codes import Steps, nearest, positions, to_groups
+from mixq.quantize.codes import Steps, as_codes, nearest, positions, to_groups
 from mixq.quantize.packing import unpack
-from mixq.quantize.rounding import as_codes
 from mixq.quantize.weights import PackedWeight, pack_codes
 from mixq.training.lsq import Start, fake_quantized
 

@@ -13,9 +13,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from mixq.search.choice import Item
 from mixq.search.exact.stage import Bytes, Errors, Indices, Stage
 from mixq.search.exact.sums import running
-from mixq.search.problem import Item, Problem
+from mixq.search.problem import Problem
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,9 +19,10 @@ from scipy.sparse import csr_array
 from mixq.errors import InfeasibleError, MixqError
 from mixq.formats import Format
 from mixq.search.certificate import Certificate, Solution, verify
+from mixq.search.choice import Item
 from mixq.search.exact.silence import silent_stdout
 from mixq.search.limits import Limits, Quantity
-from mixq.search.problem import Item, Problem
+from mixq.search.problem import Problem
 
 _SCALE: Final = 1e6
 """Size of the objective and of every limit as HiGHS sees them. It stops at an absolute gap of

@@ -15,9 +15,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mixq.search.choice import Item
 from mixq.search.exact.stage import Bytes, Errors, Indices, Stage, undominated
 from mixq.search.exact.sums import rounded, two_sum
-from mixq.search.problem import Item, Problem
+from mixq.search.problem import Problem
 
 MAX_STORED: Final = 100_000_000
 """Partial sums remembered over all items for the way back, four bytes each."""

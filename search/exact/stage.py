@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixq.search.problem import Item
+from mixq.search.choice import Item
 
 Bytes = NDArray[np.int64]
 Errors = NDArray[np.float64]

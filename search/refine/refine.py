@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
+from mixq.search.choice import Choice
 from mixq.search.choose import Accept
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.refine.effects import Effects
 from mixq.search.refine.moves import distance, moves
 from mixq.search.refine.neighbours import neighbours

@@ -18,9 +18,10 @@ from optuna.trial import Trial as OptunaTrial
 from optuna.trial import TrialState
 
 from mixq.formats import Format
+from mixq.search.choice import Item
 from mixq.search.frontier import Frontier
 from mixq.search.limits import Limits
-from mixq.search.problem import Item, Problem
+from mixq.search.problem import Problem
 from mixq.search.request import Sampler
 from mixq.search.session import Session
 from mixq.search.study.storage import quiet

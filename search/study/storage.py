@@ -16,8 +16,8 @@ from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from mixq.errors import MissingExtraError, OutputError, UsageError
-from mixq.files import one_line
+from mixq.errors import MissingExtraError, MixqError, OutputError, UsageError
+from mixq.files import one_line, open_regular, own_file
 
 JOURNAL: Final = "study.journal"
 POSTGRES: Final = "postgresql+psycopg://"
@@ -47,8 +47,10 @@ def open_storage(folder: Path | None, url: str | None) -> BaseStorage:
     # Absolute: Optuna's lock is a symbolic link to this path, read from the journal's folder.
     journal = folder.resolve() / JOURNAL
     try:
+        own_file(journal)
         if journal.exists():
-            data = journal.read_bytes()
+            with open_regular(journal) as file:
+                data = file.read()
             whole = data.rfind(b"\n") + 1
             if whole < len(data):
                 os.truncate(journal, whole)
@@ -56,11 +58,16 @@ def open_storage(folder: Path | None, url: str | None) -> BaseStorage:
             lock.unlink(missing_ok=True)
         return JournalStorage(JournalFileBackend(str(journal)))
     except OSError as error:
+        if isinstance(error, MixqError):
+            raise
         raise OutputError(
             f"{one_line(journal)} cannot be opened: {error.strerror or error}; make room or "
             "choose another folder with --output"
         ) from error
-    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+    except (
+        *(ValueError, LookupError, TypeError, AttributeError, AssertionError),
+        *(RecursionError, OverflowError),
+    ) as error:
         # What Optuna's replay of the lines raises when one of them is not its own.
         raise OutputError(
             f"{one_line(journal)} has a line that Optuna did not write; delete the file to "

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from mixq.bench import candidate
 from mixq.bench.candidate import Predicted, runtime_of, size_of
 from mixq.errors import UsageError
 from mixq.export.registry import RUNTIMES
@@ -50,7 +49,7 @@ FOLDERS = {
 def test_a_folder_says_whose_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, runtime: str
 ) -> None:
-    monkeypatch.setattr(candidate, "RUNTIMES", {**RUNTIMES, runtime: ""})
+    monkeypatch.setitem(RUNTIMES, runtime, "")
     folder = made(tmp_path, "a/model.safetensors", "a/deep/er")
     (folder / file).write_text(text, encoding="utf-8")
     assert runtime_of(folder, "onnxruntime") == runtime
@@ -78,7 +77,7 @@ def test_other_files_are_refused(
 def test_a_runtime_that_is_not_here_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidate, "RUNTIMES", {"onnxruntime": RUNTIMES["onnxruntime"]})
+    monkeypatch.delitem(RUNTIMES, "gguf")
     with pytest.raises(UsageError, match="is for gguf, which mixq cannot run here"):
         runtime_of(made(tmp_path, "m.gguf"), "onnxruntime")
 

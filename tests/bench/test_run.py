@@ -110,8 +110,9 @@ def test_ratios_are_over_fp32() -> None:
 
 
 def test_predictions_stand_beside_what_was_measured() -> None:
-    (row,) = done(candidate("plan", predicted=Predicted(0.25, 1.0))).rows
+    (row,) = done(candidate("plan", predicted=Predicted(0.25, 1.0, 7))).rows
     assert (row.predicted_latency_s, row.predicted_ratio) == (0.25, 0.25)
+    assert row.to_json()["predicted_peak_bytes"] == row.predicted_peak_bytes == 7
 
 
 def test_the_metric_is_computed_through_the_session() -> None:

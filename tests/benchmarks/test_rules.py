@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixq.formats import Format
+from mixq.search.choice import Choice
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.solve import solve_once
 
 FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "rules.py"

@@ -31,6 +31,7 @@ def row(name: str, timing: Timing = HALF, **more: object) -> Row:
         name, "onnxruntime", 2_500_000, 4, timing=timing, ratio=timing.ratio(BASE),
         memory=Memory(8_000_000, 4_000_000, 1_000_000, 16_000_000),
         metric={"words": {"top1": 0.8125}}, predicted_latency_s=0.001, predicted_ratio=0.6,
+        predicted_peak_bytes=14_000_000,
     )  # fmt: skip
     return replace(plain, **more)  # type: ignore[arg-type]
 
@@ -58,7 +59,7 @@ def test_the_table_says_what_was_measured() -> None:
     cells = [cell.strip() for cell in plan.strip("│").split("│")]
     assert cells == [
         "plan", "2.5", "1.5", "2", "2", "2,667", "0.375 (0.25-0.5)", "0.667", "1", "0.6", "8",
-        "3", "16", "0.8125",
+        "3", "16", "14", "0.8125",
     ]  # fmt: skip
     assert "2 threads, batch 4, 2 interleaved rounds" in shown
     assert faults(BENCH) == ["uniform 4 did not run: it differs by 0.03"]

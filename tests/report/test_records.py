@@ -13,8 +13,9 @@ import pytest
 from mixq.errors import PlanError
 from mixq.formats import Format
 from mixq.report.records import MOST_POINTS, Record, Records
+from mixq.search.choice import Choice
 from mixq.search.frontier import build_frontier
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.trials import Kind, Proposal, Trial
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from mixq.formats import Format
 from mixq.progress import silent
 from mixq.search.bisection import LOOKS, STEPS, bisect_size
+from mixq.search.choice import Choice
 from mixq.search.frontier import build_frontier
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.proposals import uniform_proposals
 from mixq.search.trials import Proposal, Trial
 

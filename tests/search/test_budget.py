@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from mixq.errors import InfeasibleError, UsageError
 from mixq.formats import Format
 from mixq.search.budget import Budget, check_feasible
+from mixq.search.choice import Choice
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 
 W2, W8, W32 = Format(2), Format(8), Format(32)
 LAWS = settings(derandomize=True, deadline=None, max_examples=100)

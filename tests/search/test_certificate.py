@@ -8,9 +8,10 @@ import pytest
 from mixq.errors import PlanError
 from mixq.formats import Format
 from mixq.search.certificate import Certificate, Solution, verify
+from mixq.search.choice import Choice
 from mixq.search.exact.milp import minimise
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.solve import solve
 
 W2, W4, W8 = Format(2), Format(4), Format(8)

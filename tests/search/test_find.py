@@ -19,10 +19,11 @@ from mixq.errors import InfeasibleError, NonFiniteError
 from mixq.formats import Format
 from mixq.progress import silent
 from mixq.search.budget import Budget
+from mixq.search.choice import Choice
 from mixq.search.find import Found, find
 from mixq.search.frontier import build_frontier
 from mixq.search.metric import Judge
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.refine.refine import Refined
 from mixq.search.trials import Proposal, Trial
 

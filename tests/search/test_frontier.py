@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from mixq.errors import InfeasibleError
 from mixq.formats import Format
+from mixq.search.choice import Choice
 from mixq.search.exact import fill, program
 from mixq.search.exact.stage import undominated
 from mixq.search.frontier import Frontier, build_frontier
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 
 FORMATS = (Format(2), Format(4), Format(8), Format(16), Format(32))
 LAWS = settings(derandomize=True, deadline=None, max_examples=200)

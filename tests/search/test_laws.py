@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from mixq.errors import InfeasibleError
 from mixq.formats import Format
 from mixq.search.certificate import Solution
+from mixq.search.choice import Choice
 from mixq.search.exact.milp import minimise
 from mixq.search.frontier import build_frontier
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.solve import solve, solve_once
 
 FORMATS = (Format(2), Format(4), Format(8), Format(32))

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from mixq.errors import InfeasibleError
 from mixq.formats import Format
 from mixq.search.budget import Budget, check_feasible
+from mixq.search.choice import Choice
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.solve import solve
 
 W8, W4, W2 = (Format.parse(name) for name in ("w8", "w4", "w2"))

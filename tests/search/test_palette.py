@@ -238,5 +238,5 @@ def test_the_first_format_of_a_width_does_not_depend_on_the_order_of_sizes() -> 
 
 def test_every_refusal_is_a_wrong_usage() -> None:
     with pytest.raises(MixqError) as caught:
-        Palette((8,), method="magic")  # type: ignore[arg-type]
+        Palette((8,), method="magic")
     assert caught.value.exit_status == 2

@@ -7,8 +7,9 @@ import pytest
 
 from mixq.errors import MixqError, ModelError, PlanError, UsageError
 from mixq.formats import Format
+from mixq.search.choice import Choice
 from mixq.search.limits import Limits, Totals
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 
 W2, W4, W8, W32 = Format(2), Format(4), Format(8), Format(32)
 

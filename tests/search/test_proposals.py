@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixq.formats import Format
+from mixq.search.choice import Choice
 from mixq.search.exact.milp import minimise
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.proposals import budget_proposals, uniform_proposals
 from mixq.search.solve import solve
 from mixq.search.trials import Proposal

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixq.formats import Format
+from mixq.search.choice import Choice
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.single import CLOSE, MOST, best_singles, nearest, single_proposals
 
 W32, W16, W8 = Format(32), Format(16), Format(8, 64)

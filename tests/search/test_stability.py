@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from mixq.formats import Format
 from mixq.search import stability as module
+from mixq.search.choice import Choice
 from mixq.search.limits import Limits, Totals
 from mixq.search.notes import DOUBT, REGRET, doubt_notes, stability_notes
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.stability import RESAMPLINGS, Stability, stability
 from mixq.search.trials import Kind, Proposal, Tilt, Trial
 from mixq.sensitivity.estimate import Estimate

@@ -13,9 +13,10 @@ from mixq.errors import InfeasibleError, UsageError
 from mixq.formats import Format
 from mixq.search.budget import Budget
 from mixq.search.call import search
+from mixq.search.choice import Choice
 from mixq.search.frontier import build_frontier
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.result import SearchResult
 from mixq.search.solve import solve
 from mixq.search.what_if import what_if

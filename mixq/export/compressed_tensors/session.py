@@ -33,7 +33,11 @@ class TransformersSession:
         try:
             with _quiet():
                 model, info = model_class.from_pretrained(
-                    path, local_files_only=True, output_loading_info=True
+                    path,
+                    local_files_only=True,
+                    output_loading_info=True,
+                    trust_remote_code=False,
+                    use_safetensors=True,
                 )
         except (*wrong, SafetensorError) as error:
             raise ExportError(
@@ -68,7 +72,8 @@ def _class_of(path: Path) -> Any:
     text = read_bounded(path / CONFIG_FILE, CONFIG_LIMIT_BYTES, ExportError, "config")
     config = parse_json(text, ExportError, what)
     names = config.get("architectures") if isinstance(config, dict) else None
-    found = getattr(transformers, str(names[0]), None) if isinstance(names, list) else None
+    name = str(names[0]) if isinstance(names, list) and names else ""
+    found = getattr(transformers, name, None)
     if not hasattr(found, "from_pretrained"):
         raise ExportError(
             f"{what} names no architecture that transformers has ({names!r:.100}); export it again"

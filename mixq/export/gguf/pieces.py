@@ -15,6 +15,7 @@ from mixq.errors import ExportError
 from mixq.files import one_line
 
 SPACE: Final = "\u2581"
+LONGEST_PIECE: Final = 4096
 BYTE: Final = "<0x{:02X}>"
 
 
@@ -40,6 +41,8 @@ def scores(data: dict[str, Any], where: str) -> dict[str, float]:
     known = set(merges)
     whole = {item["content"] for item in data.get("added_tokens") or []}
     for made in vocabulary.keys() - whole:
+        if len(made) > LONGEST_PIECE:  # cutting it everywhere would take its square
+            raise _other_order(where, one_line(made, 60))
         for cut in range(1, len(made)):
             pair = (made[:cut], made[cut:])
             if pair not in known and all(part in vocabulary for part in pair):

@@ -47,12 +47,17 @@ def add_tokenizer(writer: Any, folder: Path | None, vocabulary: int) -> None:
     where = one_line(folder / "tokenizer.json")
     pre = split_name(data, where)
     is_pieces = bool(data["model"].get("byte_fallback"))
-    names: dict[int, str] = {index: token for token, index in data["model"]["vocab"].items()}
-    added = {item["id"]: item for item in data.get("added_tokens") or []}
-    names |= {index: item["content"] for index, item in added.items()}
-    if max(names) >= vocabulary:
+    try:
+        names: dict[int, str] = {int(i): str(token) for token, i in data["model"]["vocab"].items()}
+        added = {int(item["id"]): item for item in data.get("added_tokens") or []}
+        names |= {index: str(item["content"]) for index, item in added.items()}
+        specials = {index for index, item in added.items() if item["special"]}
+        largest = max(names)
+    except _WRONG as error:
+        raise _no_tokenizer(where) from error
+    if largest >= vocabulary:
         raise ExportError(
-            f"{where} has a token {max(names)}, but the model has {vocabulary} tokens; "
+            f"{where} has a token {largest}, but the model has {vocabulary} tokens; "
             "pass the model's own tokenizer with `--tokenizer FOLDER`"
         )
     kinds = gguf.TokenType
@@ -60,7 +65,7 @@ def add_tokenizer(writer: Any, folder: Path | None, vocabulary: int) -> None:
 
     def kind(index: int) -> int:
         if index in added:
-            return int(kinds.CONTROL if added[index]["special"] else kinds.USER_DEFINED)
+            return int(kinds.CONTROL if index in specials else kinds.USER_DEFINED)
         if index not in names:
             return int(kinds.UNUSED)
         return int(kinds.BYTE if names[index] in bytes_ else kinds.NORMAL)
@@ -101,6 +106,23 @@ def split_name(data: dict[str, Any], where: str) -> str:
     Raises:
         ExportError: if it has none.
     """
+    try:
+        return _split_name(data, where)
+    except ExportError:
+        raise
+    except _WRONG as error:
+        raise _no_tokenizer(where) from error
+
+
+_WRONG: Final = (TypeError, AttributeError, LookupError, ValueError)
+"""What a tokenizer.json raises whose values are of other kinds than transformers writes."""
+
+
+def _no_tokenizer(where: str) -> ExportError:
+    return ExportError(f"{where} is no tokenizer that transformers wrote; {MISSING}")
+
+
+def _split_name(data: dict[str, Any], where: str) -> str:
     model = data["model"]
     if model.get("type") != "BPE":
         raise ExportError(

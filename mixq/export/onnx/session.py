@@ -36,7 +36,7 @@ class OnnxSession:
             raise MissingExtraError("onnxruntime", "onnx", "running an ONNX file") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised as well, and one line is enough
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, profile
         what = file if isinstance(file, bytes) else str(file)

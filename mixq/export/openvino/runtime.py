@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mixq.errors import ExportError, MissingExtraError, UsageError
+from mixq.errors import ExportError, MissingExtraError, OutputError, UsageError
 from mixq.export.onnx.file import save
 from mixq.export.onnx.graph import FloatGraph, as_inputs, float_graph
 from mixq.export.openvino.decompression import Decompression, is_packed, predicted_bytes
@@ -21,6 +20,8 @@ from mixq.export.runtime import (
 )
 from mixq.export.source import Source
 from mixq.export.verify import output_difference
+from mixq.files import one_line
+from mixq.workshop import scratch
 
 _GROUP = ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"]
 """What OpenVINO's CPU plug-in reads from the file itself (2026.4, Config::applyRtInfo)."""
@@ -81,12 +82,10 @@ class Openvino:
             )
         graph = float_graph(source)
         # OpenVINO maps what it reads from files, so that they have to outlive the model.
-        with tempfile.TemporaryDirectory(prefix="mixq-openvino-") as folder:
-            return self._write(source, graph, _read(graph, Path(folder)), path)
+        with scratch("mixq-openvino") as folder:
+            return self._write(source, graph, _read(graph, folder), path)
 
     def _write(self, source: Source, graph: FloatGraph, model: Any, path: Path) -> Written:
-        import openvino
-
         parameters = {node.get_friendly_name(): node for node in model.get_parameters()}
         decompression = Decompression()
         for unit, name in graph.weights.items():
@@ -96,7 +95,7 @@ class Openvino:
         model.validate_nodes_and_infer_types()
         if self.activations == "float":
             model.set_rt_info("0", _GROUP)
-        openvino.save_model(model, str(path), compress_to_fp16=False)
+        _save(model, path)
         written = _weigh(source, graph, model, decompression.stored_bytes)
         if self.activations == "auto":
             session = self.open(path)
@@ -104,7 +103,7 @@ class Openvino:
             session.close()
             if difference > written.tolerance:
                 model.set_rt_info("0", _GROUP)
-                openvino.save_model(model, str(path), compress_to_fp16=False)
+                _save(model, path)
                 note = (
                     f"activations stay floats: rounded as OpenVINO does, outputs would differ by "
                     f"{difference:.1%}"
@@ -117,6 +116,27 @@ class Openvino:
     def open(self, path: Path, *, threads: int = 1) -> OpenvinoSession:
         """Load a file in OpenVINO."""
         return OpenvinoSession(path, threads=threads)
+
+
+def _save(model: Any, path: Path) -> None:
+    """Write a model.
+
+    Raises:
+        OutputError: if it cannot be written, for which OpenVINO has no other error than these.
+    """
+    import openvino
+
+    for index, node in enumerate(model.get_ordered_ops()):
+        # Names that OpenVINO makes up count what the process has made: bytes would differ.
+        if node.get_friendly_name() == node.get_name():
+            node.set_friendly_name(f"{node.get_type_name()}_{index}")
+    try:
+        openvino.save_model(model, str(path), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OutputError(
+            f"OpenVINO cannot write {one_line(path.name)}: {one_line(error)}; make room or choose "
+            "another place"
+        ) from error
 
 
 def _read(graph: FloatGraph, folder: Path) -> Any:

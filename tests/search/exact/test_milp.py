@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from mixq.errors import InfeasibleError, UsageError
 from mixq.formats import Format
+from mixq.search.choice import Choice
 from mixq.search.exact import milp
 from mixq.search.exact.milp import minimise
 from mixq.search.frontier import build_frontier
 from mixq.search.limits import Limits, Quantity, Totals
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.solve import solve
 
 FORMATS = (Format(2), Format(4), Format(8), Format(32))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mixq.formats import Format
+from mixq.search.choice import Choice
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.race.contest import Contest, contest
 from mixq.search.race.evidence import Belief, Entry
 

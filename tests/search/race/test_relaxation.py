@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from scipy.optimize import milp
 
 from mixq.formats import Format
+from mixq.search.choice import Choice
 from mixq.search.exact.hull import run_hull
 from mixq.search.exact.milp import minimise
 from mixq.search.exact.stage import Stage
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.race import relaxation as relaxation_module
 from mixq.search.race.relaxation import Relaxation
 

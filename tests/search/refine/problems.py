@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from hypothesis import strategies as st
 
 from mixq.formats import Format
+from mixq.search.choice import Choice
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.refine.effects import Effects
 from mixq.sensitivity.around import Change
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 
 from mixq.formats import Format
+from mixq.search.choice import Choice
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.refine.neighbours import neighbours
 from mixq.search.solve import solve_once
 from mixq.sensitivity.around import Change

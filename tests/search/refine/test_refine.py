@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import mixq
+from mixq.search.choice import Choice
 from mixq.search.limits import Limits
 from mixq.search.palette import Palette
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.refine import refine as refine_module
 from mixq.search.refine.effects import Effects
 from mixq.search.refine.neighbours import neighbours

@@ -18,8 +18,9 @@ from optuna.trial import FrozenTrial, TrialState
 from mixq.errors import MixqError, ModelError, NonFiniteError
 from mixq.formats import Format
 from mixq.progress import silent
+from mixq.search.choice import Choice
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.study import storage as storages
 from mixq.search.study.ledger import Ledger, open_ledger
 from mixq.search.study.rounds import Measure, run_trials

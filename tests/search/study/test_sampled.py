@@ -15,10 +15,11 @@ from mixq.errors import InfeasibleError, MixqError, NonFiniteError, UsageError
 from mixq.formats import Format
 from mixq.progress import silent
 from mixq.search.budget import Budget
+from mixq.search.choice import Choice
 from mixq.search.find import Found, find
 from mixq.search.frontier import build_frontier
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.request import Request, Sampler
 from mixq.search.session import Session
 from mixq.search.study.ledger import open_ledger

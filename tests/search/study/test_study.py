@@ -16,8 +16,9 @@ from optuna.trial import TrialState
 from mixq.errors import MixqError, ModelError, OutputError, UsageError
 from mixq.formats import Format
 from mixq.progress import silent
+from mixq.search.choice import Choice
 from mixq.search.limits import Limits
-from mixq.search.problem import Choice, Problem
+from mixq.search.problem import Problem
 from mixq.search.study.ledger import open_ledger
 from mixq.search.study.rounds import Measure, run_trials
 from mixq.search.study.sampler import PlanSampler
