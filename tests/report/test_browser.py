@@ -49,10 +49,11 @@ class Opened:
         """Whether nothing was said and nothing asked for."""
         return self.said == [] and self.asked == []
 
-    def colour(self, what: str) -> list[int]:
-        """Background of an element, as numbers."""
+    def colour(self, what: str, of: str = "backgroundColor") -> list[int]:
+        """A colour of an element, as numbers."""
         found: list[int] = self.page.evaluate(
-            "s => getComputedStyle(document.querySelector(s)).backgroundColor.match(/\\d+/g)", what
+            "([s, of]) => getComputedStyle(document.querySelector(s))[of].match(/\\d+/g)",
+            [what, of],
         )
         return [int(part) for part in found]
 
@@ -187,6 +188,7 @@ def test_paper_and_a_picture(browser: Any, folder: Path, tmp_path: Path) -> None
     assert (tmp_path / "paper.pdf").read_bytes().startswith(b"%PDF")
     own.page.emulate_media(media="print")
     assert own.colour("body") == [255, 255, 255]
+    assert max(own.colour("body", "color")) < 80
     assert own.clean()
     own.page.close()
 
