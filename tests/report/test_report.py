@@ -204,12 +204,12 @@ BROKEN = {
         lambda d: edit(d / "costs.json", kernels=[]), "names a text that is not there"
     ),
     "format-beyond": (
-        lambda d: edit(d / "frontier.json", formats=["w8"]), "does not name one known format"
+        lambda d: edit(d / "frontier.json", formats=["w8"]), "formats that are not there"
     ),
     "no-format": (lambda d: edit(d / "frontier.json", formats=["w3"] * 5), "frontier.json in"),
-    "other-units": (lambda d: edit(d / "frontier.json", units=["a"]), "of different units"),
+    "other-units": (lambda d: edit(d / "frontier.json", units=names(24)[12:]), "of different units"),
     "twice-a-unit": (
-        lambda d: edit(d / "frontier.json", units=[*names(12), names(1)[0]]), "of different units"
+        lambda d: edit(d / "frontier.json", units=[*names(11), names(1)[0]]), "of different units"
     ),
 }  # fmt: skip
 
