@@ -18,8 +18,8 @@ from mixq import plan_weights
 from mixq.errors import MixqError, PlanError
 from mixq.plan import Plan
 from mixq.profiles import load as load_profile
-from mixq.report.folder import load_audit
 from mixq.report.records import Records
+from mixq.search.audit import Audit
 from mixq.search.study.storage import JOURNAL, open_storage, quiet
 from mixq.sensitivity.table import SensitivityTable
 from mixq.tensor_file import read_tensors
@@ -77,7 +77,7 @@ def _read(path: Path) -> None:
     elif path.name == "sensitivity.json":
         SensitivityTable.load(path)
     elif path.name == "audit.json":
-        load_audit(path.parent)
+        Audit.load(path)
     elif path.suffix == ".json":
         json.loads(path.read_text(encoding="utf-8"))
     elif path.suffix == ".safetensors":

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from pydantic import ValidationError
 
 from mixq.errors import PlanError
 from mixq.formats import Format
@@ -166,7 +167,6 @@ def test_a_part_that_is_missing(tmp_path: Path, missing: str) -> None:
         Records.load(file)
 
 
-def test_a_number_that_cannot_be_plotted_is_refused_by_the_point() -> None:
-    record = Record(**{**PLAN, "compression": 0.0})
-    with pytest.raises(PlanError, match="compression"):
-        record.point()
+def test_a_number_that_cannot_be_plotted_is_refused_at_birth() -> None:
+    with pytest.raises(ValidationError, match="compression"):
+        Record(**{**PLAN, "compression": 0.0})

@@ -207,7 +207,7 @@ BROKEN = {
         lambda d: edit(d / "frontier.json", formats=["w8"]), "formats that are not there"
     ),
     "no-format": (lambda d: edit(d / "frontier.json", formats=["w3"] * 5), "frontier.json in"),
-    "other-units": (lambda d: edit(d / "frontier.json", units=names(24)[12:]), "of different units"),
+    "other-units": (lambda d: edit(d / "frontier.json", units=names(24)[12:]), "of different units"),  # noqa: E501
     "twice-a-unit": (
         lambda d: edit(d / "frontier.json", units=[*names(11), names(1)[0]]), "of different units"
     ),
