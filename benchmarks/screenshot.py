@@ -18,7 +18,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 LOOKS = {"light": (1280, "light"), "dark": (1280, "dark"), "narrow": (400, "light")}
-README_SIZE = (1180, 1010)
+README_SIZE = (1180, 1240)
 READY = "document.documentElement.dataset.ready === 'yes' || !document.getElementById('data')"
 
 

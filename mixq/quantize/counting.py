@@ -87,7 +87,7 @@ def _typical_grid(matrix: Tensor, fmt: Format) -> list[float]:
 
 
 def _floats_within(limit: float, fmt: Format) -> int:
-    """How many floats of the width lie in -limit..limit: bit patterns of positive ones count up."""
+    """How many floats lie in -limit..limit: bit patterns of positive ones count up."""
     half = fmt.bits == 16
     largest = torch.tensor(limit, dtype=torch.float16 if half else torch.float32)
     bits = int(largest.view(torch.int16 if half else torch.int32))

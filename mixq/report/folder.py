@@ -20,6 +20,7 @@ from mixq.report.records import Records
 from mixq.report.run import Run
 from mixq.search.audit import Audit
 from mixq.search.folder import RunFolder
+from mixq.search.weight_picture import HISTOGRAM
 from mixq.sensitivity.table import SensitivityTable
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def write_results(result: SearchResult, folder: RunFolder) -> list[Path]:
     Prices.of(result).save(costs)
     drawn = _draw(records, result.sensitivity, result.plan, folder.path)
     audited = _write_audit(result, folder.path)
-    files = [plan, *weights, *sensitivity, *others, costs, *drawn, *audited]
+    histogram = folder.path / HISTOGRAM  # left by the search, which had the weights
+    counted = [histogram] if histogram.exists() else []
+    files = [plan, *weights, *sensitivity, *others, costs, *counted, *drawn, *audited]
     facts = {
         "mixq_version": result.plan.mixq_version,
         "machine": machine(),

@@ -183,7 +183,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "plan-missing": (("plan", "show", "none.json"), REFUSED, "none.json"),
     "plan-argument": (("plan", "show"), USAGE, "PLAN"),
     "apply-plan-missing": (("apply", "none.json"), REFUSED, "none.json"),
-    "report-no-run": (("report", "nowhere"), REFUSED, "nowhere/plan.json"),
+    "report-no-run": (("report", "nowhere"), REFUSED, "nowhere is not a folder"),
     "evaluate-missing": (("evaluate", "none.safetensors"), REFUSED, "none.safetensors"),
 }
 

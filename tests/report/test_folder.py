@@ -15,6 +15,7 @@ from torch import nn
 from mixq.errors import OutputError, PlanError
 from mixq.plan import Plan
 from mixq.report.folder import redraw, write_analysis, write_results
+from mixq.report.run import Run
 from mixq.search.call import search
 from mixq.search.folder import RunFolder
 from mixq.search.result import SearchResult
@@ -23,7 +24,7 @@ from mixq.sensitivity.table import SensitivityTable
 IDENTITY = {"model": "sha256:1", "hardware": "sha256:2"}
 FILES = [
     "plan.json", "plan.weights.safetensors", "sensitivity.json", "sensitivity.csv",
-    "frontier.json", "frontier.csv", "pareto.html", "pareto.png", "sensitivity.html",
+    "frontier.json", "frontier.csv", "costs.json", "pareto.html", "pareto.png", "sensitivity.html",
     "sensitivity.png", "audit.json", "audit.html", "audit.png", "run.json",
 ]  # fmt: skip
 WRITTEN = [FILES[1], FILES[0], *FILES[2:]]
@@ -120,7 +121,7 @@ def test_redrawing_gives_the_same_plots(result: SearchResult, tmp_path: Path) ->
     before = [plot.read_bytes() for plot in plots]
     for plot in plots:
         plot.unlink()
-    assert redraw(tmp_path, result.plan) == plots
+    assert redraw(Run.load(tmp_path)) == plots
     assert [plot.read_bytes() for plot in plots] == before
 
 
@@ -130,5 +131,5 @@ def test_nothing_is_drawn_without(result: SearchResult, tmp_path: Path, missing:
     for path in [tmp_path / missing, *tmp_path.glob("*.html"), *tmp_path.glob("*.png")]:
         path.unlink()
     with pytest.raises(PlanError, match=missing):
-        redraw(tmp_path, result.plan)
+        redraw(Run.load(tmp_path))
     assert not [*tmp_path.glob("*.html"), *tmp_path.glob("*.png")]

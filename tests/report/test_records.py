@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from pydantic import ValidationError
 
 from mixq.errors import PlanError
 from mixq.formats import Format
@@ -45,7 +46,11 @@ def result(units: int, heldout: tuple[float, ...] | None = (0.5,)) -> SearchResu
     trials = (*plain, chosen, trial("tilt", "tilted", W2))
     table = SimpleNamespace(metric="relative")
     found = SimpleNamespace(
-        frontier=build_frontier(problem), trials=trials, chosen=chosen, sensitivity=table
+        frontier=build_frontier(problem),
+        trials=trials,
+        chosen=chosen,
+        sensitivity=table,
+        audit=None,
     )
     return cast("SearchResult", found)
 
@@ -162,7 +167,6 @@ def test_a_part_that_is_missing(tmp_path: Path, missing: str) -> None:
         Records.load(file)
 
 
-def test_a_number_that_cannot_be_plotted_is_refused_by_the_point() -> None:
-    record = Record(**{**PLAN, "compression": 0.0})
-    with pytest.raises(PlanError, match="compression"):
-        record.point()
+def test_a_number_that_cannot_be_plotted_is_refused_at_birth() -> None:
+    with pytest.raises(ValidationError, match="compression"):
+        Record(**{**PLAN, "compression": 0.0})

@@ -151,21 +151,21 @@ def _ran(row: BenchRow, data: str, metric: str) -> Ran:
     return Ran(
         name=one_line(row.name, 60),
         fault=one_line(row.fault or "", 160),
-        file=bytes_text(row.file_bytes) if row.file_bytes else "–",
-        latency="–" if row.latency_s is None else time_text(row.latency_s),
+        file=bytes_text(row.file_bytes) if row.file_bytes else "-",
+        latency="-" if row.latency_s is None else time_text(row.latency_s),
         predicted_latency=(
-            "–" if row.predicted_latency_s is None else time_text(row.predicted_latency_s)
+            "-" if row.predicted_latency_s is None else time_text(row.predicted_latency_s)
         ),
         ratio=(
-            "–"
+            "-"
             if ratio is None
-            else f"{ratio.wall.median:.2f} ({ratio.wall.low:.2f}–{ratio.wall.high:.2f})"
+            else f"{ratio.wall.median:.2f} ({ratio.wall.low:.2f}-{ratio.wall.high:.2f})"
         ),
-        predicted_ratio="–" if row.predicted_ratio is None else f"{row.predicted_ratio:.2f}",
-        peak="–" if row.memory is None else bytes_text(row.memory.peak_bytes),
-        metric="–" if value is None else f"{value:.3f}",
+        predicted_ratio="-" if row.predicted_ratio is None else f"{row.predicted_ratio:.2f}",
+        peak="-" if row.memory is None else bytes_text(row.memory.peak_bytes),
+        metric="-" if value is None else f"{value:.3f}",
     )
 
 
 def _ratio(measured: float, predicted: float) -> str:
-    return f"{measured / predicted:.2f}" if predicted > 0 else "–"
+    return f"{measured / predicted:.2f}" if predicted > 0 else "-"

@@ -47,7 +47,7 @@ def percent_up(share: float) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A number in so many digits; a dash for none."""
     if value is None:
-        return "–"
+        return "-"
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e5):
         mantissa, power = f"{value:.{digits - 1}e}".split("e")
         digitless = f"{float(mantissa):g}"

@@ -19,7 +19,6 @@ from mixq.report.html.figures import (
     time_text,
 )
 
-
 Tone: TypeAlias = Literal["", "main", "good", "bad"]
 """Of a part of the sentence: said in passing, the point, and whether that is good news."""
 
@@ -92,22 +91,30 @@ def _sentence(plan: Plan) -> list[tuple[str, Tone]]:
     parts: list[tuple[str, Tone]] = [(f"{ratio_text(plan.predicted.compression)} smaller", "good")]
     speedup = _speedup(plan)
     if speedup is not None:
-        parts += [
-            (", predicted ", ""),
-            (f"{speed_text(speedup)} fp32", _tone(speedup)),
-            (f" on {one_line(plan.hardware.name, 60)} at batch {plan.workload.batch_size}", ""),
-        ]
+        parts.extend(
+            [
+                (", predicted ", ""),
+                (f"{speed_text(speedup)} fp32", _tone(speedup)),
+                (
+                    f" on {one_line(plan.hardware.name, 60)} at batch {plan.workload.batch_size}",
+                    "",
+                ),
+            ]
+        )
     metric = next(iter(plan.measured.metric.items()), None)
     if metric is not None and metric[0] in plan.measured.original_metric:
         name, value = metric
         before = plan.measured.original_metric[name]
-        parts += [
-            (f", {one_line(name, 40)} ", ""),
-            (f"{before:.3f} → {value:.3f}", "main"),
-        ]
+        parts.extend(
+            [
+                (f", {one_line(name, 40)} ", ""),
+                (f"{before:.3f} → {value:.3f}", "main"),
+            ]
+        )
     else:
         share = plan.measured.relative_output_mse
-        parts += [(", output error ", ""), (f"{number(share)} of the output's power", "main")]
+        power = f"{number(share)} of the output's power"
+        parts.extend([(", output error ", ""), (power, "main")])
     gap = percent_up(plan.certificate.gap)
     return [*parts, (f"; certified within {gap} of the best additive plan.", "")]
 
@@ -167,13 +174,13 @@ def _rows(plan: Plan, metric: str, *, heldout: bool) -> list[Row]:
         value = loss.metric.get(metric)
         return Row(
             name, chosen, bytes_text(cost.weight_bytes), f"{cost.compression:.2f}x",
-            number(error), time_text(cost.latency_s), "–" if value is None else f"{value:.3f}",
+            number(error), time_text(cost.latency_s), "-" if value is None else f"{value:.3f}",
         )  # fmt: skip
 
     before = plan.measured.original_metric.get(metric)
     original = Row(
         "32 bits", False, bytes_text(plan.model.original_bytes), "1.00x", "0",
-        time_text(plan.predicted.baseline_latency_s), "–" if before is None else f"{before:.3f}",
+        time_text(plan.predicted.baseline_latency_s), "-" if before is None else f"{before:.3f}",
     )  # fmt: skip
     plain = [row(f"uniform {one_line(w, 20)} bit", u, u) for w, u in plan.uniform.items()]
     plain += [row(f"{one_line(f, 40)}{EVERYWHERE}", u, u) for f, u in plan.single.items()]

@@ -121,16 +121,17 @@ def mixed(place: float) -> str:
 
 
 def ink_on(colour: str) -> str:
-    """`d` or `l`: whether dark or light text has more contrast on a colour (WCAG 2, 1.4.3)."""
-    light = _luminance(colour)
-    return "d" if (light + 0.05) / 0.06 >= 1.05 / (light + 0.05) else "l"
+    """`d` or `l`: whether black or white has more contrast on a colour (WCAG 2, 1.4.3)."""
+    light = luminance(colour)
+    return "d" if (light + 0.05) / 0.05 >= 1.05 / (light + 0.05) else "l"
 
 
 def _rgb(colour: str) -> tuple[int, ...]:
     return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
 
 
-def _luminance(colour: str) -> float:
+def luminance(colour: str) -> float:
+    """Relative luminance of `#rrggbb`, 0 to 1 (WCAG 2)."""
     parts = (part / 255 for part in _rgb(colour))
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -10,7 +10,6 @@ from importlib.resources import files
 from typing import Any, Final
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
 
 from mixq.files import one_line
 from mixq.report.html.adding import Adding
@@ -38,9 +37,9 @@ def page(run: Run) -> str:
     return _environment().get_template("report.html.j2").render(
         title=_title(run),
         policy=policy(scripts),
-        style=Markup(_file("report.css")),  # noqa: S704
-        scripts=[Markup(script) for script in scripts],  # noqa: S704
-        data=None if data is None else Markup(embedded(data)),  # noqa: S704
+        style=_file("report.css"),
+        scripts=scripts,
+        data=None if data is None else embedded(data),
         folder=one_line(run.folder),
         plan=plan,
         headline=None if plan is None else Headline.of(plan),

@@ -1,4 +1,4 @@
-"""Plans: what the page needs to show the allocation of any plan that is clicked, as JSON values."""
+"""Plans: what the page needs to show the allocation of any plan that is clicked."""
 
 from __future__ import annotations
 
@@ -73,15 +73,18 @@ def _cells(run: Run, records: Records, formats: list[Format]) -> list[dict[str, 
 def _cell(run: Run, table: SensitivityTable, unit: str, fmt: Format, position: int) -> list[Any]:
     price = run.prices.price(unit, fmt.name) if run.prices else None
     estimate = table.entries.get(unit, {}).get(fmt)
-    rounded = lambda value: None if value is None else float(f"{value:.4g}")  # noqa: E731
     own = run.plan.layers[unit] if run.plan else None
     stored = price.weight_bytes if price else None
     if stored is None and own is not None:
         stored = fmt.stored_bytes(*own.matrix)
     return [
         stored,
-        rounded(price.latency_s if price else None),
-        rounded(estimate.error if estimate else None),
-        rounded(estimate.error_se if estimate else None),
+        _rounded(price.latency_s if price else None),
+        _rounded(estimate.error if estimate else None),
+        _rounded(estimate.error_se if estimate else None),
         price.kernel if price else -1,
     ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")

@@ -14,7 +14,7 @@ def plot(view: ParetoView) -> dict[str, Any]:
     """Traces and layout as JSON values; the last trace rings the plan that is shown."""
     from mixq.report.pareto_plotly import figure
 
-    drawn: dict[str, Any] = json.loads(figure(view, "").to_json())
+    drawn: dict[str, Any] = json.loads(str(figure(view, "").to_json()))
     layout = drawn["layout"]
     layout.pop("template", None)
     layout.pop("title", None)

@@ -19,6 +19,7 @@ def provenance(run: Run) -> list[tuple[str, str]]:
         budget = ", ".join(f"{one_line(k, 40)} {v:g}" for k, v in plan.budget.items())
         shapes = ", ".join(f"{one_line(k, 40)} {v}" for k, v in plan.workload.shapes.items())
         outputs = ", ".join(one_line(name, 60) for name in plan.error_metric.outputs)
+        of = f" of {outputs}" if outputs else ""
         rows += [
             ("command", command(facts)),
             ("model", one_line(plan.model.name)),
@@ -31,7 +32,7 @@ def provenance(run: Run) -> list[tuple[str, str]]:
             ("workload", f"batch {plan.workload.batch_size}; {shapes}" if shapes else
              f"batch {plan.workload.batch_size}"),
             ("demands", budget or "none"),
-            ("error metric", one_line(plan.error_metric.name, 60) + (f" of {outputs}" * bool(outputs))),
+            ("error metric", f"{one_line(plan.error_metric.name, 60)}{of}"),
             ("sensitivities", f"{one_line(table.mode, 20)}, {table.samples} samples"),
             ("certificate", f"objective {plan.certificate.objective:.6g}, lower bound "
              f"{plan.certificate.lower_bound:.6g}, {one_line(plan.certificate.solver, 40)}"),

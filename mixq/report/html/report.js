@@ -105,10 +105,10 @@
       const cell = make("td");
       cell.append(make("span", format, `chip w${bits}`));
       row.append(
-        head, cell, make("td", stored === null ? "–" : bytes(stored), "n"),
-        make("td", error === null ? "–" : error ? `${small(error)} ± ${small(se, 1)}` : "0", "n"),
-        make("td", latency === null ? "–" : time(latency), "n"),
-        make("td", kernel < 0 ? "–" : data.kernels[kernel], "kernel"),
+        head, cell, make("td", stored === null ? "-" : bytes(stored), "n"),
+        make("td", error === null ? "-" : error ? `${small(error)} ± ${small(se, 1)}` : "0", "n"),
+        make("td", latency === null ? "-" : time(latency), "n"),
+        make("td", kernel < 0 ? "-" : data.kernels[kernel], "kernel"),
       );
       rows.push(row);
     });
