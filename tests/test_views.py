@@ -47,8 +47,8 @@ class Page(HTMLParser):
         self.close()
         assert self.open == []
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        assert {name for name, _ in attributes} <= {"style", "colspan", "aria-hidden"}
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert {name for name, _ in attrs} <= {"style", "colspan", "aria-hidden"}
         self.open.append(tag)
         self.tags.append(tag)
         if tag == "tr":
@@ -177,7 +177,7 @@ def test_frames_hold_the_numbers(result: SearchResult) -> None:
     for name, layer in plan.layers.items():
         row = layers.loc[name]
         assert (row["format"], row["latency_s"]) == (layer.format.name, layer.latency_s)
-        assert pandas.isna(row["group_size"]) == (layer.group_size is None)
+        assert bool(pandas.isna(row["group_size"])) == (layer.group_size is None)
     trials = result.to_pandas()
     assert trials.chosen.sum() == 1
     (chosen,) = trials[trials.chosen].heldout_error

@@ -15,7 +15,7 @@ from mixq.cli.app import app
 from mixq.cli.command import INTERRUPTED, remember, this_command
 from mixq.cli.console import drop_stdout, remark
 from mixq.cli.memory import ADVICE, ran_out_of_memory
-from mixq.errors import MixqError
+from mixq.errors import MixqError, UsageError
 
 TRACEBACK = "MIXQ_TRACEBACK"
 """Environment variable that shows where a bug is, for reports."""
@@ -52,7 +52,8 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         status = app(list(arguments), prog_name="mixq", standalone_mode=False)
     except MixqError as error:
-        if ran_out_of_memory(error):
+        # An option that asked for too much says so itself.
+        if not isinstance(error, UsageError) and ran_out_of_memory(error):
             return _refuse(ADVICE, 1)
         if error.exit_status != INTERRUPTED:
             debug_log.tell_origin(error)

@@ -57,6 +57,7 @@ def round_weights(
     inputs = Inputs(second, diagonal, factor)
     if fmt.method in METHODS.own:
         return method.round(weight, fmt, inputs)
+    codes: Codes | None = None
     try:
         codes = method.round(weight, fmt, inputs)
         fault = _fault(codes, fmt, rows, columns)
@@ -64,7 +65,7 @@ def round_weights(
         raise
     except Exception as error:  # a package may raise anything; it is reported, not swallowed
         fault = f"fails on {rows} x {columns} weights: {type(error).__name__}: {one_line(error)}"
-    if fault:
+    if codes is None or fault:
         raise PluginError(
             f"rounding method {fmt.method!r} of {METHODS.origin(fmt.method)} {fault}; report it "
             "to its author, or choose another method"

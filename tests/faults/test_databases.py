@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from sqlalchemy.exc import DBAPIError
 
 from tests.search.study.postgres import cluster, programs
 
@@ -82,7 +83,7 @@ def test_postgresql_that_crashes(stage: Stage, tmp_path: Path) -> None:
                 with engine.connect() as connection:
                     found = connection.execute(sqlalchemy.text("select count(*) from trials"))
                     return bool(found.scalar_one())
-            except sqlalchemy.exc.DBAPIError:
+            except DBAPIError:
                 return False
 
         def crash() -> None:

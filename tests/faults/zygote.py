@@ -23,8 +23,14 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from fault import Fault
-from traps import FILLS_DISK, Call, answer, receive, set_traps
+from fault import Fault  # type: ignore[import-not-found]
+from traps import (  # type: ignore[import-not-found]
+    FILLS_DISK,
+    Call,
+    answer,
+    receive,
+    set_traps,
+)
 
 LONGEST_S = 100.0
 """No command here takes as long on a busy machine; one that does hangs."""
@@ -133,11 +139,12 @@ def become(task: dict[str, Any], fault: Fault, parent: socket.socket, out: int, 
     for new, old in ((nowhere, 0), (out, 1), (err, 2)):
         os.dup2(new, old)
     # The zygote's own may be of files, and remember that they were.
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(open(1, "wb", closefd=False))  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(
+    sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False))  # noqa: SIM115
+    sys.stderr = io.TextIOWrapper(
         open(2, "wb", closefd=False),  # noqa: SIM115
         line_buffering=True,
     )
+    sys.__dict__.update(__stdout__=sys.stdout, __stderr__=sys.stderr)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if fault.file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (fault.file_bytes, fault.file_bytes))

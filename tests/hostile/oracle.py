@@ -90,6 +90,7 @@ def judge(target: Target, data: bytes, folder: Path, *, seconds: float = SECONDS
     before = _reset_peak()
     start = time.process_time()
     kind: Literal["refused", "accepted", "wrong"]
+    found: object = None
     try:
         with _limited(seconds), _watched(folder, target):
             found = target.read(path)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin")
 
@@ -49,7 +49,7 @@ class Cluster:
             [str(self.programs / "postgres"), "-D", str(self.folder / "data"), *settings],
             stderr=subprocess.DEVNULL, **self.identity,
         )  # fmt: skip
-        self.server = server
+        self.server = cast("subprocess.Popen[bytes]", server)
         deadline = time.monotonic() + 60
         ready = [str(self.programs / "pg_isready"), "-q", "-h", str(self.folder)]
         while subprocess.run(ready, check=False).returncode:
