@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
@@ -23,6 +25,7 @@ from mixq.report.pareto_view import (
     ZERO_LABEL,
     ParetoView,
 )
+from mixq.report.points import PlanPoint
 
 DOTS_PER_INCH: Final = 100
 SIZE_IN: Final = (12, 8)
@@ -45,7 +48,8 @@ def picture(view: ParetoView, title: str) -> bytes:
     axes = figure.add_axes(PLOT)
     _draw_axes(axes, view)
     _draw_frontier(axes, view)
-    _draw_trials(figure, axes, view)
+    _draw_trials(axes, view)
+    _draw_scale(figure, view)
     _draw_uniform(axes, view)
     _draw_chosen(axes, view)
     # parse_math=False, because a plan or model may have dollar signs in its name.
@@ -102,30 +106,47 @@ def _draw_frontier(axes: Axes, view: ParetoView) -> None:
         name = view.legend("frontier")
         axes.plot(x, y, color=FRONTIER_COLOUR, linewidth=1.5, zorder=2, label=name)
         x, y = view.xy(points)
-        axes.scatter(x, y, s=12, color=FRONTIER_COLOUR, zorder=2)
+        axes.scatter(
+            x,
+            y,
+            s=16,
+            edgecolors=FRONTIER_COLOUR,
+            linewidths=0.7,
+            zorder=2,
+            **_colours(view, points),
+        )
 
 
-def _draw_trials(figure: Figure, axes: Axes, view: ParetoView) -> None:
-    """Trials coloured by latency, with a scale beside the plot if latencies differ."""
+def _draw_trials(axes: Axes, view: ParetoView) -> None:
     points = view.kind("trial")
-    if not points:
-        return
-    x, y = view.xy(points)
-    latencies_ms = [point.latency_s * 1e3 for point in points]
-    differ = len(set(latencies_ms)) > 1
-    drawn = axes.scatter(
-        x,
-        y,
-        s=55,
-        c=latencies_ms if differ else LATENCY_COLOURS[1],
-        cmap=LinearSegmentedColormap.from_list("latency", LATENCY_COLOURS) if differ else None,
-        edgecolors=INK,
-        linewidths=0.7,
-        zorder=3,
-        label=view.legend("trial"),
+    if points:
+        x, y = view.xy(points)
+        axes.scatter(
+            x, y, s=55, edgecolors=INK, linewidths=0.7, zorder=3, label=view.legend("trial"),
+            **_colours(view, points),
+        )  # fmt: skip
+
+
+def _colours(view: ParetoView, points: Sequence[PlanPoint]) -> dict[str, Any]:
+    """Colours by latency; frontier and trials share one scale."""
+    if not view.latencies_differ:
+        return {"color": LATENCY_COLOURS[1]}
+    scale = _latencies(view)
+    return {"c": [p.latency_s * 1e3 for p in points], "cmap": scale.cmap, "norm": scale.norm}
+
+
+def _latencies(view: ParetoView) -> ScalarMappable:
+    coloured = [p.latency_s * 1e3 for p in (*view.kind("frontier"), *view.kind("trial"))]
+    return ScalarMappable(
+        Normalize(min(coloured), max(coloured)),
+        LinearSegmentedColormap.from_list("latency", LATENCY_COLOURS),
     )
-    if differ:
-        bar = figure.colorbar(drawn, cax=figure.add_axes(SCALE))
+
+
+def _draw_scale(figure: Figure, view: ParetoView) -> None:
+    """The scale of latencies beside the plot, if they differ."""
+    if view.latencies_differ:
+        bar = figure.colorbar(_latencies(view), cax=figure.add_axes(SCALE))
         bar.set_label(LATENCY_TITLE, fontsize=LABEL_PT, color=INK)
         bar.ax.tick_params(labelsize=LABEL_PT - 1, colors=INK)
         bar.outline.set_visible(False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -53,8 +52,15 @@ def _traces(view: ParetoView) -> list[go.Scatter]:
         legendgroup="frontier",
     )
     drawn: list[tuple[PointKind, dict[str, Any]]] = [
-        ("frontier", {"marker": {"size": 5, "color": FRONTIER_COLOUR}, "showlegend": False}),
-        ("trial", {"marker": {"size": 9, "line": outline} | _latency_colours(view.kind("trial"))}),
+        (
+            "frontier",
+            {
+                "marker": {"size": 6, "line": {"color": FRONTIER_COLOUR, "width": 0.7}}
+                | _colours(view, "frontier"),
+                "showlegend": False,
+            },
+        ),
+        ("trial", {"marker": {"size": 9, "line": outline} | _colours(view, "trial")}),
         (
             "uniform",
             {
@@ -108,20 +114,22 @@ def _traces(view: ParetoView) -> list[go.Scatter]:
     return traces
 
 
-def _latency_colours(points: Sequence[PlanPoint]) -> dict[str, Any]:
-    """Marker colours by latency, with a scale beside the plot if latencies differ."""
-    latencies_ms = [point.latency_s * 1e3 for point in points]
-    if len(set(latencies_ms)) < 2:
+def _colours(view: ParetoView, kind: PointKind) -> dict[str, Any]:
+    """Marker colours of a kind by latency; frontier and trials share one scale."""
+    if not view.latencies_differ:
         return {"color": LATENCY_COLOURS[1]}
-    return {
-        "color": latencies_ms,
-        "colorscale": list(LATENCY_COLOURS),
-        "colorbar": {
-            "title": {"text": LATENCY_TITLE, "side": "right"},
-            "thickness": 14,
-            "outlinewidth": 0,
-        },
-    }
+    latencies_ms = [point.latency_s * 1e3 for point in view.kind(kind)]
+    return {"color": latencies_ms, "coloraxis": "coloraxis"}
+
+
+def _scale(view: ParetoView) -> dict[str, Any]:
+    """The scale of latencies beside the plot, if they differ."""
+    if not view.latencies_differ:
+        return {}
+    bar = {
+        "title": {"text": LATENCY_TITLE, "side": "right"}, "thickness": 14, "outlinewidth": 0
+    }  # fmt: skip
+    return {"coloraxis": {"colorscale": list(LATENCY_COLOURS), "colorbar": bar}}
 
 
 def _hover(point: PlanPoint) -> str:
@@ -143,6 +151,7 @@ def _layout(view: ParetoView, title: str) -> go.Layout:
         hoverlabel={"align": "left", "font": {"size": 13}},
         margin={"l": 90, "r": 40, "t": 110, "b": 80},
         **_zero_line(view.error),
+        **_scale(view),
     )
 
 

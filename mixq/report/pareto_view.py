@@ -63,7 +63,9 @@ class ParetoView:
         """
         if not points:
             raise UsageError("a Pareto plot of 0 plans shows nothing; pass at least one point")
-        ordered = sorted(points, key=lambda point: (point.weight_bytes, point.error, point.name))
+        ordered = sorted(
+            points, key=lambda p: (p.weight_bytes, p.error, p.name, p.kind, p.latency_s)
+        )
         return cls(
             tuple(ordered),
             LogAxis.of(point.size_mb for point in points),
@@ -78,6 +80,12 @@ class ParetoView:
     def xy(self, points: Sequence[PlanPoint]) -> tuple[list[float], list[float]]:
         """Where `points` are drawn."""
         return [p.size_mb for p in points], [self.error.place(p.error) for p in points]
+
+    @property
+    def latencies_differ(self) -> bool:
+        """Whether the coloured points, those of frontier and trials, need a scale."""
+        coloured = (*self.kind("frontier"), *self.kind("trial"))
+        return len({point.latency_s for point in coloured}) > 1
 
     def frontier_line(self) -> list[PlanPoint]:
         """The frontier points that no other one beats in size and error together.

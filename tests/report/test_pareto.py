@@ -249,14 +249,15 @@ class TestHtml:
         assert layout["xaxis"]["type"] == layout["yaxis"]["type"] == "log"
 
     def test_trials_are_coloured_by_latency_in_ms(self, tmp_path: Path) -> None:
-        traces, _ = html(a_search(), tmp_path).figure()
+        traces, layout = html(a_search(), tmp_path).figure()
         marker = traces[2]["marker"]
         assert marker["color"] == [6.0, 5.0, 4.0]  # smallest plan first
-        assert marker["colorbar"]["title"]["text"] == "latency, ms"
+        assert marker["coloraxis"] == traces[1]["marker"]["coloraxis"], "one scale for all"
+        assert layout["coloraxis"]["colorbar"]["title"]["text"] == "latency, ms"
 
     def test_one_latency_needs_no_scale(self, tmp_path: Path) -> None:
-        traces, _ = html([point("a"), point("b", error=0.1)], tmp_path).figure()
-        assert "colorbar" not in traces[0]["marker"]
+        _, layout = html([point("a"), point("b", error=0.1)], tmp_path).figure()
+        assert "coloraxis" not in layout
 
     def test_hover_names_the_plan_and_its_figures(self, tmp_path: Path) -> None:
         traces, _ = html(a_search(), tmp_path).figure()

@@ -123,7 +123,7 @@
 
   // What a narrow screen has no room for: every second label, long words, a wide scale.
   function slim() {
-    const { layout, data: traces } = data.plot;
+    const { layout } = data.plot;
     const axis = layout.xaxis, span = (axis.range[1] - axis.range[0]) * 0.17;
     let last = -Infinity;
     axis.ticktext = axis.ticktext.map((text, i) => {
@@ -138,9 +138,8 @@
     axis.title = { text: "MB (below: compression)", font: { size: 12 } };
     layout.font.size = 11;
     for (const note of layout.annotations || []) note.text = "error 0";
-    for (const trace of traces)
-      if (trace.marker && trace.marker.colorbar)
-        Object.assign(trace.marker.colorbar, { thickness: 7, xpad: 4, title: { text: "ms", side: "top" } });
+    if (layout.coloraxis)
+      Object.assign(layout.coloraxis.colorbar, { thickness: 7, xpad: 4, title: { text: "ms", side: "top" } });
   }
 
   // Paper is narrower than the screen, and plotly draws for pixels.
