@@ -26,11 +26,6 @@ GUESTS = {
     "examples/models/README.md": "example-models.md",
 }
 """Files outside docs/ that are pages: path in the repository, path on the site."""
-PENDING = {
-    *("comparison.md", "determinism.md", "evaluation.md", "extend/", "report.md"),
-    *("robustness.md", "security.md"),
-}
-"""Entries of the nav whose pages are still being written; left out where they are not there."""
 LINK = re.compile(r"(?<!!)\[(?P<label>[^\]\[]+)\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 
@@ -41,25 +36,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     drawn = {"name": "math", "class": "formulas", "format": formulas.fence}
     fences.setdefault("custom_fences", []).append(drawn)
     assert config.nav is not None
-    config.nav = filled(written(config.nav, Path(config.docs_dir)), Path(config.docs_dir))
+    config.nav = filled(config.nav, Path(config.docs_dir))
     return config
-
-
-def written(nav: list[Any], docs: Path) -> list[Any]:
-    """The nav without the pages that are pending."""
-    kept: list[Any] = []
-    for entry in nav:
-        for title, inner in entry.items() if isinstance(entry, dict) else [(None, entry)]:
-            if isinstance(inner, list):
-                kept.append({title: written(inner, docs)})
-            elif inner not in PENDING or (docs / inner).exists() or guest(inner):
-                kept.append(entry)
-    return kept
-
-
-def guest(page: str) -> bool:
-    """Whether a page comes from outside docs/, and its file is there."""
-    return any(page == site and (ROOT / file).is_file() for file, site in GUESTS.items())
 
 
 def filled(entry: Any, docs: Path) -> Any:

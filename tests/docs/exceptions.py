@@ -42,6 +42,7 @@ LISTINGS = {
         "docs/profiles.md",
         "profile 'my.toml'",
     ): "the shape of an error; tests/profiles",
+    ("docs/evaluation.md", "error: task hellaswag"): "the shape of an error",
     ("docs/streaming.md", "1 GB + 0.08 GB"): "a formula",
 }
 """(page, how the block begins): why a text block is no output of the block before it."""
