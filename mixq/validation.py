@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 import reprlib
+from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from mixq.files import one_line
+from mixq.errors import MixqError
+from mixq.files import one_line, parse_json, read_bounded
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_model(
+    kind: type[M], path: str | Path, largest: int, error: type[MixqError], what: str
+) -> M:
+    """A JSON file as a pydantic model.
+
+    Args:
+        kind: of the model.
+        path: of the file.
+        largest: bytes that the file may have.
+        error: what is raised.
+        what: the file is, in words.
+
+    Raises:
+        MixqError: of the kind `error`, if the file is missing, too large, truncated, or breaks a
+            rule of the model.
+    """
+    text = read_bounded(path, largest, error, what)
+    try:
+        return kind.model_validate(parse_json(text, error, f"{what} {path}"))
+    except ValidationError as problem:
+        raise error(f"{what} {path}: {first_problem(problem)}") from problem
 
 
 def first_problem(error: ValidationError) -> str:

@@ -81,7 +81,7 @@ def remark(text: str) -> None:
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Bars on a terminal unless --quiet; with --verbose, a line for each finished stage too."""
-    from mixq.cli.debug_log import timed
+    from mixq.cli.stage_log import timed
     from mixq.progress import watched
 
     with watched(not is_quiet()) as report:

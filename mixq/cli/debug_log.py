@@ -10,16 +10,12 @@ import logging
 import os
 import time
 import traceback
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mixq.cli.console import remark
 
-if TYPE_CHECKING:
-    from mixq.progress import Progress
-
 ROOT: Final = "mixq"
 log = logging.getLogger(ROOT)
-stages = logging.getLogger("mixq.stage")
 
 
 class _Lines(logging.Handler):
@@ -63,17 +59,3 @@ def tell_origin(error: BaseException) -> None:
             place = f" in {ROOT}/{file}:{own[-1].lineno} ({own[-1].name})"
         log.debug("refused: %s%s", type(chain).__name__, place)
         chain = chain.__cause__
-
-
-def timed(report: Progress) -> Progress:
-    """Progress that also logs each stage when it is finished, with its time."""
-    started: dict[str, float] = {}
-
-    def told(stage: str, done: int, total: int) -> None:
-        report(stage, done, total)
-        now = time.monotonic()
-        started.setdefault(stage, now)
-        if done == total:
-            stages.info("%s: %d of %d in %.2f s", stage, done, total, now - started.pop(stage))
-
-    return told

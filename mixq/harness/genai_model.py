@@ -10,12 +10,13 @@ import torch
 from lm_eval.models import onnxruntime_genai
 from lm_eval.models.utils import has_bos_prefix
 
+from mixq.harness.counted import Counted
 from mixq.harness.progress import Counter
 
 _Base: Any = onnxruntime_genai.ONNXRuntimeGenAILM
 
 
-class GenaiLM(_Base):  # type: ignore[misc]
+class GenaiLM(Counted, _Base):  # type: ignore[misc]
     """The harness's own class for such folders, one text at a time.
 
     Tokens and windows are those of its class for transformers, so that both models beside each
@@ -29,28 +30,7 @@ class GenaiLM(_Base):  # type: ignore[misc]
     """
 
     def __init__(self, folder: Path, *, counter: Counter, about: Mapping[str, object]) -> None:
-        super().__init__(str(folder))
-        self.cache_hook = counter
-        self._about = dict(about)
-
-    def loglikelihood(
-        self, requests: list[Any], disable_tqdm: bool = True
-    ) -> list[tuple[float, bool]]:
-        """Log probability of each continuation, and whether it is the most probable one."""
-        self.cache_hook.begin("log-likelihoods", len(requests))
-        return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[no-any-return]
-
-    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
-        """Log probability of each text."""
-        self.cache_hook.begin("perplexity", len(requests))
-        return super().loglikelihood_rolling(  # type: ignore[no-any-return]
-            requests, disable_tqdm=True
-        )
-
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        """What the model writes after each text."""
-        self.cache_hook.begin("writing", len(requests))
-        return super().generate_until(requests, disable_tqdm=True)  # type: ignore[no-any-return]
+        super().__init__(str(folder), counter=counter, about=about)
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_options: Any
@@ -79,7 +59,3 @@ class GenaiLM(_Base):  # type: ignore[misc]
             if asked is not None:
                 self.cache_hook.add_partial("loglikelihood", asked, answers[-1])
         return answers
-
-    def get_model_info(self) -> dict[str, object]:
-        """Of the model, for the results."""
-        return dict(self._about)

@@ -15,12 +15,13 @@ from typing import Any
 from lm_eval.models import huggingface
 from torch import nn
 
+from mixq.harness.counted import Counted
 from mixq.harness.progress import Counter
 
 _Base: Any = huggingface.HFLM
 
 
-class TorchLM(_Base):  # type: ignore[misc]
+class TorchLM(Counted, _Base):  # type: ignore[misc]
     """A causal language model of transformers, quantized or not.
 
     Args:
@@ -42,29 +43,9 @@ class TorchLM(_Base):  # type: ignore[misc]
     ) -> None:
         with _tied_already(model):
             super().__init__(
-                pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size
-            )
-        self.cache_hook = counter
-        self._about = dict(about)
-
-    def loglikelihood(
-        self, requests: list[Any], disable_tqdm: bool = True
-    ) -> list[tuple[float, bool]]:
-        """Log probability of each continuation, and whether it is the most probable one."""
-        self.cache_hook.begin("log-likelihoods", len(requests))
-        return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[no-any-return]
-
-    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
-        """Log probability of each text."""
-        self.cache_hook.begin("perplexity", len(requests))
-        return super().loglikelihood_rolling(  # type: ignore[no-any-return]
-            requests, disable_tqdm=True
-        )
-
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        """What the model writes after each text."""
-        self.cache_hook.begin("writing", len(requests))
-        return super().generate_until(requests, disable_tqdm=True)  # type: ignore[no-any-return]
+                counter=counter, about=about, pretrained=model, tokenizer=tokenizer,
+                backend="causal", batch_size=batch_size,
+            )  # fmt: skip
 
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = True, override_bs: int | None = None
@@ -89,10 +70,6 @@ class TorchLM(_Base):  # type: ignore[misc]
             )
         finally:
             self.logits_cache = shared
-
-    def get_model_info(self) -> dict[str, object]:
-        """Of the model, for the results; the original asks the hub, which knows nothing of it."""
-        return dict(self._about)
 
 
 @contextlib.contextmanager

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mixq.errors import PlanError
-from mixq.files import parse_json, read_bounded, write_json_atomic
-from mixq.validation import first_problem
+from mixq.files import write_json_atomic
+from mixq.validation import read_model
 
 BINS: Final = 161
 """Odd, so that one bin has zero in its middle."""
@@ -86,8 +86,4 @@ class Histogram(BaseModel):
         Raises:
             PlanError: if the file is missing, truncated or breaks a rule.
         """
-        text = read_bounded(path, LARGEST_FILE, PlanError, "histogram")
-        try:
-            return cls.model_validate(parse_json(text, PlanError, f"histogram {path}"))
-        except ValidationError as error:
-            raise PlanError(f"histogram {path}: {first_problem(error)}") from error
+        return read_model(cls, path, LARGEST_FILE, PlanError, "histogram")

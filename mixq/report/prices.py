@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mixq.errors import PlanError
-from mixq.files import parse_json, read_bounded, write_json_atomic
+from mixq.files import write_json_atomic
 from mixq.formats import Format
-from mixq.validation import first_problem
+from mixq.validation import read_model
 
 if TYPE_CHECKING:
     from mixq.search.result import SearchResult
@@ -111,8 +111,4 @@ class Prices(BaseModel):
         Raises:
             PlanError: if the file is missing, truncated or breaks a rule.
         """
-        text = read_bounded(path, LARGEST_FILE, PlanError, "costs")
-        try:
-            return cls.model_validate(parse_json(text, PlanError, f"costs {path}"))
-        except ValidationError as error:
-            raise PlanError(f"costs {path}: {first_problem(error)}") from error
+        return read_model(cls, path, LARGEST_FILE, PlanError, "costs")

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mixq.errors import PlanError
-from mixq.files import one_line, parse_json, read_bounded, write_json_atomic, write_text_atomic
+from mixq.files import one_line, write_json_atomic, write_text_atomic
 from mixq.report.points import PlanPoint
 from mixq.search.trials import PLAIN
-from mixq.validation import first_problem
+from mixq.validation import read_model
 
 if TYPE_CHECKING:
     from mixq.search.result import SearchResult
@@ -145,11 +145,7 @@ class Records(BaseModel):
         Raises:
             PlanError: if the file is missing, truncated or breaks a rule.
         """
-        text = read_bounded(path, LARGEST_FILE, PlanError, "frontier")
-        try:
-            return cls.model_validate(parse_json(text, PlanError, f"frontier {path}"))
-        except ValidationError as error:
-            raise PlanError(f"frontier {path}: {first_problem(error)}") from error
+        return read_model(cls, path, LARGEST_FILE, PlanError, "frontier")
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all."""
