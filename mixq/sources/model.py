@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from mixq.errors import SourceError
+from mixq.errors import SourceError, one_line
 from mixq.sources.loaded import LoadedModel
 
 CHOICES: Final = (
@@ -51,7 +51,8 @@ def load_model(spec: str | None, *, trust_remote_code: bool = False) -> LoadedMo
         from mixq.sources.function import load_from_function
 
         return load_from_function(spec)
-    raise SourceError(f"model {spec!r} does not exist and is no spec; pass {CHOICES}")
+    shown = one_line(repr(spec))
+    raise SourceError(f"model {shown} does not exist and is no spec; pass {CHOICES}")
 
 
 def _is_dir(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from contextlib import suppress
 from types import TracebackType
 
 import optuna
@@ -46,15 +47,14 @@ class Heartbeat:
 
     def _run(self, interval_s: float) -> None:
         while not self._over.wait(interval_s):
-            try:
-                self._beat()
-            except OptunaError:  # the database is away; whoever writes a trial will say so
-                continue
+            self._beat()
 
     def _beat(self) -> None:
         assert isinstance(self._storage, RDBStorage)
-        for trial_id in self._trial_ids:
-            self._storage.record_heartbeat(trial_id)
+        # A database that is away: whoever writes a trial will say so.
+        with suppress(OptunaError):
+            for trial_id in self._trial_ids:
+                self._storage.record_heartbeat(trial_id)
 
 
 class Watch:

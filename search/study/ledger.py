@@ -88,7 +88,8 @@ class Ledger:
         self._units = set(problem.choices)
         self._done: dict[Key, Errors | None] = {}
         self._seen: set[int] = set()
-        self._study_id = storage.get_study_id_from_name(study.study_name)
+        with writing(study):
+            self._study_id = storage.get_study_id_from_name(study.study_name)
         self._watch = Watch(study, storage, self._study_id)
 
     def done(self) -> dict[Key, Errors | None]:

@@ -321,7 +321,7 @@ def test_a_disk_that_is_full_at_any_file(
         assert not {name for name in names if name.startswith(".")} - {".mixq.lock"}
         if "plan.json" in names:
             assert Path("run/plan.json").read_bytes() == calm["plan.json"]
-    assert files == 15  # the thirteen results, and run.json before and after them
+    assert files == 17  # the fifteen results, and run.json before and after them
     for name in set(calm) - {"study.journal"}:
         assert Path("run", name).read_bytes() == calm[name], name
 

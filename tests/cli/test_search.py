@@ -125,16 +125,13 @@ def test_json_is_one_object_and_nothing_else(search: Callable[..., Any]) -> None
 
 
 def test_results_on_stdout_progress_on_stderr(search: Callable[..., Any]) -> None:
-    answer = search("--target-compression", "5")
+    answer = search("--target-compression", "5", "--verbose")
     assert answer.status == 0
     assert "this plan" in answer.out
     assert "0.weight" in answer.out
     assert "Written to run: plan.json" in answer.out
     assert "measuring" not in answer.out
-    lines = answer.err.splitlines()
-    stages = [
-        re.sub(r": (\d+) of \1$", "", line) for line in lines if not line.startswith("note: ")
-    ]
+    stages = re.findall(r"^\[ *[\d.]+ s\] stage: (.+): (?:\d+) of (?:\d+) in", answer.err, re.M)
     assert stages[:5] == [
         "gathering input moments",  # what rounding learns from
         "gathering input moments",  # what it is judged by

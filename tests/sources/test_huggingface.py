@@ -189,7 +189,7 @@ def remote_code(folder: Path) -> None:
     [
         pytest.param(lambda f: (f / "config.json").unlink(), "no config.json", id="no-config"),
         pytest.param(
-            lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON", id="json"
+            lambda f: (f / "config.json").write_text("{"), "is not valid JSON", id="json"
         ),
         pytest.param(
             lambda f: (f / "config.json").write_text("[1]"), "no JSON object", id="json-list"
