@@ -97,7 +97,8 @@ def search(
         pin: unit name pattern to width.
         tie: patterns; the units that match one take one format together.
         evaluate: metrics of a model on labelled data; its attribute `primary` names the headline
-            metric, `higher_is_better` (default True) says which way is better.
+            metric, `higher_is_better` (default True) says which way is better; with
+            `max_metric_drop` it has to be there if the metric's name has a word like `loss`.
         trials: plans of least added error to measure beside the uniform ones.
         rounds: how often at most the best of them is refined: single changes are measured with
             the rest of the plan in place, and the problem is solved again with what they do there.

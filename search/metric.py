@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from mixq.errors import ModelError
+from mixq.errors import ModelError, UsageError
 from mixq.files import one_line
 from mixq.formats import Format
 from mixq.progress import Progress, track
@@ -14,13 +16,19 @@ from mixq.search.trials import Trial
 from mixq.sensitivity.compare import Evaluate, judged
 from mixq.sensitivity.joint import dequantized_copy
 
+LESS_IS_BETTER: Final = frozenset(
+    ("loss", "error", "perplexity", "ppl", "wer", "cer", "mae", "mse", "rmse")
+)
+"""Words in the names of metrics of which less is usually better."""
+
 
 @dataclass
 class Judge:
     """Metrics by a user's `evaluate`, each assignment judged once.
 
     `evaluate.primary` names the headline metric (by default the first one), and
-    `evaluate.higher_is_better` (by default True) says which way is better.
+    `evaluate.higher_is_better` (by default True) says which way is better. Where the name has one
+    of `LESS_IS_BETTER`, a drop is told only if it is set.
     """
 
     rounder: Rounder
@@ -60,8 +68,10 @@ class Judge:
 
         Raises:
             ModelError: if `evaluate` gives no headline metric.
+            UsageError: if its name sounds as if less were better, and `evaluate` says nothing.
         """
         name = self.primary()
+        check_direction(self.evaluate, name)
         change = _value(self.metrics({}), name) - _value(self.metrics(assignment), name)
         return change if getattr(self.evaluate, "higher_is_better", True) else -change
 
@@ -104,6 +114,20 @@ def plan_metrics(
     )
     named = {trial.proposal.name: found for trial, found in zip(uniform, rest, strict=True)}
     return PlanMetrics(original, plan, named)
+
+
+def check_direction(evaluate: Evaluate, name: str) -> None:
+    """Refuse to guess which way a metric is better where its name speaks against the default.
+
+    Raises:
+        UsageError: if a word of the name is in `LESS_IS_BETTER`, and `evaluate` does not say.
+    """
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    if not LESS_IS_BETTER.isdisjoint(words) and not hasattr(evaluate, "higher_is_better"):
+        raise UsageError(
+            f"metric {name!r:.60} sounds as if less were better; "
+            "set evaluate.higher_is_better = False (or True) where it is defined"
+        )
 
 
 def _value(metrics: Mapping[str, float], name: str) -> float:

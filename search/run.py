@@ -20,7 +20,7 @@ from mixq.search.find import find
 from mixq.search.frontier import build_frontier
 from mixq.search.honesty import latency_notes
 from mixq.search.interactions import Auditor
-from mixq.search.metric import Judge, PlanMetrics, plan_metrics
+from mixq.search.metric import Judge, PlanMetrics, check_direction, plan_metrics
 from mixq.search.notes import (
     activation_notes,
     cache_notes,
@@ -100,6 +100,8 @@ def run(
     plain = layout.problem()
     ranges = feasible_ranges(plain, budget, baseline_latency_s, errors_add=False)
     check_reachable(plain, budget, rounder, references["calibration"], judge, ranges)
+    if judge is not None and budget.max_metric_drop is not None:
+        check_direction(judge.evaluate, judge.primary())  # before all the measuring
     setting = Setting(metric, folder, request.workers, device, progress)
     sensitivity = find_sensitivity(
         mode_of(request.sensitivity, request.samples), layout, rounder, measured, budget, setting

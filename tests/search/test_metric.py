@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mixq.errors import ModelError
+from mixq.errors import ModelError, UsageError
 from mixq.formats import Format
 from mixq.graph.find import find_units
 from mixq.rounding.rounder import Rounder
@@ -116,4 +116,38 @@ def test_a_headline_that_comes_and_goes(model: nn.Module) -> None:
     answers = iter([{"a": 1.0}, {"b": 1.0}])
     judged = judge(model, lambda _: next(answers))
     with pytest.raises(ModelError, match="'a', but evaluate returns b"):
+        judged.drop({"weight": W2})
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        *((name, True) for name in (
+            "loss", "error", "perplexity", "ppl", "wer", "cer", "mae", "mse", "rmse", "error_rate",
+            "val-loss", "eval_MSE", "Top1-Error",
+        )),
+        *((name, False) for name in (
+            "accuracy", "f1", "power", "lossless", "closeness", "answer", "terror", "r2", "",
+        )),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("says", [None, True, False])
+def test_a_direction_that_is_not_said(
+    model: nn.Module, name: str, refused: bool, says: bool | None
+) -> None:
+    def evaluate(changed: nn.Module) -> dict[str, float]:
+        return {name: next(changed.parameters()).abs().sum().item(), "other": 0.0}
+
+    if says is not None:
+        evaluate.higher_is_better = says  # type: ignore[attr-defined]
+    judged = judge(model, evaluate)
+    assert judged.primary() == name  # without a demand on it nothing is refused
+    if refused and says is None:
+        with pytest.raises(UsageError) as caught:
+            judged.drop({"weight": W2})
+        assert str(caught.value) == (
+            f"metric {name!r} sounds as if less were better; "
+            "set evaluate.higher_is_better = False (or True) where it is defined"
+        )
+    else:
         judged.drop({"weight": W2})

@@ -244,6 +244,7 @@ def test_the_plan_keeps_what_was_measured(quick: Quick) -> None:
         ({"target_compression": 5, "hardware": "abacus"}, mixq.MixqError),
         ({"target_compression": 5, "calibration": []}, mixq.MixqError),
         ({"max_metric_drop": 0.1}, UsageError),
+        ({"max_metric_drop": 0.1, "evaluate": lambda _: {"error_rate": 0.5}}, UsageError),
         ({"max_size_mb": float("nan")}, UsageError),
         ({"max_size_mb": 1e-9}, UsageError),
         ({"max_error": -1.0}, UsageError),
