@@ -201,7 +201,7 @@ class StabilityInfo(Part):
     """What another draw of the calibration samples would change.
 
     Attributes:
-        samples: that sensitivities were measured on; one says nothing.
+        samples: that sensitivities were measured on; fewer than 4 say nothing.
         resamplings: draws that were planned for again; 0 if nothing can be said.
         kept: share of them in which a unit keeps its width, on average over the units.
         regret: how much more of the added error a plan from another draw has, on average, as a

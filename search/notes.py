@@ -69,9 +69,11 @@ def stability_notes(stability: Stability | None, available: int) -> list[str]:
         return []
     unused = available > stability.samples
     if not stability.resamplings:
-        way = "--sensitivity measured takes all" if unused else "give several"
+        way = "--sensitivity measured takes all" if unused else "give more"
+        count = stability.samples
+        few = "one calibration sample" if count == 1 else f"{count} calibration samples"
         return [
-            "sensitivities come from one calibration sample, so nothing can be said of how stable "
+            f"sensitivities come from {few}, so nothing can be said of how stable "
             f"the plan is; {way}"
         ]
     if stability.regret <= REGRET:

@@ -27,6 +27,8 @@ from mixq.search.solve import solve_once
 from mixq.search.trials import Tilt, Trial
 from mixq.sensitivity.table import SensitivityTable
 
+MIN_SAMPLES: Final = 4
+"""Of fewer nothing is said: their draws are almost all alike."""
 RESAMPLINGS: Final = 100
 FEWEST: Final = 20
 """Resamplings where each takes long: with a limit on latency, or many choices."""
@@ -39,7 +41,7 @@ class Stability:
     """What the bootstrap says of a plan.
 
     Attributes:
-        samples: that sensitivities were measured on; of a single one nothing can be said.
+        samples: that sensitivities were measured on; of fewer than 4 nothing can be said.
         resamplings: draws that were planned for again; 0 if nothing can be said.
         widths: share of the draws in which a unit keeps its width, by unit.
         formats: the same for its whole format.
@@ -87,8 +89,8 @@ def stability(
         samples = table.samples
     else:
         means, samples = errors.mean(1).clip(min=0), errors.shape[1]
-        if samples == 1:
-            return Stability(1, 0, {}, {}, 0.0)
+    if samples < MIN_SAMPLES:
+        return Stability(samples, 0, {}, {}, 0.0)
     within = replace(limits, error=None)
     if limits.objective != "error":
         within = Limits(weight_bytes=chosen.totals.weight_bytes)

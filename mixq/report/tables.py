@@ -32,15 +32,16 @@ def plan_table(plan: Plan) -> Table:
     table = Table(title=plain(f"{plan.model.name} on {plan.hardware.name}"))
     table.add_column("layer", overflow="fold")
     table.add_column("format")
-    known = any(layer.stability is not None for layer in plan.layers.values())
+    found = plan.stability
+    known = found is not None or any(row.stability is not None for row in plan.layers.values())
     for column in (*(["stable"] if known else []), "bytes", "error alone", "latency us"):
         table.add_column(column, justify="right")
     table.add_column("kernel", overflow="fold")
-    if known and plan.stability is not None:
+    if found is not None and found.resamplings:
+        samples = f"{found.samples} calibration sample{'' if found.samples == 1 else 's'}"
         table.caption = (
-            f"stable: share of {plan.stability.resamplings} resamplings of "
-            f"{plan.stability.samples} calibration samples in which a layer keeps its width; "
-            f"their plans add {plan.stability.regret:.1%} more error on average"
+            f"stable: share of {found.resamplings} resamplings of {samples} in which a layer "
+            f"keeps its width; their plans add {found.regret:.1%} more error on average"
         )
     for name, layer in plan.layers.items():
         table.add_row(

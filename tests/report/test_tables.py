@@ -102,6 +102,29 @@ def test_plan_table_says_how_stable_widths_are() -> None:
     assert "1.0% more error" in caption
 
 
+@pytest.mark.parametrize(
+    ("samples", "resamplings", "said"),
+    [
+        (1, 0, None),
+        (3, 0, None),
+        (1, 40, "40 resamplings of 1 calibration sample in"),  # of earlier versions
+        (4, 40, "40 resamplings of 4 calibration samples in"),
+    ],
+)
+def test_plan_table_says_nothing_of_few_samples(
+    samples: int, resamplings: int, said: str | None
+) -> None:
+    share = 0.5 if resamplings else None
+    info = {"samples": samples, "resamplings": resamplings, "kept": 0.0, "regret": 0.0}
+    layers = {"a": layer(4, group_size=64, stability=share)}
+    text = printed(plan_table(plan(layers=layers, stability=info)))
+    assert "stable" in text
+    assert cells(text, "a")[2] == ("50%" if resamplings else "-")
+    caption = " ".join(text.split())
+    assert ("resamplings of" in caption) == (said is not None)
+    assert said is None or said in caption
+
+
 def test_summary() -> None:
     """Held-out errors stand first."""
     single = {"w4g64": {**plan().uniform["8"].model_dump(), "heldout_error": 0.0625}}

@@ -158,7 +158,7 @@ def test_one_sample(quick: Quick) -> None:
 @pytest.mark.parametrize("sensitivity", ["auto", "measured", "sketch"])
 def test_a_plan_says_how_stable_it_is(quick: Quick, sensitivity: Any) -> None:
     """The same as by itself, on what the search left."""
-    result = quick(target_compression=5, seed=3, sensitivity=sensitivity)
+    result = quick(target_compression=5, seed=3, sensitivity=sensitivity, calibration=data(32))
     problem = result.layout.problem(result.sensitivity)
     size = int(problem.original_bytes / 5)
     found = stability(
@@ -166,11 +166,15 @@ def test_a_plan_says_how_stable_it_is(quick: Quick, sensitivity: Any) -> None:
     )
     assert found is not None
     plan = result.plan
-    assert {name: layer.stability for name, layer in plan.layers.items()} == found.widths
-    assert {name: layer.format_stability for name, layer in plan.layers.items()} == found.formats
+    for unit, layer in plan.layers.items():
+        assert layer.stability == found.widths.get(unit)
+        assert layer.format_stability == found.formats.get(unit)
+    samples = result.sensitivity.samples
+    assert samples >= 4 or sensitivity == "auto"  # which may settle a small model on fewer
     assert plan.stability == StabilityInfo(
-        samples=result.sensitivity.samples, resamplings=100, kept=found.kept, regret=found.regret
-    )
+        samples=samples, resamplings=100 if samples >= 4 else 0,
+        kept=found.kept, regret=found.regret,
+    )  # fmt: skip
 
 
 def test_the_seed_decides_and_nothing_else(quick: Quick) -> None:

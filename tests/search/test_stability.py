@@ -64,12 +64,19 @@ TWO = {"a": [3.0, 1.0], "b": [0.0, 2.0]}
 A_WIDE = {"a": WIDE, "b": NARROW}
 
 
+@pytest.fixture
+def two_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What two samples say can be told by hand."""
+    monkeypatch.setattr(module, "MIN_SAMPLES", 2)
+
+
 @pytest.mark.parametrize(
     ("limits", "draws"),
     [(Limits(weight_bytes=300), RESAMPLINGS), (Limits(latency_s=3.0), module.FEWEST)],
     ids=["bytes", "latency"],
 )
 @pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.usefixtures("two_are_enough")
 def test_two_samples_by_hand(limits: Limits, draws: int, seed: int) -> None:
     """One of two samples is drawn each time; the plan of the second adds 2 where 1 is least."""
     chance = np.random.default_rng(seed)
@@ -85,7 +92,7 @@ def test_two_samples_by_hand(limits: Limits, draws: int, seed: int) -> None:
 @LAWS
 @given(
     st.lists(st.floats(0.1, 10), min_size=4, max_size=4, unique=True),
-    st.lists(st.integers(1, 1000), min_size=2, max_size=6),
+    st.lists(st.integers(1, 1000), min_size=4, max_size=8),
 )
 def test_what_errors_have_in_common_changes_no_plan(
     errors: list[float], factors: list[int]
@@ -99,6 +106,7 @@ def test_what_errors_have_in_common_changes_no_plan(
     assert outcome.regret == 0
 
 
+@pytest.mark.usefixtures("two_are_enough")
 def test_a_width_may_stay_where_a_format_does_not() -> None:
     formats = [Format(4, 64), Format(4, 32)]
     rows = {formats[0]: [1.0, 3.0], formats[1]: [2.0, 1.0]}
@@ -118,13 +126,14 @@ def test_a_width_may_stay_where_a_format_does_not() -> None:
 
 
 def test_the_optimum_of_tilted_errors_is_compared_with_such() -> None:
-    steady = {"a": [3.0] * 3, "b": [2.0] * 3}
+    steady = {"a": [3.0] * 4, "b": [2.0] * 4}
     tilt = Tilt("b counts twice", factors=(1.0, 2.0))
     b_wide = {"a": NARROW, "b": WIDE}
     assert found(steady, b_wide, tilt=tilt).kept == 1
     assert found(steady, b_wide).kept == 0
 
 
+@pytest.mark.usefixtures("two_are_enough")
 def test_where_a_size_was_sought_it_is_the_limit() -> None:
     outcome = found(TWO, A_WIDE, limits=Limits(error=0.1), weight_bytes=300)
     assert 0.3 < outcome.widths["a"] < 0.7
@@ -132,6 +141,7 @@ def test_where_a_size_was_sought_it_is_the_limit() -> None:
 
 
 @pytest.mark.parametrize(("choices", "draws"), [(4 * 50, 50), (1, module.FEWEST)])
+@pytest.mark.usefixtures("two_are_enough")
 def test_many_choices_are_drawn_less_often(
     monkeypatch: pytest.MonkeyPatch, choices: int, draws: int
 ) -> None:
@@ -139,12 +149,22 @@ def test_many_choices_are_drawn_less_often(
     assert found(TWO, A_WIDE).resamplings == draws
 
 
-def test_one_sample_says_nothing() -> None:
-    outcome = found({"a": [3.0], "b": [2.0]}, A_WIDE)
-    assert outcome == Stability(1, 0, {}, {}, 0.0)
-    assert outcome.kept == 0
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_few_samples_say_nothing(count: int) -> None:
+    own = believed(0.3, count)
+    for outcome in (
+        found({"a": [3.0] * count, "b": [2.0] * count}, A_WIDE),
+        stability(problem_of(own), own, trial(A_WIDE), Limits(weight_bytes=300)),
+    ):
+        assert outcome is not None
+        if count < 4:
+            assert outcome == Stability(count, 0, {}, {}, 0.0)
+            assert outcome.kept == 0
+        else:
+            assert outcome.resamplings == RESAMPLINGS
 
 
+@pytest.mark.usefixtures("two_are_enough")
 def test_samples_that_not_all_have_are_left_out() -> None:
     assert found({"a": [3.0, 1.0, 9.0], "b": [0.0, 2.0]}, A_WIDE) == found(TWO, A_WIDE)
 
@@ -161,7 +181,8 @@ def test_without_errors_by_sample_there_is_nothing_to_draw() -> None:
     [
         (None, 8, []),
         (Stability(8, 100, {}, {}, REGRET), 8, []),
-        (Stability(1, 0, {}, {}, 0.0), 1, ["one calibration sample", "give several"]),
+        (Stability(1, 0, {}, {}, 0.0), 1, ["one calibration sample,", "give more"]),
+        (Stability(3, 0, {}, {}, 0.0), 3, ["from 3 calibration samples,", "give more"]),
         (Stability(1, 0, {}, {}, 0.0), 9, ["--sensitivity measured takes all"]),
         # The loss falls as 1/samples: 5.5% at 8 is 2% at 22.
         (Stability(8, 100, {}, {}, 0.055), 8, ["another 8", "5.5%", "about 22", "2.8 times"]),
@@ -169,7 +190,17 @@ def test_without_errors_by_sample_there_is_nothing_to_draw() -> None:
         (Stability(8, 100, {}, {}, 5.0), 8, ["about 2000"]),
         (Stability(8, 100, {}, {}, 5.01), 8, ["about 2100"]),
     ],
-    ids=["unknown", "enough", "one", "one-of-many", "few", "few-of-many", "many", "rounded-up"],
+    ids=[
+        "unknown",
+        "enough",
+        "one",
+        "three",
+        "one-of-many",
+        "few",
+        "few-of-many",
+        "many",
+        "rounded-up",
+    ],
 )
 def test_stability_notes(outcome: Stability | None, available: int, said: list[str]) -> None:
     notes = stability_notes(outcome, available)
@@ -217,17 +248,17 @@ def test_doubt_notes(others: list[Trial], limits: Limits, said: bool) -> None:
             assert part in notes[0]
 
 
-def believed(spread: float) -> SensitivityTable:
+def believed(spread: float, samples: int = 4) -> SensitivityTable:
     """Without errors by sample: what is known is how far each error may be off beside the rest."""
     errors = {"a": 2.0, "b": 1.0}
     entries = {
         unit: {
-            WIDE: Estimate(0.0, 0.0, 2, own_se=0.0),
-            NARROW: Estimate(error, 9.0, 2, own_se=spread * error),
+            WIDE: Estimate(0.0, 0.0, samples, own_se=0.0),
+            NARROW: Estimate(error, 9.0, samples, own_se=spread * error),
         }
         for unit, error in errors.items()
     }
-    return SensitivityTable(entries, 1.0, "", 2, "", "", mode="auto")
+    return SensitivityTable(entries, 1.0, "", samples, "", "", mode="auto")
 
 
 def test_errors_are_drawn_where_those_by_sample_are_not_known() -> None:
@@ -240,7 +271,7 @@ def test_errors_are_drawn_where_those_by_sample_are_not_known() -> None:
         return found
 
     certain = outcome(0.0)
-    assert (certain.kept, certain.regret, certain.samples) == (1.0, 0.0, 2)
+    assert (certain.kept, certain.regret, certain.samples) == (1.0, 0.0, 4)
     little, much = outcome(0.3), outcome(2.0)
     # `b` exceeds `a` where a normal number of standard deviation s sqrt(2) exceeds log 2, with
     # s^2 = log(1 + spread^2): in 5% and in 35% of all draws; three standard errors of 100 draws.
