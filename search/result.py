@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SearchResult:
     """What a search found, and everything that it stands on.
 
@@ -74,6 +74,15 @@ class SearchResult:
             MissingExtraError: if pandas is not installed.
         """
         return data_frame(TRIAL_COLUMNS, (trial_row(trial, self.chosen) for trial in self.trials))
+
+    def __repr__(self) -> str:
+        """A few lines, whatever the size of the model."""
+        total = str(self.plan).splitlines()[-1]
+        return (
+            f"SearchResult: {total}, {len(self.trials)} trials, "
+            f"frontier of {len(self.frontier):,} plans\n"
+            "see .plan, .frontier, .trials, .sensitivity, .to_pandas()"
+        )
 
     def _repr_html_(self) -> str:
         return result_html(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -96,6 +97,26 @@ def test_html_has_the_numbers(result: SearchResult) -> None:
         for text, bits in zip(row[1:], (32, 8, 4, 2), strict=True):
             least = min(entry.error for fmt, entry in entries.items() if fmt.bits == bits)
             assert float(text) == pytest.approx(least, rel=5e-3)
+
+
+def test_a_result_prints_in_two_lines(result: SearchResult) -> None:
+    first, second = str(result).splitlines()
+    assert repr(result) == str(result)
+    assert first.startswith(f"SearchResult: {result.plan.model.name} on intel_cpu: ")
+    compression = result.plan.predicted.compression
+    for part in (
+        f"{compression:.2f}x smaller, {result.plan.predicted.weight_bytes:,} bytes, ",
+        "output error ",
+        f"{len(result.trials)} trials, frontier of {len(result.frontier):,} plans",
+    ):
+        assert part in first
+    assert len(first) < 200
+    named = [word.strip("(),.") for word in second.removeprefix("see ").split()]
+    assert all(hasattr(result, name) for name in named)
+    model = result.plan.model.model_copy(update={"name": HOSTILE})
+    hostile = replace(result, plan=result.plan.model_copy(update={"model": model}))
+    assert "\x1b" not in repr(hostile)
+    assert len(repr(hostile).splitlines()) == 2
 
 
 def test_names_from_outside_are_shown_and_not_obeyed(result: SearchResult) -> None:
