@@ -247,6 +247,12 @@ def test_version(cli: Callable[..., Any]) -> None:
     assert (answer.status, answer.out) == (0, f"mixq {__version__}\n")
 
 
+def test_a_folder_with_a_plan_is_told_its_file(cli: Callable[..., Any], demo_run: Path) -> None:
+    answer = cli("plan", "show", demo_run)
+    assert answer.status == 1
+    assert f"{demo_run} is a folder; pass {demo_run / 'plan.json'}" in answer.error
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("apply",), ("bench",), ("evaluate",), ("export", "--runtime", "onnxruntime")],
