@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A path, which is found before a folder of the name mixq where Python is started: this checkout
 # seen from its parent.
-EDITABLE := --config-settings editable_mode=compat --editable
+EDITABLE := --config-settings=editable_mode=compat --editable
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test models docs lint ruff mypy pyright build clean
