@@ -6,6 +6,9 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# A path, which is found before a folder of the name mixq where Python is started: this checkout
+# seen from its parent.
+EDITABLE := --config-settings=editable_mode=compat --editable
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test models docs lint ruff mypy pyright build clean
@@ -59,11 +62,11 @@ $(VENV)/.created:
 
 $(VENV)/.runtime: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	$(PIP) install -qq -c constraints.txt --editable .
+	$(PIP) install -qq -c constraints.txt $(EDITABLE) .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP) install -qq -c constraints.txt --editable '.[hf,onnx,openvino,gguf,genai,mlx,compressed-tensors,lm-eval,pandas]' --group dev
+	$(PIP) install -qq -c constraints.txt $(EDITABLE) '.[hf,onnx,openvino,gguf,genai,mlx,compressed-tensors,lm-eval,pandas]' --group dev
 	@touch $@
 
 $(VENV)/.models: $(VENV)/.dev examples/models/requirements.txt

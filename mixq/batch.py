@@ -52,9 +52,12 @@ def call(model: nn.Module, batch: Batch) -> object:
         raise
     except Exception as error:  # a user's model may raise anything; it is reported, not swallowed
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        labelled = isinstance(error, TypeError) and "were given" in reason
+        hint = "; if the second tensor is labels, yield inputs only"
         raise CalibrationError(
             f"model {type(model).__name__} does not take the calibration batch "
             f"[{describe(batch)}]: {reason}; pass inputs that its forward accepts"
+            f"{hint if labelled and isinstance(batch, tuple) and len(batch) == 2 else ''}"
         ) from error
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from mixq.errors import OutputError, PlanError
 from mixq.files import (
     atomic_path,
+    is_regular,
     json_text,
     one_line,
     parse_json,
@@ -96,6 +97,9 @@ class Plan(Part):
             PlanError: if the file is missing, truncated, of another schema version, or breaks
                 a rule, naming the place.
         """
+        inside = Path(path) / "plan.json"
+        if is_regular(inside):
+            raise PlanError(f"plan {one_line(path)} is a folder; pass {one_line(inside)}")
         plan = cls.from_json(
             read_bounded(path, LARGEST_FILE, PlanError, "plan"), what=f"plan {one_line(path)}"
         )

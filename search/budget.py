@@ -177,8 +177,8 @@ def feasible_ranges(
 
 
 def ranges_text(ranges: Mapping[str, str]) -> str:
-    """Feasible ranges in one line."""
-    return "; ".join(f"{name}: {text}" for name, text in ranges.items())
+    """Feasible ranges in one line, by the names of the options, in their units."""
+    return "; ".join(f"{_OPTIONS[name]}: {text}" for name, text in ranges.items())
 
 
 def _alone(problem: Problem, name: str, value: float, baseline_latency_s: float | None) -> bool:

@@ -120,9 +120,11 @@ def none_note(costs: CostTable, assignment: Mapping[str, Format]) -> str | None:
     same = len(quantized) - len(unpacked) - len(slower)
     if quantized and same and not (unpacked or slower):
         reasons.append(f"{same} narrower layers take as long as in 32 bits")
+    if quantized:
+        reasons.append("the plan is smaller, not faster")
     return (
         f"no speed-up expected here: {_ms(own_s)} predicted against {_ms(baseline_s)} in 32 bits; "
-        f"{'; '.join(reasons)}; the plan is smaller, not faster"
+        f"{'; '.join(reasons)}"
     )
 
 

@@ -212,6 +212,9 @@ def test_call_passes_the_batch(batch: Batch, expected: Tensor) -> None:
         pytest.param(Sum(), {"z": ONES}, "unexpected keyword", TypeError, id="keyword"),
         pytest.param(Sum(), (ONES,) * 3, "positional arguments", TypeError, id="too-many"),
         pytest.param(
+            nn.ReLU(), (ONES, ONES), "is labels, yield inputs only", TypeError, id="labels"
+        ),
+        pytest.param(
             nn.Embedding(3, 2), torch.tensor([[7]]), "out of range", IndexError, id="vocabulary"
         ),
         pytest.param(nn.Embedding(3, 2), ONES, "scalar type", RuntimeError, id="dtype"),
@@ -226,6 +229,14 @@ def test_call_says_what_does_not_fit(
     assert "\n" not in str(caught.value)
     shapes = re.findall(r"\(\d+, \d+\)", str(caught.value))
     assert shapes
+
+
+def test_call_does_not_guess_labels_where_inputs_are_missing() -> None:
+    with pytest.raises(CalibrationError, match="missing") as caught:
+        call(nn.Bilinear(2, 2, 1), (ONES,))
+    with pytest.raises(CalibrationError) as more:
+        call(Sum(), (ONES,) * 3)
+    assert "labels" not in f"{caught.value}{more.value}"
 
 
 @pytest.mark.parametrize(

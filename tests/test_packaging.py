@@ -242,3 +242,15 @@ def test_wheel_works_outside_the_tree(wheel: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     places = answer.stdout.splitlines()
     assert places == [str(target.joinpath(*room.split("."), "__init__.py")) for room in rooms]
+
+
+def test_a_folder_of_the_same_name_hides_nothing(tmp_path: Path) -> None:
+    """A checkout seen from its parent, where `./mixq` looks like a package."""
+    (tmp_path / "mixq").mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    script = "import mixq, mixq.search, mixq.profiles; print(mixq.Plan.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "Plan\n", done.stderr

@@ -119,13 +119,14 @@ def check_targets(targets: Sequence[Path], runtime: str) -> None:
     if len(set(targets)) < len(targets):
         raise UsageError("a file is named twice; name each once")
     for path in targets:
-        if _is_plan(path):
+        if is_plan(path):
             Plan.load(path)
         else:
             runtime_of(path, runtime)
 
 
-def _is_plan(path: Path) -> bool:
+def is_plan(path: Path) -> bool:
+    """Whether a target is a plan, by its name; else it is an exported file."""
     return path.suffix == ".json"
 
 
@@ -134,7 +135,7 @@ def _named(
 ) -> tuple[dict[str, Plan], list[Candidate]]:
     """Plans by the names of their rows, and files as candidates."""
     check_targets(targets, runtime)
-    ours = [path for path in targets if _is_plan(path)]
+    ours = [path for path in targets if is_plan(path)]
     plans = {"plan" if len(ours) == 1 else str(path): Plan.load(path) for path in ours}
     for plan in plans.values():
         check_fits(plan, model)

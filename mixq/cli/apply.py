@@ -9,6 +9,7 @@ import typer
 
 from mixq.cli import options
 from mixq.cli.console import OutputFormat, show, show_json
+from mixq.cli.inputs import check_demo
 
 
 def apply(
@@ -31,6 +32,7 @@ def apply(
 
     loaded_plan = Plan.load(plan)
     loaded = load_model(model, trust_remote_code=trust_remote_code)
+    check_demo(loaded_plan, model, loaded)
     written = save(loaded_plan.apply(loaded.model), output)
     if format is OutputFormat.json:
         predicted = loaded_plan.predicted.weight_bytes

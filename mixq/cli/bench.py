@@ -9,7 +9,7 @@ import typer
 
 from mixq.cli import complete, options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
-from mixq.cli.inputs import load_inputs
+from mixq.cli.inputs import check_demo, load_inputs
 from mixq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -138,8 +138,9 @@ def _bench(
     format: OutputFormat,
 ) -> None:
     from mixq.bench.result import Settings
-    from mixq.bench.targets import bench_targets, check_targets
+    from mixq.bench.targets import bench_targets, check_targets, is_plan
     from mixq.files import make_folder
+    from mixq.plan import Plan
     from mixq.profiles import load
     from mixq.report.bench import write_bench
     from mixq.report.bench_table import bench_table, faults
@@ -149,6 +150,9 @@ def _bench(
         make_folder(output)  # before minutes are spent
     profile = None if hardware is None else load(hardware)
     loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
+    for path in targets:
+        if is_plan(path):
+            check_demo(Plan.load(path), model, loaded)
     with progress_bar() as progress:
         done = bench_targets(
             loaded, data, targets, Settings(**given), runtime=runtime, hardware=profile,

@@ -10,7 +10,7 @@ import typer
 
 from mixq.cli import complete, options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
-from mixq.cli.inputs import load_inputs
+from mixq.cli.inputs import check_demo, load_inputs
 from mixq.errors import UsageError
 from mixq.files import one_line
 
@@ -209,6 +209,7 @@ def _errors(
         quantized = load(target, loaded.model)
     else:
         plan = Plan.load(target)
+        check_demo(plan, model, loaded)
         quantized = plan.apply(loaded.model)
         judged = of_plan(plan)
         # A name in a file is no reason to run code.

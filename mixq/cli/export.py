@@ -9,7 +9,7 @@ import typer
 
 from mixq.cli import complete, options
 from mixq.cli.console import OutputFormat, note, progress_bar, show, show_json
-from mixq.cli.inputs import load_inputs
+from mixq.cli.inputs import check_demo, load_inputs
 from mixq.errors import UsageError
 
 
@@ -75,6 +75,7 @@ def export(
     kind = runtime_named(runtime, **chosen)
     target = output or Path(f"model{kind.suffix}")
     loaded, data = load_inputs(model, calibration, trust_remote_code=trust_remote_code)
+    check_demo(loaded_plan, model, loaded)
     with progress_bar() as progress:
         done = export_model(
             loaded.model,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixq.errors import UsageError
+from mixq.errors import PlanError, UsageError
+from mixq.files import one_line
 
 if TYPE_CHECKING:
     from mixq.calibration import Calibration
+    from mixq.plan import Plan
     from mixq.sources import LoadedModel
     from mixq.streaming import StreamedModel
 
@@ -31,6 +33,30 @@ def load_inputs(
 
     loaded = load_model(model, trust_remote_code=trust_remote_code)
     return loaded, load_calibration(calibration, loaded)
+
+
+def check_demo(plan: Plan, model: str | None, loaded: LoadedModel) -> None:
+    """Refuse a plan of another model where `--model` was left out, which means the demo.
+
+    Args:
+        plan: that is to be used.
+        model: as `--model`.
+        loaded: what that stands for.
+
+    Raises:
+        PlanError: naming the model that the plan is for.
+    """
+    if model is not None:
+        return
+    from mixq.graph.state import fingerprint
+
+    if fingerprint(loaded.model) == plan.model.fingerprint:
+        return
+    name = one_line(plan.model.name, 100)
+    spec = name if ":" in name or Path(name).exists() else "SPEC"
+    raise PlanError(
+        f"the plan is for {name!r}, but without --model the demo is used; add --model {spec}"
+    )
 
 
 def load_streamed(model: str | None, calibration: str | None) -> tuple[StreamedModel, Calibration]:

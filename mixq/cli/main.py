@@ -15,7 +15,7 @@ from mixq.cli.app import app
 from mixq.cli.command import INTERRUPTED, remember, this_command
 from mixq.cli.console import drop_stdout, remark
 from mixq.cli.memory import ADVICE, ran_out_of_memory
-from mixq.errors import MixqError, UsageError
+from mixq.errors import MixqError, UsageError, one_line
 
 TRACEBACK = "MIXQ_TRACEBACK"
 """Environment variable that shows where a bug is, for reports."""
@@ -89,7 +89,19 @@ def _refuse_usage(error: typer.TyperException) -> int:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if not message:  # no command was given, and the help has been shown
         return status
-    return _refuse(f"{message.rstrip('.')}; try 'mixq --help'", status)
+    given = _given(error)
+    context = getattr(error, "ctx", None)
+    path = "mixq" if context is None else context.command_path
+    return _refuse(f"{message.rstrip('.')}{given}; try '{path} --help'", status)
+
+
+def _given(error: typer.TyperException) -> str:
+    """The value that an option did not take, where the message leaves it out: `, got '4x'`."""
+    errors = getattr(error.__cause__ or error.__context__, "errors", None)  # of pydantic
+    if errors is None:
+        return ""
+    value = one_line(repr(errors()[0]["input"]), 60)
+    return "" if value in str(error) else f", got {value}"
 
 
 def _interrupted() -> int:

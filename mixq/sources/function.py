@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -80,8 +81,16 @@ def find_function(spec: str) -> Callable[..., object]:
     function = getattr(module, name, None)
     if not callable(function):
         state = "no" if function is None else f"a {type(function).__name__}, not a function, as"
-        raise SourceError(f"{target!r} has {state} {name!r}; name a function")
+        way_out = _nearest(name, module) or "name a function"
+        raise SourceError(f"{target!r} has {state} {name!r}; {way_out}")
     return cast("Callable[..., object]", function)
+
+
+def _nearest(name: str, module: ModuleType) -> str | None:
+    """The question whether a callable of a name much like `name` is meant; None without one."""
+    callables = [known for known, value in vars(module).items() if callable(value)]
+    near = get_close_matches(name, callables, 1)
+    return f"did you mean {near[0]!r}?" if near else None
 
 
 def _import_module(name: str) -> ModuleType:

@@ -52,7 +52,17 @@ def load_model(spec: str | None, *, trust_remote_code: bool = False) -> LoadedMo
 
         return load_from_function(spec)
     shown = one_line(repr(spec))
+    if path.suffix == ".py" and _is_file(path):
+        raise SourceError(f"model {shown} names no function; pass {one_line(spec)}:load")
     raise SourceError(f"model {shown} does not exist and is no spec; pass {CHOICES}")
+
+
+def _is_file(path: Path) -> bool:
+    """Whether `path` is a file; as `_is_dir`."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _is_dir(path: Path) -> bool:

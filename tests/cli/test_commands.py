@@ -245,3 +245,26 @@ def test_version(cli: Callable[..., Any]) -> None:
 
     answer = cli("--version")
     assert (answer.status, answer.out) == (0, f"mixq {__version__}\n")
+
+
+def test_a_folder_with_a_plan_is_told_its_file(cli: Callable[..., Any], demo_run: Path) -> None:
+    answer = cli("plan", "show", demo_run)
+    assert answer.status == 1
+    assert f"{demo_run} is a folder; pass {demo_run / 'plan.json'}" in answer.error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("apply",), ("bench",), ("evaluate",), ("export", "--runtime", "onnxruntime")],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_forgotten_model_is_named(
+    cli: Callable[..., Any], search: Callable[..., Any], arguments: tuple[str, ...]
+) -> None:
+    assert search("--target-compression", "4").status == 0
+    answer = cli(arguments[0], "run/plan.json", *arguments[1:])
+    assert answer.status == 1
+    assert (
+        "the plan is for 'tiny.py:load', but without --model the demo is used; "
+        "add --model tiny.py:load"
+    ) in answer.error

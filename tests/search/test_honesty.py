@@ -128,6 +128,7 @@ def test_no_speed_up_is_a_sentence(
     assert note is not None
     assert note.startswith("no speed-up expected here: ")
     assert because in note
+    assert note.endswith("smaller, not faster") == any(fmt != W32 for fmt in chosen.values())
     assert latency_notes(table(entries), chosen)[0] == note
 
 

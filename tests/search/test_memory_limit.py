@@ -49,7 +49,9 @@ def test_a_smaller_file_may_need_more_memory() -> None:
     own = problem((90, 200))
     found = solve(own, Budget(compression=1000 / 140, max_memory_bytes=305).limits(own))
     assert sorted(fmt.bits for fmt in found.assignment.values()) == [4, 8]
-    with pytest.raises(InfeasibleError, match="cannot be met; the feasible ranges are max_memory"):
+    with pytest.raises(
+        InfeasibleError, match="cannot be met; the feasible ranges are --max-memory-mb"
+    ):
         check_feasible(own, Budget(max_memory_bytes=194))
     with pytest.raises(InfeasibleError, match="peak memory is at least"):
         check_feasible(own, Budget(max_memory_bytes=200, compression=1000 / 100))

@@ -34,6 +34,8 @@ def test_the_demo_is_the_default(spec: str | None) -> None:
         pytest.param("json:", "is not a spec like", id="no-function"),
         pytest.param(":load", "is not a spec like", id="no-module"),
         pytest.param("json:no_such", "has no 'no_such'", id="function"),
+        pytest.param("json:laods", "has no 'laods'; did you mean 'loads'", id="function-near"),
+        pytest.param("shapes.py", "'shapes.py' names no function; pass shapes.py:load", id="py"),
         pytest.param("json:decoder", "a module, not a function", id="no-callable"),
         pytest.param("missing.py:load", "does not exist; check the path", id="file"),
         pytest.param("C:\\models\\m.py:load", "does not exist; check the path", id="drive"),
@@ -47,6 +49,7 @@ def test_refused_in_one_line(
     spec: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "shapes.py").touch()
     with pytest.raises(SourceError, match=message) as caught:
         load_model(spec)
     assert "\n" not in str(caught.value)
