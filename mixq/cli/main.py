@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 
 import typer
@@ -17,6 +18,7 @@ from mixq.cli.console import drop_stdout, remark
 from mixq.cli.memory import ADVICE, ran_out_of_memory
 from mixq.errors import MixqError, UsageError, one_line
 
+LAST_WORDS = f"error: {ADVICE}\n".encode()
 TRACEBACK = "MIXQ_TRACEBACK"
 """Environment variable that shows where a bug is, for reports."""
 
@@ -43,6 +45,10 @@ def run(arguments: Sequence[str]) -> int:
     remember(arguments)
     try:
         return _run(arguments)
+    except MemoryError:  # while another error was looked at: nothing more is built here
+        with suppress(OSError):
+            os.write(2, LAST_WORDS)
+        return 1
     finally:
         debug_log.stop()
         loudness.reset()

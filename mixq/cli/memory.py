@@ -10,6 +10,7 @@ ADVICE: Final = "out of memory; take fewer or smaller calibration batches, or fe
 _WORDS: Final = re.compile(
     r"std::bad_alloc"  # C++ behind pybind11
     r"|bad allocation"
+    r"|^\[enforce fail a"  # torch, where even its words found no room
     r"|allocate (?:enough )?memory|failed to allocate|out of memory"  # torch, ONNX Runtime, CUDA
     r"|failed to map segment"  # the loader of shared libraries
     r"|can't start new thread",

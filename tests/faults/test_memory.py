@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 from pathlib import Path
 
 import pytest
 
-from mixq.cli.memory import ran_out_of_memory
+from mixq.cli.memory import ADVICE, ran_out_of_memory
 from mixq.errors import MissingExtraError
 
 from .commands import Stage
@@ -41,6 +42,7 @@ TORCH = (
 SAID = {
     "python": MemoryError(),
     "torch": RuntimeError(TORCH),
+    "torch, cut short": RuntimeError(TORCH[:15]),
     "c++": RuntimeError("std::bad_alloc"),
     "cuda": RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     "library": ImportError("libx.so: failed to map segment from shared object"),
@@ -72,3 +74,19 @@ def test_what_libraries_say(error: Exception) -> None:
 )
 def test_what_is_no_want_of_memory(error: Exception) -> None:
     assert not ran_out_of_memory(error)
+
+
+def test_even_while_an_error_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("anything")
+
+    def no_room(_: BaseException) -> bool:
+        raise MemoryError
+
+    command_line = importlib.import_module("mixq.cli.main")
+    monkeypatch.setattr(command_line, "app", fails)
+    monkeypatch.setattr(command_line, "ran_out_of_memory", no_room)
+    assert command_line.run(["search"]) == 1
+    assert capfd.readouterr().err == f"error: {ADVICE}\n"
