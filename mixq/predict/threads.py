@@ -54,6 +54,9 @@ def threads_of(text: str, profile: Profile) -> Threads:
     if plain in _UNSAID:
         count = profile.default_threads
         return Threads(count, 1, UNSAID_SPREAD, f"threads not said, {count} assumed")
+    # Digits beyond any machine; Python refuses to read thousands of them.
+    if re.search(r"\d{10}", plain):
+        raise UsageError(f"cores_or_threads is {text[:40]!r}; no machine has as many")
     if gpus := _GPUS.fullmatch(plain):
         if int(gpus[1] or 1) != 1:
             raise UsageError(f"cores_or_threads is {text[:40]!r}; one GPU is what is predicted")

@@ -14,6 +14,7 @@ import torch
 
 from mixq.errors import MissingExtraError, SourceError
 from mixq.files import one_line, parse_json, read_bounded
+from mixq.sources.asked_size import require_stored
 from mixq.sources.loaded import LoadedModel
 from mixq.sources.reason import reason
 
@@ -55,6 +56,9 @@ def load_folder(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel
     path = str(folder.resolve())
     try:
         with quiet(transformers):
+            if not trust_remote_code:
+                config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+                require_stored(folder, model_class, config)
             try:
                 # Fused attention kernels hide their products from the graph.
                 model, info = model_class.from_pretrained(
@@ -64,6 +68,8 @@ def load_folder(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel
                 model, info = model_class.from_pretrained(
                     path, attn_implementation="sdpa", **options
                 )
+    except SourceError:
+        raise
     except load_errors() as error:
         raise SourceError(
             f"folder {str(folder)!r} cannot be loaded: {reason(error)}; check that it is complete"

@@ -47,6 +47,8 @@ def test_a_gpu_is_one_thread(text: str) -> None:
         ("-4", "not understood"),
         ("4.5", "not understood"),
         ("x" * 5000, "not understood"),
+        ("9" * 5000, "no machine has as many"),
+        ("9" * 5000 + " GPU", "no machine has as many"),
         ("0", "is 0; write at least 1"),
         ("0 inst x 4c", "is 0; write at least 1"),
         ("8 GPUs", "one GPU is what is predicted"),

@@ -201,6 +201,11 @@ def remote_code(folder: Path) -> None:
         pytest.param(
             lambda f: edit_config(f, hidden_size=32), "cannot be loaded|wrong shape", id="shapes"
         ),
+        pytest.param(
+            lambda f: edit_config(f, hidden_size=65_536),
+            "^folder .* asks for .* parameters",
+            id="16-gigabytes",
+        ),
         pytest.param(lambda f: edit_config(f, hidden_size="x"), "cannot be loaded", id="type"),
         pytest.param(
             lambda f: edit_config(f, model_type="no_such", architectures=None),
