@@ -112,6 +112,12 @@ def _base(layer: Layer, folder: Path | None, chain: tuple[str, ...]) -> Document
             ("extends",), f"extends: {circle} goes round in a circle or is too long; end it"
         )
     if is_path:
+        # A file from outside shall not make us read wherever it likes.
+        if Path(name).is_absolute() or ".." in Path(name).parts or not name.endswith(".toml"):
+            raise layer.says(
+                ("extends",),
+                f"extends: {name[:80]!r} is no .toml file beside this one; put it there",
+            )
         path = Path(target)
         try:
             content = _read(path)

@@ -207,6 +207,15 @@ def test_a_users_file_extends_a_shipped_one_or_one_beside_it(tmp_path: Path) -> 
         load(str(tmp_path / "b.toml"))
 
 
+@pytest.mark.parametrize("base", ["/etc/passwd", "/a.toml", "../a.toml", "x/../../a.toml", "x/a"])
+def test_no_file_from_elsewhere_is_read(tmp_path: Path, base: str) -> None:
+    (tmp_path / "b.toml").write_text(child("yours", base), encoding="utf-8")
+    with pytest.raises(
+        ProfileError, match=r"line 3: extends: .* is no \.toml file beside this one"
+    ):
+        load(str(tmp_path / "b.toml"))
+
+
 @pytest.mark.parametrize(
     "more",
     ["chip = 3", "runtime = 3", "runtime.onnxruntime = 3", "runtime.onnxruntime.kernel = 3",
