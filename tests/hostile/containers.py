@@ -97,6 +97,10 @@ def _other_tensors(tensors: dict[str, Tensor], rng: Random) -> dict[str, Tensor]
     }
 
 
+KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+"""Compressions that Python can write."""
+
+
 def archive(member: Callable[[str, bytes, Random], bytes]) -> Callable[[bytes, Random], bytes]:
     """Mutations of a zip archive whose members are changed by `member(name, content, rng)`."""
 
@@ -112,7 +116,7 @@ def archive(member: Callable[[str, bytes, Random], bytes]) -> Callable[[bytes, R
             return plain(data, rng)
         except Exception:  # zlib.error and lzma's have no base in common
             return plain(data, rng)
-        if not members:
+        if not members or kind not in KINDS:
             return plain(data, rng)
         at = rng.randrange(len(members))
         name, content = members[at]
@@ -126,7 +130,7 @@ def archive(member: Callable[[str, bytes, Random], bytes]) -> Callable[[bytes, R
             case 3:
                 members.append((_name(rng, name), b"\x80\x04."))
             case 4:
-                kind = rng.choice((0, 8, 12, 14))
+                kind = rng.choice(KINDS)
             case _:
                 members[at] = (name, member(name, content, rng))
         return zipped(members, kind)
