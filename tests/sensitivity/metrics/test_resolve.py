@@ -96,7 +96,7 @@ def test_a_loss_by_its_place(tmp_path: Path) -> None:
     file.write_text("def loss(outputs, batch):\n    return outputs['logits'].sum((1, 2))\n")
     metric = resolve(MetricChoice(f"{file}:loss"), Model(), TOKENS)
     assert metric.name == f"{file}:loss"
-    with pytest.raises(SourceError, match="has no 'lost'; name a function"):
+    with pytest.raises(SourceError, match="has no 'lost'; did you mean 'loss'"):
         resolve(MetricChoice(f"{file}:lost"), Model(), TOKENS)
 
 
