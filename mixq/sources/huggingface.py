@@ -57,7 +57,9 @@ def load_folder(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel
     try:
         with quiet(transformers):
             if not trust_remote_code:
-                config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+                config = transformers.AutoConfig.from_pretrained(
+                    path, local_files_only=True, trust_remote_code=False
+                )
                 require_stored(folder, model_class, config)
             try:
                 # Fused attention kernels hide their products from the graph.
