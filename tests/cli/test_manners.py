@@ -315,7 +315,6 @@ def test_help_fits_and_teaches(
     cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str, width: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setenv("TERMINAL_WIDTH", str(width))
     answer = cli(*name.split(), "--help")
     assert answer.status == 0
     assert max(map(len, answer.out.splitlines())) <= width
