@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ import torch
 
 import mixq
 from mixq import SearchResult
+from mixq.export.torch_threads import torch_threads
 from tests import determinism_case
 from tests.determinism_case import case, files, found
 
@@ -28,20 +28,9 @@ Files = dict[str, bytes]
 CASE = Path(determinism_case.__file__)
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Torch computes on so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    with threads(1):
+    with torch_threads(1):
         yield
 
 
@@ -163,7 +152,7 @@ LAYER = ("kernel", "weight_bytes", "latency_s", "shape", "matrix", "aliases")
 
 @pytest.fixture(scope="module")
 def on_two_threads() -> SearchResult:
-    with threads(2):
+    with torch_threads(2):
         return found()
 
 
